@@ -1,0 +1,1 @@
+"""medjax: training and applying networks that make medical images better, in JAX."""
