@@ -36,11 +36,18 @@ def build(floor: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any
     Keys that are missing take their defaults, so `--config.model.name=edsr` with a config written for another model
     is caught here, where a key does not fit, and not deep in a network.
     """
-    values = {key: _frozen(value) for key, value in config.items() if key != "name"}
+    values = {key: frozen(value) for key, value in config.items() if key != "name"}
     constructor = find(floor, config.name)
     _check(floor, config.name, values, f"config.{_config_key(floor)}")
-    wanted = _parameters(constructor)
+    wanted = set(_parameters(constructor)) - set(values)
+    for name in wanted - set(supplied) - set(_with_default(constructor)):
+        raise UserError(f"config.{name}", f"{config.name} needs it and the config has none")
     return constructor(**{k: v for k, v in supplied.items() if k in wanted}, **values)
+
+
+def keywords(function: Callable[..., Any]) -> ml_collections.ConfigDict:
+    """The config of a plain function or class: its arguments that have a default."""
+    return ml_collections.ConfigDict(_with_default(function))
 
 
 def find(floor: str, name: str) -> Callable[..., Any]:
@@ -71,8 +78,11 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
 
 
 def _defaults(floor: str, name: str) -> dict[str, Any]:
-    parameters = _parameters(find(floor, name))
-    return {k: p.default for k, p in parameters.items() if p.default is not inspect.Parameter.empty}
+    return _with_default(find(floor, name))
+
+
+def _with_default(constructor: Callable[..., Any]) -> dict[str, Any]:
+    return {k: p.default for k, p in _parameters(constructor).items() if p.default is not inspect.Parameter.empty}
 
 
 def _check(floor: str, name: str, values: dict[str, Any], where: str) -> None:
@@ -86,8 +96,8 @@ def _config_key(floor: str) -> str:
     return floor.removesuffix("s")
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Config values as hashable Python values: lists become tuples, nested configs dictionaries."""
     if isinstance(value, ml_collections.ConfigDict):
         return value.to_dict()
-    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+    return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,57 @@
+"""Every key with its default. A run's config starts from `base.get_config()` and states what differs.
+
+Keys are absl flags (`--config.optim.lr=3e-4`). What has a `name` takes its other keys from the constructor of that name
+(`medjax/models/unet.py`); the structure is chosen behind the colon: `--config=configs/quickstart.py:model=edsr`.
+"""
+
+import ml_collections
+
+from medjax import lookup
+from medjax.data import augment
+from medjax.train import optim
+from medjax.types import UserError
+
+
+def get_config(**structure: str) -> ml_collections.ConfigDict:
+    """The base config; `structure` names the task, model, objective, critic and data source."""
+    names = {"task": "denoise", "model": "unet", "objective": "supervised", "source": "icbm152"} | structure
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.steps = 2000
+    config.batch_size = 16
+    config.ema_decay = 0.0  # > 0: evaluation and use with averaged weights
+    config.task = lookup.spec("tasks", names["task"])
+    config.model = lookup.spec("models", names["model"])
+    config.objective = lookup.spec("objectives", names["objective"])
+    if names["objective"] == "adversarial":
+        config.critic = lookup.spec("models", names.get("critic", "patch"))
+    config.optim = lookup.keywords(optim.optimizer)
+
+    config.data = ml_collections.ConfigDict()
+    config.data.path = ""  # a file or folder of your own images, in place of the source
+    config.data.source = lookup.spec("data.sources", names["source"])
+    config.data.fractions = (0.8, 0.1, 0.1)
+    config.data.ndim = 2
+    config.data.patch = (128, 128)  # () for whole images
+    config.data.foreground = 0.8  # the part of the patches drawn around tissue
+    config.data.range = ()  # (low, high) in physical units; () takes it from the training images
+    config.data.workers = 0
+    config.augment = lookup.keywords(augment.Augment)
+
+    config.mesh = ml_collections.ConfigDict({"data": -1, "space": 1})
+    config.log_every = 20
+    config.eval_every = 500
+    config.eval_samples = 16  # validation samples judged while training; 0 for all
+    config.checkpoint_every = 500
+    config.keep = 2  # latest checkpoints kept, beside the best
+    config.metric = "psnr"  # what the best checkpoint is best at
+    return config
+
+
+def parse(arg: str | None, **defaults: str) -> dict[str, str]:
+    """The structure named behind the colon, "model=edsr,task=superres", over a config's own `defaults`."""
+    given = dict(part.partition("=")[::2] for part in (arg or "").split(",") if part)
+    for key, value in given.items():
+        if key not in defaults or not value:
+            raise UserError(f"--config=…:{arg}", f"{key!r} is not one of {', '.join(f'{name}=…' for name in defaults)}")
+    return defaults | given

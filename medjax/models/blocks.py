@@ -1,0 +1,159 @@
+"""The layers every family is made of. Images are `(B, *space, C)` with two or three spatial axes.
+
+Parameters are float32; `dtype` is what a layer computes in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from medjax.ops import conv as ops
+from medjax.types import Array, UserError
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),
+    "silu": nn.silu,
+    "gelu": nn.gelu,
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation called `name`."""
+    if name not in ACTIVATIONS:
+        raise UserError("config.model.act", f"no activation {name!r}; there is {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class Conv(nn.Module):
+    """Convolution with bias, through the house's one door."""
+
+    features: int
+    kernel: int | Sequence[int] = 3
+    stride: int | Sequence[int] = 1
+    padding: str | Sequence[tuple[int, int]] = "SAME"
+    bias: bool = True
+    scale: float = 2.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        n = x.ndim - 2
+        kernel = (self.kernel,) * n if isinstance(self.kernel, int) else tuple(self.kernel)
+        init = nn.initializers.variance_scaling(self.scale, "fan_in", "truncated_normal")
+        w = self.param("kernel", init, (*kernel, x.shape[-1], self.features))
+        y = ops.conv(x.astype(self.dtype), w.astype(self.dtype), stride=self.stride, padding=self.padding)
+        if self.bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[(None,) * (n + 1)]
+        return y
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution with bias: the adjoint of a `Conv` with this kernel, stride and padding."""
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: str | Sequence[tuple[int, int]] = "SAME"
+    bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        n = x.ndim - 2
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+        w = self.param("kernel", init, (*(self.kernel,) * n, self.features, x.shape[-1]))
+        y = ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), stride=self.stride, padding=self.padding)
+        if self.bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[(None,) * (n + 1)]
+        return y
+
+
+class Norm(nn.Module):
+    """Normalisation by name: "none", "batch", "group" (8 groups), "instance" or "layer" (over channels).
+
+    One pass over the data gives both moments, in float32: on CPU flax's two-pass forms cost a quarter of a U-Net step.
+    """
+
+    kind: str = "group"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        if self.kind == "none":
+            return x
+        if self.kind not in ("batch", "group", "instance", "layer"):
+            raise UserError("config.model.norm", f"no {self.kind!r}; there is none, batch, group, instance, layer")
+        channels = x.shape[-1]
+        row = (1,) * (x.ndim - 1) + (channels,)
+        scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(row)
+        bias = self.param("bias", nn.initializers.zeros, (channels,)).reshape(row)
+        mean, var = self._batch_moments(x, train) if self.kind == "batch" else self._sample_moments(x)
+        gain = scale * jax.lax.rsqrt(var + 1e-5)
+        return (x.astype(jnp.float32) * gain + (bias - mean * gain)).astype(self.dtype)
+
+    def _sample_moments(self, x: Array) -> tuple[Array, Array]:
+        if self.kind == "layer":
+            return _moments(x, (-1,))
+        mean, var = _moments(x, tuple(range(1, x.ndim - 1)))
+        if self.kind == "instance":
+            return mean, var
+        channels = x.shape[-1]
+        groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
+        grouped = (*mean.shape[:-1], groups, channels // groups)
+        square = (var + mean**2).reshape(grouped).mean(-1, keepdims=True)
+        mean = mean.reshape(grouped).mean(-1, keepdims=True)
+        wide = [jnp.broadcast_to(v, grouped).reshape(*var.shape) for v in (mean, square - mean**2)]
+        return wide[0], jnp.maximum(wide[1], 0)
+
+    def _batch_moments(self, x: Array, train: bool) -> tuple[Array, Array]:
+        channels = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        row = (1,) * (x.ndim - 1) + (channels,)
+        if not train:
+            return mean.value.reshape(row), var.value.reshape(row)
+        now_mean, now_var = _moments(x, tuple(range(x.ndim - 1)))
+        if not self.is_initializing():
+            mean.value = 0.9 * mean.value + 0.1 * now_mean.reshape(-1)
+            var.value = 0.9 * var.value + 0.1 * now_var.reshape(-1)
+        return now_mean, now_var
+
+
+def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    x = x.astype(jnp.float32)
+    mean = x.mean(axes, keepdims=True)
+    return mean, jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, normalisation, activation."""
+
+    features: int
+    kernel: int | Sequence[int] = 3
+    stride: int = 1
+    norm: str = "group"
+    act: str = "relu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        x = Conv(self.features, self.kernel, self.stride, bias=self.norm == "none", dtype=self.dtype)(x)
+        x = Norm(self.norm, self.dtype)(x, train)
+        return activation(self.act)(x)
+
+
+def check_ndim(x: Array, ndim: int) -> None:
+    """Raises UserError where `x` is not a batch of images with `ndim` spatial axes."""
+    if x.ndim != ndim + 2:
+        raise UserError("config.data.ndim", f"the model is {ndim}-D and the images are {x.ndim - 2}-D")
+
+
+def check_same_grid(name: str, scale: Sequence[int]) -> None:
+    """Raises UserError where a model that keeps the grid is asked to change it."""
+    if any(s != 1 for s in scale):
+        raise UserError("config.model.name", f"{name} keeps the grid and the task enlarges it by {tuple(scale)}; "
+                        "use --config.task.grid=fine or a model with pixel shuffle (edsr)")

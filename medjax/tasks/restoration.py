@@ -1,0 +1,66 @@
+"""What every restoration task shares: units, losses, metrics, and judging only what counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import losses, metrics
+from medjax.types import Array, Batch, Example, Key
+
+Baseline = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """From a degraded image make the clean one.
+
+    Networks see images in unit range: `data_range` (low, high), in physical units and fixed for a run, goes to 0 … 1.
+    Subclasses say how an image is degraded and what classical methods make of it.
+    """
+
+    data_range: tuple[float, float]
+    ndim: int
+
+    @property
+    def scale(self) -> tuple[int, ...]:
+        """How many target voxels there are for an input voxel, per spatial axis."""
+        return (1,) * self.ndim
+
+    def clean(self, batch: Batch) -> tuple[Array, Array]:
+        """The batch's images in unit range, and the mask of voxels that count, `(B, *space, 1)`."""
+        row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
+        units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
+        low, high = self.data_range
+        counts = jnp.broadcast_to(batch["count"][row] > 0, (*units.shape[:-1], 1))
+        return (units - low) / (high - low), counts & batch["mask"] if "mask" in batch else counts
+
+    def per_sample(self, key: Key, batch: Batch, fn: Callable[[Key, Array], Array], images: Array) -> Array:
+        """`fn(key, image)` on every image, keyed by the sample's id: whatever the device count or order, the same."""
+        return jax.vmap(lambda i, image: fn(jax.random.fold_in(key, i), image))(batch["id"], images)
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+        """Every loss a restoration may be trained on; what the objective does not use is never computed under jit."""
+        return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()}
+
+    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
+        """Per-sample PSNR (dB), SSIM, NMSE and MSE (squared physical units), judged in physical units."""
+        low, high = self.data_range
+        pred, target = (image * (high - low) + low for image in (pred, example.target))
+        return {
+            "psnr": metrics.psnr(pred, target, high - low, example.mask),
+            "ssim": metrics.ssim(pred, target, high - low, example.mask),
+            "nmse": metrics.nmse(pred, target, example.mask),
+            "mse": metrics.mse(pred, target, example.mask),
+        }
+
+    def show(self, x: Array) -> Array:
+        """The input on the target's grid: what a reader compares with."""
+        return x
+
+
+def draw(key: Key, bounds: tuple[float, float]) -> Array:
+    """A strength between the bounds; equal bounds fix it."""
+    return jax.random.uniform(key, (), minval=bounds[0], maxval=bounds[1])

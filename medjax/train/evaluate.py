@@ -1,0 +1,47 @@
+"""Judging a model on one part of the split: every sample once, on what counts."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from medjax.data.pipeline import EvalBatches, eval_batches
+from medjax.data.split import Region
+from medjax.train.setup import Config, Run
+from medjax.types import Array, Key, State
+
+EVAL_SEED = 1  # the degradation of evaluation images is the same in every run
+
+
+class Judged(NamedTuple):
+    """One sample, on the host: its arrays without the padding of the batch, and its metrics."""
+
+    name: str
+    example: Any
+    pred: np.ndarray
+    metrics: dict[str, float]
+
+
+def make_batches(config: Config, regions: list[Region], limit: int = 0) -> EvalBatches:
+    """Whole images of `regions` in batches; volumes one at a time."""
+    size = config.batch_size if config.data.ndim == 2 else 1
+    return eval_batches(regions, batch_size=size, ndim=config.data.ndim, limit=limit)
+
+
+def judge(run: Run, predict: Callable, state: State, batches: Iterable[dict[str, Any]]) -> Iterator[Judged]:
+    """Every sample of `batches` with its prediction and metrics. `predict` is the jitted `make_predict`."""
+    key = jax.random.key(EVAL_SEED)
+    for batch in batches:
+        names = batch["name"]
+        arrays = {k: v for k, v in batch.items() if k != "name"}
+        example, pred, metrics = jax.device_get(predict(state, arrays, key))
+        for i, name in enumerate(names):
+            if batch["count"][i]:
+                yield Judged(name, jax.tree.map(lambda a, i=i: a[i], example), pred[i],
+                             {k: float(v[i]) for k, v in metrics.items()})
+
+
+def mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every metric over samples."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -1,0 +1,74 @@
+"""What a run says while it runs: a progress bar, `metrics.jsonl`, TensorBoard."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Log:
+    """Writes scalars by step to `workdir`; on screen, one bar with loss, images/s, time left and time spent waiting."""
+
+    def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int):
+        self._file = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
+        self._batch_size = batch_size
+        self._since = (time.monotonic(), first_step, 0.0)
+
+    def train(self, step: int, scalars: Mapping[str, float], waited: float) -> None:
+        """The step's scalars; `waited` is the time spent waiting for data since the start, in seconds."""
+        now = time.monotonic()
+        then, then_step, then_waited = self._since
+        seconds = max(now - then, 1e-9)
+        speed = {"images_per_s": (step - then_step) * self._batch_size / seconds,
+                 "wait_fraction": min(1.0, (waited - then_waited) / seconds)}
+        self._since = (now, step, waited)
+        self.write(step, {f"train/{name}": value for name, value in (dict(scalars) | speed).items()})
+        self._bar.set_postfix_str(f"loss {scalars['model/loss']:.4g}, {speed['images_per_s']:.3g} images/s, "
+                                  f"waiting {speed['wait_fraction']:.0%}", refresh=False)
+
+    def advance(self) -> None:
+        """One step is done."""
+        self._bar.update()
+
+    def resume_clock(self, step: int, waited: float) -> None:
+        """Leaves out of the speed what was not training (evaluation, a checkpoint's copy)."""
+        self._since = (time.monotonic(), step, waited)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One line of `metrics.jsonl`, and the same in TensorBoard."""
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.write(text)
+
+    def close(self) -> None:
+        """Finishes bar and files."""
+        self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar of `metrics.jsonl` as (step, value); where a resumed run wrote a step twice, the later counts."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in _lines(workdir / "metrics.jsonl"):
+        scalars = json.loads(line)
+        step = scalars.pop("step")
+        for name, value in scalars.items():
+            curves.setdefault(name, {})[step] = value
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+def _lines(path: Path) -> Iterable[str]:
+    """Whole lines only: a killed run may have left half a one, anywhere in the file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return (line for line in text.splitlines() if line.startswith("{") and line.endswith("}"))

@@ -1,0 +1,165 @@
+"""The training loop: data in, steps, logs, evaluations, checkpoints; killed at any moment, it goes on from the last."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from medjax import lookup
+from medjax.data.augment import Augment
+from medjax.data.pipeline import train_stream
+from medjax.data.prefetch import to_device
+from medjax.data.split import Splits, describe
+from medjax.train import evaluate, sharding
+from medjax.train.checkpoint import Checkpoints
+from medjax.train.log import Log
+from medjax.train.setup import Config, Run, assemble, claim, load_config, load_splits, resolve
+from medjax.train.step import init_state, make_predict, make_step
+from medjax.types import Array, State, UserError
+
+
+def train(config: Config, workdir: Path) -> State:
+    """Trains `config` in `workdir` to its last step, from where an earlier run there left off."""
+    splits = load_splits(config)
+    config = resolve(config, splits)
+    run = assemble(config)
+    claim(workdir, config)
+    for line in describe(splits):
+        print(line)
+    with open_checkpoints(config, workdir) as checkpoints, _stream(config, splits) as stream:
+        state = _start(run, stream)
+        latest = checkpoints.latest()
+        if latest is not None:
+            state, position = checkpoints.restore(latest, state)
+            stream.set_state(position)
+            print(f"going on from step {latest}")
+        return _loop(run, splits, workdir, checkpoints, stream, state)
+
+
+@contextmanager
+def open_checkpoints(config: Config, workdir: Path) -> Iterator[Checkpoints]:
+    """The checkpoints of a run; on leaving, everything is on disk."""
+    best = "max" if config.metric in ("psnr", "ssim") else "min"
+    checkpoints = Checkpoints(workdir / "checkpoints", config.metric, best, config.keep)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def restore_best(workdir: Path) -> tuple[Run, Splits, State, int]:
+    """A trained run: what it is made of, its data, the state of its best checkpoint and that step."""
+    config = load_config(workdir)
+    splits = load_splits(config)
+    run = assemble(config)
+    with open_checkpoints(config, workdir) as checkpoints, _stream(config, splits) as stream:
+        step = checkpoints.best()
+        if step is None:
+            raise UserError(workdir, "has no checkpoint yet; train first")
+        state, _ = checkpoints.restore(step, _start(run, stream))
+    return run, splits, state, step
+
+
+@contextmanager
+def _stream(config: Config, splits: Splits) -> Iterator[Any]:
+    data = config.data
+    stream = train_stream(splits["train"], batch_size=config.batch_size, patch=lookup.frozen(data.patch), ndim=data.ndim,
+                          seed=config.seed, workers=data.workers, foreground=data.foreground,
+                          process_index=jax.process_index(), process_count=jax.process_count())
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def _start(run: Run, stream: Any) -> State:
+    """The state before the first step, laid out over the mesh."""
+    init = partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
+    first = {name: np.asarray(array)[:1] for name, array in stream.peek().items()}
+    return jax.jit(init, out_shardings=sharding.replicated(run.mesh))(first, jax.random.PRNGKey(run.config.seed))
+
+
+def _loop(run: Run, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any, state: State) -> State:
+    config = run.config
+    augment = Augment(**lookup.frozen(config.augment))
+    step_fn = jax.jit(make_step(run.task, run.objective, run.optimizers, config.ema_decay, augment), donate_argnums=0)
+    predict = jax.jit(make_predict(run.task, run.objective))
+    stopped = _Stop()
+    step = int(state.step)
+    log = Log(workdir, config.steps, step, config.batch_size)
+    batches = to_device(stream, partial(sharding.batch_sharding, run.mesh))
+    pending: tuple[int, dict[str, Array], Array] | None = None
+    try:
+        while step < config.steps and not stopped:
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):
+                state, logs = step_fn(state, batch)
+            step += 1
+            log.advance()
+            # One step late: the device is already busy with the next step while this one's numbers are read.
+            if pending is not None:
+                _report(log, config, *pending, batches.waited, checkpoints)
+            pending = (step, logs, batch["id"])
+            last = step == config.steps
+            judged = splits["val"] and (last or step % config.eval_every == 0)
+            if judged or last or stopped or step % config.checkpoint_every == 0:
+                _report(log, config, *pending, batches.waited, checkpoints)
+                pending = None
+                metrics = _validate(run, predict, state, splits, log, step) if judged else None
+                checkpoints.save(state, batches.get_state(), metrics)
+                log.resume_clock(step, batches.waited)
+        checkpoints.wait()
+    finally:
+        batches.close()
+        log.close()
+        stopped.restore()
+    if stopped:
+        print(f"stopped by signal at step {step}, saved; run the same command to go on")
+        raise SystemExit(0)
+    return state
+
+
+def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array, waited: float,
+            checkpoints: Checkpoints) -> None:
+    """Logs a step; ends the run where a loss is no number."""
+    scalars = {name: float(value) for name, value in jax.device_get(logs).items()}
+    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+    if broken:
+        samples = ", ".join(str(i) for i in np.asarray(ids).tolist())
+        checkpoints.wait()
+        raise UserError(f"step {step}", f"{broken[0]} is not finite, on samples {samples}; the last checkpoint is of step "
+                        f"{checkpoints.latest()}; try a smaller config.optim.lr or config.optim.clip")
+    if step % config.log_every == 0 or step == config.steps:
+        log.train(step, scalars, waited)
+
+
+def _validate(run: Run, predict: Any, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
+    batches = evaluate.make_batches(run.config, splits["val"], run.config.eval_samples)
+    metrics = evaluate.mean([judged.metrics for judged in evaluate.judge(run, predict, state, batches)])
+    log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
+    log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return metrics
+
+
+class _Stop:
+    """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,101 @@
+"""From a config to the things a run is made of, and a run's folder."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from jax.sharding import Mesh
+
+from medjax import lookup
+from medjax.data.split import Splits, split
+from medjax.data.statistics import value_range
+from medjax.train.optim import optimizer
+from medjax.train.sharding import check_batch, make_mesh
+from medjax.train.step import Optimizers
+from medjax.types import UserError
+
+Config = ml_collections.ConfigDict
+MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "data.workers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a config describes: the task, the objective with its networks, the optimizers, the devices."""
+
+    config: Config
+    task: Any
+    objective: Any
+    optimizers: Optimizers
+    mesh: Mesh
+
+
+def load_splits(config: Config) -> Splits:
+    """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source."""
+    source = lookup.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
+    return split(lookup.build("data.sources", source).load(), config.data.fractions, config.seed)
+
+
+def resolve(config: Config, splits: Splits) -> Config:
+    """The config with what it leaves to the training images filled in: the range of values, the number of channels."""
+    config = Config(config.to_dict())
+    config.data.channels = int(splits["train"][0].image.shape[-1])
+    if not config.data.range:
+        config.data.range = value_range(splits["train"])
+    low, high = config.data.range
+    if not low < high:
+        raise UserError("config.data.range", f"from {low} to {high} there is nothing; give a range, or images that vary")
+    return config
+
+
+def assemble(config: Config) -> Run:
+    """Builds everything that a resolved config names. Raises UserError for what doesn't fit together."""
+    mesh = make_mesh(**config.mesh)
+    check_batch(mesh, config.batch_size)
+    task = lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim)
+    given = {"ndim": config.data.ndim, "channels": config.data.channels, "scale": task.scale}
+    networks = {key: lookup.build("models", config[key], **given) for key in ("model", "critic") if key in config}
+    objective = lookup.build("objectives", config.objective, task=task, **networks)
+    optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
+    return Run(config, task, objective, optimizers, mesh)
+
+
+def claim(workdir: Path, config: Config) -> None:
+    """Makes `workdir` this config's run: writes `config.json`, or checks that the one there is of the same run."""
+    path = workdir / "config.json"
+    if path.exists():
+        old, new = (_flat(c) for c in (load_config(workdir), config))
+        changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not _may_change(key)]
+        if changed:
+            was = ", ".join(f"{key}={old.get(key)}" for key in changed)
+            raise UserError(workdir, f"holds a run with {was}; give those values, or another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(config.to_dict(), indent=1))
+
+
+def load_config(workdir: Path) -> Config:
+    """The resolved config of the run in `workdir`."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
+    return Config(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or none."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _may_change(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
+
+
+def _flat(config: Config, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: lookup.frozen(value)}
+    return flat
