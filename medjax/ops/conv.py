@@ -1,38 +1,272 @@
-"""The one door for every convolution in medjax, N-d, channels last."""
+"""The one door for every convolution in medjax, N-d, channels last.
 
-from collections.abc import Sequence
+A convolution is a bilinear map of an image `x` and a kernel `w` to an image `y`. It and the two adjoints of it,
+`x` from `(y, w)` and `w` from `(x, y)`, are three primitives. Each is bilinear, and its transposes are the other two,
+so every derivative of any order stays among the three. On one CPU device they call oneDNN, elsewhere XLA.
+The environment variable MEDJAX_CONV=xla|onednn, read when a program is compiled, overrides the choice.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from medjax.types import Array
+from medjax import native
+from medjax.types import Array, UserError
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 def conv(x: Array, w: Array, *, stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1,
          padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
-    """Convolution of `x` `(B, *space, C_in)` by `w` `(*kernel, C_in/groups, C_out)`."""
-    n = x.ndim - 2
-    space = "DHW"[-n:]
-    numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
-    stride, dilation = ((v,) * n if isinstance(v, int) else tuple(v) for v in (stride, dilation))
-    return lax.conv_general_dilated(x, w, stride, padding, rhs_dilation=dilation, dimension_numbers=numbers,
-                                    feature_group_count=groups)
+    """Convolution of `x` `(B, *space, C_in)` by `w` `(*kernel, C_in/groups, C_out)`, as networks define it.
+
+    One to three axes of space. `padding` is "SAME" (space / stride, rounded up), "VALID" or `(low, high)` per axis.
+    Raises UserError where shapes do not fit.
+    """
+    stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
+    if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
+        raise UserError("conv", f"{x.shape[-1]} channels do not fit a kernel {w.shape} with groups={groups}")
+    padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
+    return _bind(_forward, x, w, stride=stride, dilation=dilation, padding=padding, groups=groups)
 
 
 def conv_transpose(x: Array, w: Array, *, stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1,
                    padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
     """The adjoint of `conv` in its first argument: `x` `(B, *space, C_in)`, `w` `(*kernel, C_out/groups, C_in)`.
 
-    "SAME" makes `space * stride`; "VALID" and pairs make the smallest size that `conv` maps onto `space`.
+    "SAME" makes `space * stride`; "VALID" and pairs make the smallest space that `conv` maps onto that of `x`.
+    Raises UserError where shapes do not fit.
     """
-    n = x.ndim - 2
-    stride, dilation = ((v,) * n if isinstance(v, int) else tuple(v) for v in (stride, dilation))
+    stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
+    if x.shape[-1] != w.shape[-1] or w.shape[-1] % groups:
+        raise UserError("conv_transpose", f"{x.shape[-1]} channels do not fit a kernel {w.shape} with groups={groups}")
     if padding == "SAME":
-        space = [size * s for size, s in zip(x.shape[1:-1], stride, strict=True)]
+        space = tuple(size * s for size, s in zip(x.shape[1:-1], stride, strict=True))
+        padding = _pairs(padding, space, w.shape[:-2], stride, dilation)
     else:
-        pads = [(0, 0)] * n if padding == "VALID" else padding
-        space = [(size - 1) * s + (k - 1) * d + 1 - lo - hi for size, s, k, d, (lo, hi)
-                 in zip(x.shape[1:-1], stride, w.shape[:n], dilation, pads, strict=True)]
-    out = jax.ShapeDtypeStruct((x.shape[0], *space, w.shape[-2] * groups), x.dtype)
-    forward = lambda y: conv(y, w, stride=stride, dilation=dilation, padding=padding, groups=groups)
-    return jax.linear_transpose(forward, out)(x)[0]
+        padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
+        space = tuple((size - 1) * s + (k - 1) * d + 1 - low - high for size, k, s, d, (low, high)
+                      in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
+    return _bind(_data, x, w, space=space, stride=stride, dilation=dilation, padding=padding, groups=groups)
+
+
+def _per_axis(x: Array, w: Array, value: int | Sequence[int]) -> tuple[int, ...]:
+    n = x.ndim - 2
+    values = (value,) * n if isinstance(value, int) else tuple(value)
+    if not 1 <= n <= 3 or w.ndim != x.ndim or len(values) != n:
+        raise UserError("conv", f"image {x.shape}, kernel {w.shape} and {value} per axis of space do not fit; "
+                        "images are (B, *space, C) with 1-3 axes of space, kernels (*kernel, C_in/groups, C_out)")
+    return values
+
+
+def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[int], kernel: Sequence[int],
+           stride: Sequence[int], dilation: Sequence[int]) -> Pairs:
+    if padding == "SAME":
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        totals = [max(-(-size // s) * s - s + r - size, 0) for size, r, s in zip(space, reach, stride, strict=True)]
+        return tuple((t // 2, t - t // 2) for t in totals)
+    if padding == "VALID":
+        return ((0, 0),) * len(space)
+    if isinstance(padding, str) or len(padding) != len(space):
+        raise UserError("conv", f"padding {padding!r} is not SAME, VALID or one (low, high) per axis of space")
+    return tuple((int(low), int(high)) for low, high in padding)
+
+
+def _bind(primitive: Primitive, a: Array, b: Array, **geometry: Any) -> Array:
+    """One dtype and, inside `shard_map`, one set of varying axes: without it gradients there are silently wrong."""
+    dtype = jnp.promote_types(a.dtype, b.dtype)
+    varying = [jax.typeof(v).mat.varying for v in (a, b)]
+    axes = varying[0] | varying[1]
+    a, b = (lax.pcast(v.astype(dtype), tuple(axes - own), to="varying") for v, own in zip((a, b), varying, strict=True))
+    return primitive.bind(a, b, **geometry)
+
+
+# The three primitives. Geometry is static: `stride`, `dilation`, `padding`, `groups`, and the part of the result's
+# shape that the operands do not tell: `space` of an image, `kernel` of a kernel.
+
+
+def _forward_shape(x, w, *, stride, dilation, padding, groups):
+    space = tuple((size + low + high - (k - 1) * d - 1) // s + 1 for size, k, s, d, (low, high)
+                  in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
+    return (x.shape[0], *(max(size, 0) for size in space), w.shape[-1])
+
+
+def _data_shape(y, w, *, space, groups, **_):
+    return (y.shape[0], *space, w.shape[-2] * groups)
+
+
+def _weights_shape(x, y, *, kernel, groups, **_):
+    return (*kernel, x.shape[-1] // groups, y.shape[-1])
+
+
+def _forward_xla(x, w, *, stride, dilation, padding, groups):
+    image = _letters(x)
+    return lax.conv_general_dilated(x, w, stride, padding, rhs_dilation=dilation, feature_group_count=groups,
+                                    dimension_numbers=(image, image[1:-1] + "IO", image))
+
+
+def _data_xla(y, w, *, space, stride, dilation, padding, groups):
+    image, axes = _letters(y), range(y.ndim - 2)
+    pads = []
+    for size, out, k, s, d, (low, _) in zip(space, y.shape[1:-1], w.shape, stride, dilation, padding, strict=False):
+        reach = (k - 1) * d
+        pads.append((reach - low, size + low - (out - 1) * s - 1))
+    w = _split(w, -1, groups)
+    w = jnp.moveaxis(w, (-3, -2, -1), (-1, -2, -3)).reshape(*w.shape[:-3], w.shape[-1], -1)
+    return lax.conv_general_dilated(y, lax.rev(w, tuple(axes)), (1,) * len(pads), pads, lhs_dilation=stride,
+                                    rhs_dilation=dilation, feature_group_count=groups,
+                                    dimension_numbers=(image, image[1:-1] + "IO", image))
+
+
+def _weights_xla(x, y, *, kernel, stride, dilation, padding, groups):
+    space = _letters(x)[1:-1]
+    pads = []
+    for size, out, k, s, d, (low, _) in zip(x.shape[1:-1], y.shape[1:-1], kernel, stride, dilation, padding, strict=True):
+        pads.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
+    return lax.conv_general_dilated(x, y, dilation, pads, rhs_dilation=stride, batch_group_count=groups,
+                                    dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"))
+
+
+def _letters(image) -> str:
+    return "N" + "DHW"[5 - image.ndim:] + "C"
+
+
+def _split(v, axis: int, groups: int):
+    """`v` with its axis `groups * n` made two, groups first."""
+    axis %= v.ndim
+    return v.reshape(*v.shape[:axis], groups, v.shape[axis] // groups, *v.shape[axis + 1:])
+
+
+# Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
+
+
+def _lower_on_cpu(in_xla, name: str, ctx, a, b, **geometry):
+    if not _onednn_fits(ctx, geometry):
+        return in_xla(ctx, a, b, **geometry)
+    kind = ("conv", "conv_data", "conv_weights").index(name)
+    low = [low for low, _ in geometry["padding"]]
+    vectors = {k: np.asarray(v, np.int64) for k, v in
+               (("stride", geometry["stride"]), ("dilation", geometry["dilation"]), ("low", low))}
+    call = jax.ffi.ffi_lowering(native.TARGET)
+    return call(ctx, a, b, kind=np.int64(kind), groups=np.int64(geometry["groups"]), **vectors)
+
+
+def _onednn_fits(ctx, geometry) -> bool:
+    avals = (*ctx.avals_in, *ctx.avals_out)
+    static = all(isinstance(size, int) and size > 0 for aval in avals for size in aval.shape)
+    inside = all(low >= 0 and high >= 0 for low, high in geometry["padding"])
+    return (static and inside and avals[0].dtype in (jnp.float32, jnp.bfloat16)
+            and not ctx.module_context.lowering_parameters.for_export
+            and _devices_to_partition_over(ctx.module_context.axis_context) == 1 and _wants_onednn())
+
+
+def _devices_to_partition_over(context) -> int:
+    """How many devices XLA's partitioner may split the operation over; inside `shard_map` it is split already."""
+    if isinstance(context, mlir.ShardingContext):
+        return context.num_devices
+    if isinstance(context, mlir.SPMDAxisContext):
+        return math.prod(size for name, size in context.mesh.shape.items() if name not in context.manual_axes)
+    return 1
+
+
+def _wants_onednn() -> bool:
+    wish = os.environ.get("MEDJAX_CONV", "")
+    if wish not in ("", "xla", "onednn"):
+        raise UserError("MEDJAX_CONV", f"{wish!r} is neither xla nor onednn")
+    if wish == "onednn" and native.problem():
+        raise UserError("MEDJAX_CONV", f"onednn can't be used: {native.problem()}")
+    return wish != "xla" and native.available()
+
+
+def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array]) -> Primitive:
+    primitive = Primitive(name)
+    primitive.def_abstract_eval(lambda a, b, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
+    primitive.def_impl(functools.partial(_eager, primitive))
+    in_xla = mlir.lower_fun(xla, multiple_results=False)
+    mlir.register_lowering(primitive, in_xla)
+    mlir.register_lowering(primitive, functools.partial(_lower_on_cpu, in_xla, name), platform="cpu", cacheable=False)
+    return primitive
+
+
+def _eager(primitive: Primitive, a, b, **geometry):
+    return _jitted(primitive, tuple(geometry.items()))(a, b)
+
+
+@functools.cache
+def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]):
+    return jax.jit(functools.partial(primitive.bind, **dict(geometry)))
+
+
+_forward = _primitive("conv", _forward_shape, _forward_xla)
+_data = _primitive("conv_data", _data_shape, _data_xla)
+_weights = _primitive("conv_weights", _weights_shape, _weights_xla)
+
+
+# Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.
+
+
+def _to_forward(y, w, geometry):
+    return _bind(_forward, y, w, **{k: v for k, v in geometry.items() if k not in ("space", "kernel")})
+
+
+def _to_data(y, w, x, geometry):
+    return _bind(_data, y, w, space=x.aval.shape[1:-1], **{k: v for k, v in geometry.items() if k != "kernel"})
+
+
+def _to_weights(x, y, w, geometry):
+    return _bind(_weights, x, y, kernel=w.aval.shape[:-2], **{k: v for k, v in geometry.items() if k != "space"})
+
+
+ad.defbilinear(_forward, lambda y, x, w, **g: _to_data(y, w, x, g), lambda y, x, w, **g: _to_weights(x, y, w, g))
+ad.defbilinear(_data, lambda x, y, w, **g: _to_forward(x, w, g), lambda x, y, w, **g: _to_weights(x, y, w, g))
+ad.defbilinear(_weights, lambda w, x, y, **g: _to_data(y, w, x, g), lambda w, x, y, **g: _to_forward(x, w, g))
+
+
+# vmap: a mapped axis folds into the batch or the channels; where both operands are mapped, into groups.
+
+
+def _batch(primitive: Primitive, folds, operands, mapped, **geometry):
+    (n,) = {v.shape[at] for v, at in zip(operands, mapped, strict=True) if at is not None}
+    groups = geometry["groups"]
+    if None in mapped:
+        which = 0 if mapped[1] is None else 1
+        (axis, parts), (out_axis, out_parts) = [(axis, groups if grouped else 1) for axis, grouped in folds[which]]
+        operands = list(operands)
+        operands[which] = _fold(operands[which], mapped[which], axis, parts)
+    else:
+        operands = [_fold(v, at, -1, 1) for v, at in zip(operands, mapped, strict=True)]
+        out_axis, out_parts, geometry["groups"] = -1, 1, n * groups
+    return _unfold(_bind(primitive, *operands, **geometry), n, out_axis, out_parts), 0
+
+
+def _fold(v, at: int, axis: int, groups: int):
+    v = jnp.moveaxis(v, at, 0)
+    n, *shape = v.shape
+    place = axis % len(shape)
+    inside_groups = jnp.moveaxis(_split(v, place + 1, groups), 0, place + 1)
+    return inside_groups.reshape(*shape[:place], n * shape[place], *shape[place + 1:])
+
+
+def _unfold(v, n: int, axis: int, groups: int):
+    place = axis % v.ndim
+    size = v.shape[place] // n
+    split = v.reshape(*v.shape[:place], groups, n, size // groups, *v.shape[place + 1:])
+    return jnp.moveaxis(split, place + 1, 0).reshape(n, *v.shape[:place], size, *v.shape[place + 1:])
+
+
+_batch_axis, _channels, _grouped_channels, _kernel_in = (0, False), (-1, False), (-1, True), (-2, False)
+for _p, _folds in (
+    (_forward, ((_batch_axis, _batch_axis), (_grouped_channels, _grouped_channels))),
+    (_data, ((_batch_axis, _batch_axis), (_kernel_in, _grouped_channels))),
+    (_weights, ((_grouped_channels, _kernel_in), (_grouped_channels, _grouped_channels))),
+):
+    batching.primitive_batchers[_p] = functools.partial(_batch, _p, _folds)

@@ -1,0 +1,40 @@
+"""The native convolutions: oneDNN's library from its wheel, and the handlers built from `onednn.cc`."""
+
+import ctypes
+import functools
+import importlib.util
+import os
+import warnings
+from importlib import metadata
+
+import jax
+
+TARGET = "medjax_convolve"
+
+
+@functools.cache
+def problem() -> str:
+    """Registers the handlers with XLA. Returns why this was not possible, or an empty string."""
+    handlers = importlib.util.find_spec("medjax.native._onednn")
+    if handlers is None:
+        return "medjax was installed without a C++ compiler; install g++ and the package onednn-cpu-gomp, then medjax again"
+    try:
+        files = metadata.files("onednn-cpu-gomp") or []
+        onednn = next(str(f.locate()) for f in files if f.name == "libdnnl.so.3")
+        private = os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND  # PyTorch and XLA bring their own oneDNN
+        ctypes.CDLL(onednn, private)
+        convolve = ctypes.CDLL(handlers.origin, private).MedjaxConvolve
+    except (metadata.PackageNotFoundError, StopIteration):
+        return "the package onednn-cpu-gomp is missing; install it with pip"
+    except OSError as error:
+        return f"oneDNN can't be loaded ({error}); install libgomp1 and reinstall onednn-cpu-gomp"
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(convolve), platform="cpu")
+    return ""
+
+
+@functools.cache
+def available() -> bool:
+    """Whether oneDNN can be called; warns once where it can't."""
+    if problem():
+        warnings.warn(f"convolutions run on XLA, several times slower on CPU: {problem()}", stacklevel=2)
+    return not problem()
