@@ -1,0 +1,135 @@
+"""Small charts as SVG text; colours come from the page's style sheet, so they follow light and dark."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 360, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 34
+_MOST_POINTS = 400
+
+
+def lines(series: Mapping[str, Points], label: str) -> Markup:
+    """Curves over the step, by name; the vertical axis is logarithmic where every value is positive and they span
+    more than a factor of three."""
+    series = {name: _thin(points) for name, points in series.items()}
+    x = np.array([step for points in series.values() for step, _ in points], float)
+    y = np.array([value for points in series.values() for _, value in points], float)
+    log = bool(y.min() > 0 and y.max() > 3 * y.min())
+    low, high = _limits(y, log)
+    first, last = 0.0, max(x.max(), 1.0)
+    across = _scale(first, last, _LEFT, WIDTH - _RIGHT, log=False)
+    up = _scale(low, high, HEIGHT - _BOTTOM, _TOP, log)
+    parts = [_y_axis(_log_ticks(low, high) if log else _ticks(low, high), up), _x_axis(_ticks(first, last), across)]
+    for i, points in enumerate(series.values()):
+        if len(points) == 1:
+            parts.append(f'<circle class="c{i}" cx="{across(points[0][0]):.1f}" cy="{up(points[0][1]):.1f}" r="3"/>')
+        path = " ".join(f"{across(step):.1f},{up(value):.1f}" for step, value in points)
+        parts.append(f'<polyline class="line c{i}" points="{path}"/>')
+    return _svg(parts, label)
+
+
+def strips(values: Mapping[str, Sequence[float]], label: str, classes: Sequence[str]) -> Markup:
+    """One row per name: every sample a dot, quartiles a box, the median a line."""
+    finite = {name: np.sort(np.array([v for v in row if np.isfinite(v)], float)) for name, row in values.items()}
+    everything = np.concatenate(list(finite.values()))
+    low, high = _limits(everything, log=False)
+    across = _scale(low, high, 90, WIDTH - _RIGHT, log=False)
+    step = 46
+    height = _TOP + step * len(finite) + _BOTTOM - 8
+    parts = [_x_axis(_ticks(low, high), across, height=height, grid=True)]
+    for i, ((name, row), kind) in enumerate(zip(finite.items(), classes, strict=True)):
+        middle = _TOP + step * (i + 0.5)
+        parts.append(f'<text class="name" x="0" y="{middle + 4:.1f}">{escape(_shorten(name))}</text>')
+        if row.size:
+            parts += _strip(row, kind, middle, across)
+    return _svg(parts, label, height)
+
+
+def _strip(row, kind, middle, across):
+    """Dots spread up and down in a fixed pattern, so that the page is the same whenever it is written."""
+    offsets = ((np.arange(row.size) * 0.618034) % 1 - 0.5) * 22
+    dots = [f'<circle cx="{across(v):.1f}" cy="{middle + o:.1f}" r="2.6"/>' for v, o in zip(row, offsets, strict=True)]
+    lower, median, upper = (across(q) for q in np.percentile(row, [25, 50, 75]))
+    top, width = middle - 14, max(upper - lower, 1)
+    box = (f'<rect class="box" x="{lower:.1f}" y="{top:.1f}" width="{width:.1f}" height="28" rx="3"/>'
+           f'<line class="median" x1="{median:.1f}" x2="{median:.1f}" y1="{top:.1f}" y2="{top + 28:.1f}"/>')
+    return [f'<g class="{kind}">', box, '<g class="dots">', *dots, "</g></g>"]
+
+
+def _svg(parts, label, height=HEIGHT):
+    body = "".join(parts)
+    return Markup(f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')
+
+
+def _y_axis(ticks, up):
+    return "".join(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
+                   f'<text x="{_LEFT - 8}" y="{up(t) + 4:.1f}" text-anchor="end">{_number(t)}</text>' for t in ticks)
+
+
+def _x_axis(ticks, across, height=HEIGHT, grid=False):
+    bottom = height - _BOTTOM + 8 if grid else height - _BOTTOM
+    marks = []
+    for tick in ticks:
+        x = f"{across(tick):.1f}"
+        if grid:
+            marks.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
+        marks.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{_number(tick)}</text>')
+    return "".join(marks)
+
+
+def _scale(low, high, start, stop, log):
+    if log:
+        low, high = math.log(low), math.log(high)
+    return lambda v: start + ((math.log(v) if log else v) - low) / (high - low) * (stop - start)
+
+
+def _limits(values, log):
+    low, high = float(values.min()), float(values.max())
+    if log:
+        margin = (high / low) ** 0.05
+        return low / margin, high * margin
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _ticks(low, high):
+    """Round numbers between the limits, about four."""
+    rough = (high - low) / 4
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = min((1, 2, 5, 10), key=lambda s: abs(s * decade - rough)) * decade
+    return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low, high):
+    """Decades; with 2 and 5 between them where there are few, and every other one where there are many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    few = math.log10(high / low) < 2
+    every = 1 + (last - first) // 6
+    marks = [s * 10.0**d for d in range(first, last + 1, 1 if few else every) for s in ((1, 2, 5) if few else (1,))]
+    return [mark for mark in marks if low <= mark <= high]
+
+
+def _number(value):
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, _, power = f"{value:.0e}".partition("e")
+        return f"{mantissa}e{int(power)}".replace("-", "−")
+    if abs(value) >= 1000 and value % 100 == 0:
+        return f"{value / 1000:g}k"
+    return f"{value:.6g}".replace("-", "−")
+
+
+def _thin(points):
+    """Means over equal bins where there are more points than the eye can tell apart; what is not finite is left out."""
+    found = np.array([p for p in points if np.isfinite(p[1])], float).reshape(-1, 2)
+    if len(found) <= _MOST_POINTS:
+        return [tuple(p) for p in found]
+    return [tuple(part.mean(0)) for part in np.array_split(found, _MOST_POINTS)]
+
+
+def _shorten(name):
+    return name if len(name) <= 12 else name[:11] + "…"

@@ -1,0 +1,161 @@
+"""The report of an evaluation: one HTML page that opens from disk, with nothing to fetch."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from medjax.report import charts
+from medjax.report.pictures import Panel, colour_bar, error_png, image_png
+from medjax.report.table import best, columns, metric
+
+__all__ = ["Panel", "write"]
+
+Rows = Mapping[str, Mapping[str, float]]
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def write(path: Path, *, title: str, task: str, split: str, n: int, data_range: tuple[float, float],
+          rows: dict[str, dict[str, float]], per_sample: list[dict], curves: dict[str, list[tuple[int, float]]],
+          panels: list[Panel], config: str) -> None:
+    """Writes the page to `path`, whole or not at all.
+
+    `rows` are the means by method ("input", the baselines, "model") and metric; the first metric leads. `per_sample`
+    has one dictionary per sample and method: `id`, `row` (the method) and the metrics. `curves` are what the run
+    logged, by name (`train/...`, `eval/...`), as (step, value).
+    """
+    leading, others = _curves(curves)
+    html = _template().render(
+        title=title, task=task, split=split, n=n, data_range=_interval(data_range), headline=headline(rows),
+        columns=[metric(name) for name in columns(rows)], table=_table(rows),
+        panels=[_panel(panel) for panel in panels], anatomical=any(panel.anatomical for panel in panels),
+        strips=_strips(rows, per_sample), hardest=_hardest(rows, per_sample), curves=leading, more_curves=others,
+        config=config, versions=_versions(), colour_bar=colour_bar())
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(html, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def headline(rows: Rows) -> charts.Markup:
+    """The result in a sentence: the model's leading metric, and how far it is from the input and the best baseline."""
+    name = columns(rows)[0]
+    m = metric(name)
+    if "model" not in rows:
+        return charts.Markup("{} by {} methods").format(m.label, len(rows))
+    value = rows["model"][name]
+    parts: list[str] = [charts.Markup("<b>{}</b> {}").format(f"{_short(value, m.unit)} {m.unit}".strip(), m.label)]
+    rival = best(rows, name, _baselines(rows))
+    for row, words in (("input", "the input"), (rival, f"the best baseline {rival}")):
+        if row is not None and name in rows.get(row, {}):
+            parts.append(_distance(value - rows[row][name], m.unit, words))
+    return charts.Markup("model: ") + charts.Markup(", ").join(parts)
+
+
+def _distance(difference: float, unit: str, words: str) -> str:
+    side = "above" if difference >= 0 else "below"
+    return f"{_short(abs(difference), unit)} {unit} {side} {words}".replace("  ", " ")
+
+
+def _short(value: float, unit: str) -> str:
+    return f"{value:.1f}" if unit == "dB" else f"{value:.3g}"
+
+
+def _with_unit(name: str, value: float) -> str:
+    m = metric(name)
+    return f"{m.texts([value])[0]} {m.unit if m.unit == 'dB' else m.label}"
+
+
+def _baselines(rows: Rows) -> list[str]:
+    return [row for row in rows if row not in ("input", "model")]
+
+
+def _table(rows: Rows) -> list[dict[str, Any]]:
+    names = columns(rows)
+    leaders = {name: best(rows, name) for name in names}
+    texts = {name: metric(name).texts([values.get(name) for values in rows.values()]) for name in names}
+    return [{"name": row, "cells": [{"text": texts[name][i], "best": leaders[name] == row} for name in names]}
+            for i, row in enumerate(rows)]
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    height, width = panel.extent_mm
+    judged = "truth" in panel.images
+    figures = [{
+        "name": name, "image": image_png(panel, name),
+        "error": error_png(panel, name) if judged and name != "truth" else "",
+        "note": ", ".join(_with_unit(k, v) for k, v in panel.scores.get(name, {}).items())
+        or ("" if name != "truth" else f"window {_interval(panel.window)}"),
+    } for name in panel.images]
+    length, fraction = panel.scale_bar
+    bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
+    return {"name": panel.name, "figures": figures, "aspect": f"{width:g} / {height:g}", "bar": bar,
+            "limit": f"{panel.error_limit():g}" if judged else ""}
+
+
+def _strips(rows: Rows, per_sample: list[dict]) -> list[dict[str, Any]]:
+    """The distributions of input, best baseline and model, for the first three metrics."""
+    if not per_sample:
+        return []
+    found = []
+    rival = best(rows, columns(rows)[0], _baselines(rows))
+    kinds = {"input": "input"} | ({rival: "rival"} if rival else {}) | {"model": "model"}
+    for name in columns(rows)[:3]:
+        values = {row: [s[name] for s in per_sample if s["row"] == row and np.isfinite(s.get(name, np.nan))]
+                  for row in kinds if row in rows}
+        values = {row: v for row, v in values.items() if v}
+        if values:
+            m = metric(name)
+            found.append({"label": m.label, "unit": f"{m.unit} {m.arrow}".strip(),
+                          "svg": charts.strips(values, m.label, [kinds[row] for row in values])})
+    return found
+
+
+def _hardest(rows: Rows, per_sample: list[dict]) -> list[dict[str, str]]:
+    """The three samples that the model does worst."""
+    name = columns(rows)[0]
+    samples = [s for s in per_sample if s["row"] == "model" and np.isfinite(s.get(name, np.nan))]
+    if len(samples) < 6 or not metric(name).better:
+        return []
+    samples.sort(key=lambda s: s[name], reverse=metric(name).better == "lower")
+    return [{"id": s["id"], "text": _with_unit(name, s[name])} for s in samples[:3]]
+
+
+def _curves(curves: Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Charts of losses and validation metrics; charts of everything else."""
+    leading: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for name, points in curves.items():
+        if not any(np.isfinite(value) for _, value in points):
+            continue
+        phase, _, rest = name.partition("/")
+        m = metric(rest)
+        label = f"validation {m.label}" if phase == "eval" else rest.replace("/", " ").replace("_", " ")
+        chart = {"label": label, "unit": m.unit, "svg": charts.lines({name: points}, label)}
+        (leading if phase == "eval" or rest.endswith("loss") else others).append(chart)
+    return leading, others
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:g}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{bounds[1]:g}".replace("-", "−")
+
+
+def _versions() -> str:
+    lines = [f"python {platform.python_version()}, {platform.platform()}"]
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return "\n".join(lines)
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html")
