@@ -10,25 +10,61 @@ import numpy as np
 
 from medjax.infer.assess import Assessment, Sample, assess
 from medjax.report import page
-from medjax.report.table import table
+from medjax.report.table import best, table
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
-from medjax.train.setup import write_atomically
+from medjax.train.setup import Run, write_atomically
 from medjax.types import UserError
 
 
+def evaluate_run(workdir: Path, split: str = "test") -> None:
+    """Judges the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is."""
+    run, splits, state, step = restore_best(workdir)
+    if not splits[split]:
+        raise UserError("--split", f"the data has no {split} part")
+    print(f"evaluating the checkpoint of step {step} on the {split} part")
+    assessment = assess(run, state, splits[split])
+    rows, n, task, data_range = assessment.rows, len(assessment.names), run.config.task.name, run.task.data_range
+    folder = workdir / "eval"
+    folder.mkdir(exist_ok=True)
+    summary = {"task": task, "split": split, "n": n, "step": step, "data_range": list(data_range), "rows": rows}
+    write_atomically(folder / "metrics.json", json.dumps(summary, indent=1))
+    write_atomically(folder / "per_sample.csv", _csv(assessment))
+    page.write(folder / "report.html", title=workdir.name, task=task, split=split, n=n, data_range=data_range, rows=rows,
+               per_sample=assessment.per_sample, curves=read_curves(workdir), panels=_panels(assessment, run),
+               config=run.config.to_json(indent=1))
+    print(table(rows))
+    print(f"{n} {split} samples; pictures and curves: {folder / 'report.html'}")
 
 
+def _csv(assessment: Assessment) -> str:
+    """One line for each sample and row."""
+    text = io.StringIO()
+    metrics = list(next(iter(assessment.rows.values())))
+    writer = csv.writer(text)
+    writer.writerow(["sample", "row", *metrics])
+    for name, rows in zip(assessment.names, assessment.per_sample, strict=True):
+        writer.writerows([name, row, *(values[m] for m in metrics)] for row, values in rows.items())
+    return text.getvalue()
 
-def _panels(sample: Sample, window: tuple[float, float]) -> Iterator[page.Panel]:
-    """One row of pictures of an image; of a volume three, through its middle."""
+
+def _panels(assessment: Assessment, run: Run) -> list[page.Panel]:
+    """The shown samples: input, the best baseline on average, model and truth."""
+    baselines = [name for name in assessment.rows if name not in ("input", "model")]
+    leader = best(assessment.rows, run.config.metric, among=baselines)
+    shown = ["input", *([leader] if leader else []), "model", "truth"]
+    return [panel for sample in assessment.shown for panel in _planes(sample, shown, run.task.data_range)]
+
+
+def _planes(sample: Sample, shown: list[str], window: tuple[float, float]) -> Iterator[page.Panel]:
+    """An image, or three planes through the middle of a volume."""
     record, space = sample.record, sample.images["truth"].shape[:-1]
     planes = {"": ()} if len(space) == 2 else {" axial": (space[0] // 2,), " coronal": (slice(None), space[1] // 2),
                                                " sagittal": (slice(None), slice(None), space[2] // 2)}
     spacing = record.spacing_mm[-len(space):] or (1.0,) * len(space)
     for plane, at in planes.items():
         cut = [axis for axis, index in enumerate(at) if not isinstance(index, slice)]
-        images = {row: _drawable(image[at]) for row, image in sample.images.items()}
+        images = {row: _drawable(sample.images[row][at]) for row in shown}
         yield page.Panel(sample.name + plane, images, window, tuple(np.delete(spacing, cut)), sample.metrics,
                          anatomical=record.affine is not None)
 

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 
 from medjax.types import Array
 
+LOWER_IS_BETTER = frozenset({"mse", "mae", "nmse", "hausdorff95", "registration_error", "folds", "frechet", "niqe"})
+
 Images = Float[Array, "b *space c"]
 Mask = Bool[Array, "b *space 1"] | None
 

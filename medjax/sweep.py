@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from medjax.metrics import LOWER_IS_BETTER
 from medjax.report.table import table
-from medjax.train.loop import train
 from medjax.train.log import read_curves
+from medjax.train.loop import train
 from medjax.train.setup import Config, write_atomically
 from medjax.types import UserError
 
@@ -26,8 +27,7 @@ def run(config: Config, grid: str, workdir: Path) -> None:
     for number, (name, member) in enumerate(members.items(), start=1):
         print(f"[{number}/{len(members)}] {name}")
         rows[name] = _result(member, workdir / re.sub(r"[^\w.,=+-]", "_", name))
-    best_first = config.metric in ("psnr", "ssim")
-    rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=best_first))
+    rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=config.metric not in LOWER_IS_BETTER))
     write_atomically(workdir / "sweep.csv", _csv(rows))
     print(table(rows))
     print(f"validation, best checkpoint of each: {workdir / 'sweep.csv'}")
@@ -54,7 +54,8 @@ def _axis(config: Config, text: str) -> list[tuple[str, Any]]:
     group: Any = config
     for part in key.split("."):
         if not isinstance(group, Config) or part not in group:
-            raise UserError(f"--sweep {key}", f"no such key; there is {', '.join(group) if isinstance(group, Config) else 'none'}")
+            allowed = ", ".join(group) if isinstance(group, Config) else "none"
+            raise UserError(f"--sweep {key}", f"no such key; there is {allowed}")
         group = group[part]
     if not values:
         raise UserError(f"--sweep {key}", "no values; write KEY=VALUE,VALUE")
@@ -75,7 +76,7 @@ def _result(config: Config, workdir: Path) -> dict[str, float]:
         train(config, workdir)
         curves = {name: dict(points) for name, points in read_curves(workdir).items() if name.startswith("eval/")}
         values = curves[f"eval/{config.metric}"]
-        best = (max if config.metric in ("psnr", "ssim") else min)(values, key=values.get)
+        best = (min if config.metric in LOWER_IS_BETTER else max)(values, key=values.get)
         write_atomically(done, json.dumps({name.removeprefix("eval/"): points[best] for name, points in curves.items()}))
     return json.loads(done.read_text(encoding="utf-8"))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, dataclass_transform
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ and what else the records carry: `mask` `(B, ..., 1)` bool (False where there is
 
 
 class UserError(Exception):
-    """Something the user gave is wrong. `where` is the file or key; the front doors print it as one line, exit code 2."""
+    """Something the user gave is wrong; `where` is the file or key. The front doors print it as one line, exit code 2."""
 
     def __init__(self, where: object, problem: str):
         super().__init__(f"{where}: {problem}")
@@ -55,17 +55,18 @@ class Record:
         return self.image.ndim - 1
 
 
+def static(**kwargs):
+    """A dataclass field that is part of a pytree's structure (hashable; a new value means a new compilation)."""
+    return field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static,))
 def pytree(cls):
     """A frozen dataclass whose fields are leaves of a pytree, but for those made with `static()`."""
     cls = dataclass(frozen=True)(cls)
     static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
     leaves = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static")]
     return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static_names)
-
-
-def static(**kwargs):
-    """A dataclass field that is part of a pytree's structure (hashable; a new value means a new compilation)."""
-    return field(metadata={"static": True}, **kwargs)
 
 
 @pytree

@@ -13,7 +13,8 @@ softplus = jax.nn.softplus
 
 # name -> (critic's loss from its logits on true and made images, model's loss from the logits on what it made)
 GAMES = {
-    "nonsaturating": (lambda true, made: softplus(-true).mean() + softplus(made).mean(), lambda made: softplus(-made).mean()),
+    "nonsaturating": (lambda true, made: softplus(-true).mean() + softplus(made).mean(),
+                      lambda made: softplus(-made).mean()),
     "least_squares": (lambda true, made: jnp.square(true - 1).mean() + jnp.square(made).mean(),
                       lambda made: jnp.square(made - 1).mean()),
     "wgan_gp": (lambda true, made: made.mean() - true.mean(), lambda made: -made.mean()),

@@ -9,7 +9,7 @@ import numpy as np
 from medjax.data.pipeline import EvalBatches, eval_batches
 from medjax.data.split import Region
 from medjax.train.setup import Config, Run
-from medjax.types import Array, Key, State
+from medjax.types import State
 
 EVAL_SEED = 1  # the degradation of evaluation images is the same in every run
 

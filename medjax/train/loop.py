@@ -16,6 +16,7 @@ from medjax.data.augment import Augment
 from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.split import Splits, describe
+from medjax.metrics import LOWER_IS_BETTER
 from medjax.train import evaluate, sharding
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import Log
@@ -45,7 +46,7 @@ def train(config: Config, workdir: Path) -> State:
 @contextmanager
 def open_checkpoints(config: Config, workdir: Path) -> Iterator[Checkpoints]:
     """The checkpoints of a run; on leaving, everything is on disk."""
-    best = "max" if config.metric in ("psnr", "ssim") else "min"
+    best = "min" if config.metric in LOWER_IS_BETTER else "max"
     checkpoints = Checkpoints(workdir / "checkpoints", config.metric, best, config.keep)
     try:
         yield checkpoints
