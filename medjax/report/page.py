@@ -22,20 +22,20 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 
 def write(path: Path, *, title: str, task: str, split: str, n: int, data_range: tuple[float, float],
-          rows: dict[str, dict[str, float]], per_sample: list[dict], curves: dict[str, list[tuple[int, float]]],
-          panels: list[Panel], config: str) -> None:
+          rows: dict[str, dict[str, float]], per_sample: list[dict[str, dict[str, float]]],
+          curves: dict[str, list[tuple[int, float]]], panels: list[Panel], config: str, names: Sequence[str] = ()) -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the baselines, "model") and metric; the first metric leads. `per_sample`
-    has one dictionary per sample and method: `id`, `row` (the method) and the metrics. `curves` are what the run
-    logged, by name (`train/...`, `eval/...`), as (step, value).
+    is the same for each sample, `names` what the samples are called. `curves` are what the run logged, by name
+    (`train/...`, `eval/...`), as (step, value).
     """
     leading, others = _curves(curves)
     html = _template().render(
         title=title, task=task, split=split, n=n, data_range=_interval(data_range), headline=headline(rows),
         columns=[metric(name) for name in columns(rows)], table=_table(rows),
         panels=[_panel(panel) for panel in panels], anatomical=any(panel.anatomical for panel in panels),
-        strips=_strips(rows, per_sample), hardest=_hardest(rows, per_sample), curves=leading, more_curves=others,
+        strips=_strips(rows, per_sample), hardest=_hardest(rows, per_sample, names), curves=leading, more_curves=others,
         config=config, versions=_versions(), colour_bar=colour_bar())
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(html, encoding="utf-8")
@@ -89,7 +89,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
     figures = [{
         "name": name, "image": image_png(panel, name),
         "error": error_png(panel, name) if judged and name != "truth" else "",
-        "note": ", ".join(_with_unit(k, v) for k, v in panel.scores.get(name, {}).items())
+        "note": ", ".join(_with_unit(k, v) for k, v in list(panel.scores.get(name, {}).items())[:2])
         or ("" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
     length, fraction = panel.scale_bar
@@ -98,17 +98,14 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "limit": f"{panel.error_limit():g}" if judged else ""}
 
 
-def _strips(rows: Rows, per_sample: list[dict]) -> list[dict[str, Any]]:
+def _strips(rows: Rows, per_sample: Sequence[Rows]) -> list[dict[str, Any]]:
     """The distributions of input, best baseline and model, for the first three metrics."""
-    if not per_sample:
-        return []
     found = []
     rival = best(rows, columns(rows)[0], _baselines(rows))
     kinds = {"input": "input"} | ({rival: "rival"} if rival else {}) | {"model": "model"}
     for name in columns(rows)[:3]:
-        values = {row: [s[name] for s in per_sample if s["row"] == row and np.isfinite(s.get(name, np.nan))]
-                  for row in kinds if row in rows}
-        values = {row: v for row, v in values.items() if v}
+        values = {row: [v for v in _column(per_sample, row, name) if np.isfinite(v)] for row in kinds}
+        values = {row: finite for row, finite in values.items() if finite}
         if values:
             m = metric(name)
             found.append({"label": m.label, "unit": f"{m.unit} {m.arrow}".strip(),
@@ -116,14 +113,19 @@ def _strips(rows: Rows, per_sample: list[dict]) -> list[dict[str, Any]]:
     return found
 
 
-def _hardest(rows: Rows, per_sample: list[dict]) -> list[dict[str, str]]:
+def _hardest(rows: Rows, per_sample: Sequence[Rows], names: Sequence[str]) -> list[dict[str, str]]:
     """The three samples that the model does worst."""
     name = columns(rows)[0]
-    samples = [s for s in per_sample if s["row"] == "model" and np.isfinite(s.get(name, np.nan))]
-    if len(samples) < 6 or not metric(name).better:
+    scores = dict(zip(names, _column(per_sample, "model", name), strict=True)) if names else {}
+    scores = {sample: value for sample, value in scores.items() if np.isfinite(value)}
+    if len(scores) < 6:
         return []
-    samples.sort(key=lambda s: s[name], reverse=metric(name).better == "lower")
-    return [{"id": s["id"], "text": _with_unit(name, s[name])} for s in samples[:3]]
+    worst = sorted(scores, key=scores.__getitem__, reverse=metric(name).lower_is_better)[:3]
+    return [{"id": sample, "text": _with_unit(name, scores[sample])} for sample in worst]
+
+
+def _column(per_sample: Sequence[Rows], row: str, name: str) -> list[float]:
+    return [sample.get(row, {}).get(name, np.nan) for sample in per_sample]
 
 
 def _curves(curves: Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -17,9 +17,9 @@ _COLOURS = "magma"
 class Panel:
     """One sample: its images `(H, W)` or `(H, W, 3)` by name, in physical units, on one grid and in one `window`.
 
-    They come in the order input, best baseline, model, truth; `scores` are the metrics written above each.
-    `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior and
-    columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
+    They come in the order input, best baseline, model, truth; `scores` are their metrics, the first two written above
+    each. `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior
+    and columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
     (sagittal: anterior) on the left. Where `mask` `(H, W)` is False there is nothing to judge, and no error is drawn.
     """
 

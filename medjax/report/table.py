@@ -4,23 +4,29 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from medjax.metrics import LOWER_IS_BETTER
+
 Rows = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written: `better` is "higher", "lower", or "" where neither is; `decimals` None means as many as
-    the smallest value needs."""
+    """How a metric is written; `decimals` None means as many as the smallest value needs."""
 
+    name: str
     label: str
     unit: str = ""
-    better: str = ""
     decimals: int | None = None
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller value is the better one."""
+        return self.name in LOWER_IS_BETTER
 
     @property
     def arrow(self) -> str:
         """↑ where higher is better, ↓ where lower is."""
-        return {"higher": "↑", "lower": "↓"}.get(self.better, "")
+        return "↓" if self.lower_is_better else "↑"
 
     def texts(self, values: Sequence[float | None]) -> list[str]:
         """A column of values without their unit, with the same decimals; a dash where there is none."""
@@ -43,22 +49,22 @@ def _text(value: float | None, decimals: int) -> str:
     return (f"{value:.2e}" if tiny or abs(value) >= 1e7 else f"{value:.{decimals}f}").replace("-", "−")
 
 
-METRICS = {
-    "psnr": Metric("PSNR", "dB", "higher", decimals=2),
-    "ssim": Metric("SSIM", "", "higher", decimals=4),
-    "nmse": Metric("NMSE", "", "lower"),
-    "mse": Metric("MSE", "units²", "lower"),
-    "mae": Metric("MAE", "units", "lower"),
-    "dice": Metric("Dice", "", "higher", decimals=4),
-    "iou": Metric("IoU", "", "higher", decimals=4),
-    "auc": Metric("AUC", "", "higher", decimals=4),
-    "accuracy": Metric("accuracy", "", "higher", decimals=4),
-}
+METRICS = {m.name: m for m in (
+    Metric("psnr", "PSNR", "dB", decimals=2),
+    Metric("ssim", "SSIM", decimals=4),
+    Metric("nmse", "NMSE"),
+    Metric("mse", "MSE", "units²"),
+    Metric("mae", "MAE", "units"),
+    Metric("dice", "Dice", decimals=4),
+    Metric("iou", "IoU", decimals=4),
+    Metric("auc", "AUC", decimals=4),
+    Metric("accuracy", "accuracy", decimals=4),
+)}
 
 
 def metric(name: str) -> Metric:
     """What is known of the metric called `name`; a plain number where nothing is."""
-    return METRICS.get(name, Metric(name))
+    return METRICS.get(name, Metric(name, name.replace("_", " ")))
 
 
 def columns(rows: Rows) -> list[str]:
@@ -67,12 +73,12 @@ def columns(rows: Rows) -> list[str]:
 
 
 def best(rows: Rows, name: str, among: Iterable[str] | None = None) -> str | None:
-    """The row with the best value of the metric; None where no order is known or no row has a value."""
+    """The row with the best value of the metric; None where no row has a value."""
     values = {row: rows[row][name] for row in (rows if among is None else among) if name in rows[row]}
     values = {row: value for row, value in values.items() if value is not None and not math.isnan(value)}
-    if not values or not metric(name).better:
+    if not values:
         return None
-    return (max if metric(name).better == "higher" else min)(values, key=values.__getitem__)
+    return (min if metric(name).lower_is_better else max)(values, key=values.__getitem__)
 
 
 def table(rows: Rows) -> str:
