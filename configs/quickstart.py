@@ -3,10 +3,12 @@
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
+import ml_collections
+
 from configs import base
 
 
-def get_config(arg: str | None = None):
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=…" for another network."""
     config = base.get_config(**base.parse(arg, task="denoise", model="unet"))
     config.steps = 400

@@ -29,6 +29,10 @@ class Restoration:
         """How many target voxels there are for an input voxel, per spatial axis."""
         return (1,) * self.ndim
 
+    def outputs(self, channels: int) -> int:
+        """How many channels the network makes of images with `channels`."""
+        return channels
+
     def clean(self, batch: Batch) -> tuple[Array, Array]:
         """The batch's images in unit range, and the mask of voxels that count, `(B, *space, 1)`."""
         row = (slice(None),) + (None,) * (batch["image"].ndim - 1)

@@ -1,5 +1,6 @@
 """Judging a model on one part of the split: every sample once, on what counts."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,9 +25,12 @@ class Judged(NamedTuple):
 
 
 def make_batches(config: Config, regions: list[Region], limit: int = 0) -> EvalBatches:
-    """Whole images of `regions` in batches; volumes one at a time."""
-    size = config.batch_size if config.data.ndim == 2 else 1
-    return eval_batches(regions, batch_size=size, ndim=config.data.ndim, limit=limit)
+    """Whole images of `regions`, as many at a time as hold about as many voxels as a training batch."""
+    def of(size: int) -> EvalBatches:
+        return eval_batches(regions, batch_size=size, ndim=config.data.ndim, limit=limit)
+
+    voxels = config.batch_size * math.prod(config.data.patch) if config.data.patch else 0
+    return of(min(config.batch_size, max(1, voxels // math.prod(of(1).shape))))
 
 
 def judge(run: Run, predict: Callable, state: State, batches: Iterable[dict[str, Any]]) -> Iterator[Judged]:

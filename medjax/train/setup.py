@@ -55,7 +55,7 @@ def assemble(config: Config) -> Run:
     mesh = make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
     task = lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim)
-    given = {"ndim": config.data.ndim, "channels": config.data.channels, "scale": task.scale}
+    given = {"ndim": config.data.ndim, "channels": task.outputs(config.data.channels), "scale": task.scale}
     networks = {key: lookup.build("models", config[key], **given) for key in ("model", "critic") if key in config}
     objective = lookup.build("objectives", config.objective, task=task, **networks)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}

@@ -1,0 +1,26 @@
+"""Super-resolution of MR volumes by 2 along every axis: a 3-D EDSR on patches of the coarse grid.
+
+    python train.py --config=configs/mri_superres3d.py --workdir=runs/sr3d --config.data.path=FILE_OR_FOLDER
+
+Without a path it learns on the ICBM152 T1 template. Behind the colon: `task.axes=through_plane` is for thick slices.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=…" for another network."""
+    config = base.get_config(**base.parse(arg, task="superres", model="edsr"))
+    config.steps = 600
+    config.batch_size = 4
+    config.model.width = 32
+    config.model.blocks = 6
+    config.data.ndim = 3
+    config.data.patch = (32, 48, 48)
+    config.optim.lr = 1e-3
+    config.ema_decay = 0.99
+    config.eval_every = 200
+    config.checkpoint_every = 200
+    return config
