@@ -1,0 +1,122 @@
+"""Patches out of stored images: which images a region holds, and how a box of one is copied into a batch."""
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from medjax.data.split import Region
+from medjax.types import UserError
+
+
+class Images:
+    """The images of some regions, as a pipeline reads them: volumes whole, or slice by slice with `ndim=2`.
+
+    Mapped arrays stay mapped when this is sent to a worker process: it opens the same file. Raises UserError where the
+    regions don't fit together or have too few axes.
+    """
+
+    def __init__(self, regions: Sequence[Region], ndim: int):
+        if not regions:
+            raise UserError("config.data", "a part of the split has no images; give more subjects or other fractions")
+        for region in regions:
+            _check(region, ndim, channels=regions[0].record.image.shape[-1])
+        self.regions = list(regions)
+        self.ndim = ndim
+        self.dtype = np.result_type(*{r.record.image.dtype for r in regions})
+        self.channels = regions[0].record.image.shape[-1]
+        self.shapes = [self._space(r) for r in regions]
+        self.masked = any("mask" in r.record.extras for r in regions)
+        self._mapped = [_Mapped(r.record.image) for r in regions]
+        self._masks = [_Mapped(r.record.extras["mask"]) if "mask" in r.record.extras else None for r in regions]
+        self.names = [r.record.id for r in regions]
+        self.slopes = np.array([r.record.slope for r in regions], np.float32)
+        self.intercepts = np.array([r.record.intercept for r in regions], np.float32)
+        self.starts = np.array([r.start for r in regions])
+        self.counts = np.array([r.stop - r.start if r.record.ndim > ndim else 1 for r in regions])
+        self._spans = [(r.start, r.stop) for r in regions]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "regions": None}  # the arrays travel as file names
+
+    def _space(self, region: Region) -> tuple[int, ...]:
+        return region.image.shape[region.record.ndim - self.ndim:-1]
+
+    def image(self, region: int, index: int) -> np.ndarray:
+        """Image `index` of a region, `(*space, C)`, a view."""
+        return self._view(self._mapped[region], region, index)
+
+    def mask(self, region: int, index: int) -> np.ndarray | None:
+        """Its mask `(*space, 1)` bool, or None where the record has none."""
+        return None if self._masks[region] is None else self._view(self._masks[region], region, index)
+
+    def name(self, region: int, index: int, corner: Sequence[int]) -> str:
+        """A sample's name: the record's id, the slice, and where the box starts if not at the image's corner."""
+        parts = [self.names[region]]
+        sliced = self._mapped[region].array.ndim - 1 > self.ndim
+        if sliced:
+            parts.append(f"z{self.starts[region] + index}")
+        elif self._spans[region][0]:
+            parts.append(f"from{self._spans[region][0]}")
+        if any(corner):
+            parts.append("at" + ",".join(str(int(c)) for c in corner))
+        return ":".join(parts)
+
+    def _view(self, mapped: "_Mapped", region: int, index: int) -> np.ndarray:
+        start, stop = self._spans[region]
+        array = mapped.array
+        return array[start + index] if array.ndim - 1 > self.ndim else array[start:stop]
+
+
+def sample_id(name: str) -> int:
+    """The uint32 that seeds a sample's noise: a hash of its name, the same on every machine."""
+    return zlib.crc32(name.encode())
+
+
+def copy_box(image: np.ndarray, corner: Sequence[int], out: np.ndarray) -> None:
+    """Copies the box of `out`'s size at `corner` of `image` `(*space, C)`; outside the image its edge goes on."""
+    box = image[tuple(slice(c, c + size) for c, size in zip(corner, out.shape[:-1], strict=True))]
+    if box.shape == out.shape:
+        out[...] = box
+        return
+    before = padding_before(box.shape, out.shape)
+    pads = [(b, o - n - b) for b, o, n in zip(before, out.shape, box.shape, strict=True)]
+    out[...] = np.pad(box, pads, mode="edge")
+
+
+def copy_mask(mask: np.ndarray | None, shape: Sequence[int], corner: Sequence[int], out: np.ndarray) -> None:
+    """As `copy_box` for a mask of an image of `shape`: False outside the image; without a mask all of it is True."""
+    size = tuple(min(n - c, o) for n, c, o in zip(shape, corner, out.shape[:-1], strict=True))
+    before = padding_before((*size, 1), out.shape)
+    inside = tuple(slice(b, b + n) for b, n in zip(before, size, strict=False))
+    out[...] = False
+    out[inside] = True if mask is None else mask[tuple(slice(c, c + n) for c, n in zip(corner, size, strict=True))]
+
+
+def padding_before(shape: Sequence[int], new_shape: Sequence[int]) -> tuple[int, ...]:
+    """How far from the corner a smaller image lies in the box that it is padded to: in the middle."""
+    return tuple((new - old) // 2 for old, new in zip(shape, new_shape, strict=True))
+
+
+class _Mapped:
+    """An array that, when pickled, is sent as the file it is mapped from."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __getstate__(self):
+        filename = getattr(self.array, "filename", None)
+        plain_file = isinstance(self.array, np.memmap) and self.array.base.__class__ is not np.memmap
+        return filename if filename is not None and plain_file else self.array
+
+    def __setstate__(self, state):
+        self.array = state if isinstance(state, np.ndarray) else np.load(state, mmap_mode="r")
+
+
+def _check(region: Region, ndim: int, channels: int) -> None:
+    record = region.record
+    if record.ndim < ndim:
+        raise UserError("config.data.ndim", f"3, but {record.id} is a 2-D image; set it to 2 or give volumes")
+    if record.image.shape[-1] != channels:
+        raise UserError("config.data", f"{record.id} has {record.image.shape[-1]} channels, others have {channels}; "
+                                       "give images of one kind")

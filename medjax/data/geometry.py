@@ -1,0 +1,60 @@
+"""One orientation inside, the file's own outside.
+
+Inside medjax a volume is `image[z, y, x, c]` with z towards Superior, y towards Anterior and x towards Right, as near
+as whole axes allow (closest canonical RAS, axes reversed): an axial slice is `image[z]`. The affine of a record maps
+`(z, y, x)` voxel indices to RAS mm, so what is left of an oblique acquisition stays in it, and nothing is resampled.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel import orientations
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """The whole-axis turn from a file's `(i, j, k)` to `(z, y, x)`, and back."""
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, affine: np.ndarray) -> "Orientation":
+        """The turn that brings a volume with this `(4, 4)` affine (file's indices to RAS mm) nearest to (z, y, x)."""
+        turn = orientations.io_orientation(affine)
+        axes = np.argsort(turn[:, 0])[::-1]
+        return cls(tuple(int(a) for a in axes), tuple(bool(turn[a, 1] < 0) for a in axes))
+
+    def inside(self, volume: np.ndarray) -> np.ndarray:
+        """`(I, J, K, ...)` as a view `(D, H, W, ...)`."""
+        return np.flip(volume.transpose(*self.axes, *range(3, volume.ndim)), self._flipped)
+
+    def outside(self, volume: np.ndarray) -> np.ndarray:
+        """`(D, H, W, ...)` as a view `(I, J, K, ...)`: the inverse of `inside`."""
+        return np.flip(volume, self._flipped).transpose(*np.argsort(self.axes), *range(3, volume.ndim))
+
+    def affine(self, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The `(4, 4)` affine of `(z, y, x)` for a volume of `shape` `(I, J, K)` with `affine` in the file."""
+        index = np.zeros((4, 4))
+        index[3, 3] = 1
+        for inner, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            index[axis, inner] = -1 if flip else 1
+            index[axis, 3] = shape[axis] - 1 if flip else 0
+        return affine @ index
+
+    @property
+    def _flipped(self) -> tuple[int, ...]:
+        return tuple(i for i, flip in enumerate(self.flips) if flip)
+
+
+def spacing(affine: np.ndarray) -> tuple[float, ...]:
+    """Voxel size in mm along each array axis of an `(n+1, n+1)` affine."""
+    return tuple(float(v) for v in np.linalg.norm(affine[:3, :-1], axis=0))
+
+
+def resized(affine: np.ndarray, shape: tuple[int, ...], new_shape: tuple[int, ...]) -> np.ndarray:
+    """The affine of the same field of view cut into `new_shape` voxels instead of `shape`."""
+    scale = np.asarray(shape, float) / np.asarray(new_shape, float)
+    index = np.diag([*scale, 1.0])
+    index[:3, 3] = (scale - 1) / 2
+    return affine @ index

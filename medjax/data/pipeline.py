@@ -1,0 +1,268 @@
+"""Records to batches: a pure function of the batch number, read ahead by grain, put on the devices by a thread.
+
+Which patches make batch n follows from the seed and n alone. So the position of a stream is one number, and a stream
+that goes on from it is bit-identical whatever the number of worker processes, before and after.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+from absl import flags
+from grain.experimental import index_shuffle
+
+from medjax.data.crops import Images, copy_box, copy_mask, sample_id
+from medjax.data.split import Region
+from medjax.data.statistics import foreground, value_range
+from medjax.types import UserError
+
+__all__ = ["Stream", "eval_batches", "train_stream", "value_range"]
+
+ENDLESS = 1 << 40
+HostBatch = dict[str, np.ndarray]
+
+
+def train_stream(
+    regions: Sequence[Region], *, batch_size: int, patch: Sequence[int] = (), ndim: int = 2, seed: int = 0,
+    workers: int = 0, foreground: float = 0.0, multiple_of: int = 1, process_index: int = 0, process_count: int = 1,
+) -> "Stream":
+    """An endless stream of random patches, `medjax.types.Batch` on the host.
+
+    `patch` is the size of the box, `()` for whole images (padded to the largest, rounded up to `multiple_of`). With
+    `ndim=2` volumes are read slice by slice. Every slice (2-D) or box (3-D) comes once per epoch, in random order, at
+    a random place; with probability `foreground` the place is drawn around a random point of tissue instead. An image
+    that is smaller than the patch is padded with its edge, False in `mask`.
+
+    `batch_size` is the global one; of `process_count` processes each gets its own `batch_size / process_count` rows.
+    `workers` reading processes, or threads with 0. Raises UserError.
+    """
+    patches = Patches(regions, batch_size, tuple(patch), ndim, seed, foreground, multiple_of, process_index,
+                      process_count)
+    return Stream(patches, workers)
+
+
+class Stream:
+    """An iterator whose state is the number of batches that were taken from it."""
+
+    def __init__(self, patches: "Patches", workers: int = 0):
+        if workers and not flags.FLAGS.is_parsed():  # grain's processes read absl flags
+            flags.FLAGS.mark_as_parsed()
+        self._patches = patches
+        self._workers = workers
+        self._taken = 0
+        self._batches: Iterator[HostBatch] | None = None
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> HostBatch:
+        if self._batches is None:
+            self._batches = self._read_from(self._taken)
+        batch = next(self._batches)
+        self._taken += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position, to be saved as JSON with a checkpoint."""
+        return {"batches": self._taken, **self._patches.identity}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to a saved position. Raises UserError if it belongs to another batch size or seed."""
+        for key, value in self._patches.identity.items():
+            if state[key] != value:
+                raise UserError(f"config.data.{key}", f"{value}, but the checkpoint's data was read with {state[key]}")
+        self.close()
+        self._taken = state["batches"]
+
+    def close(self) -> None:
+        """Ends the reading threads and processes; the position stays."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches = None
+
+    def _read_from(self, start: int) -> Iterator[HostBatch]:
+        batches = grain.MapDataset.source(self._patches)[start:]
+        if not self._workers:
+            return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+        one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        processes = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
+        return iter(batches.to_iter_dataset(one_thread).mp_prefetch(processes))
+
+
+class Patches:
+    """Random access to batches: `patches[n]` is batch n of the endless stream (see `train_stream`)."""
+
+    def __init__(self, regions: Sequence[Region], batch_size: int, patch: tuple[int, ...], ndim: int, seed: int,
+                 foreground_share: float, multiple_of: int, process_index: int, process_count: int):
+        if batch_size < 1 or batch_size % process_count:
+            raise UserError("config.data.batch_size", f"{batch_size}; give a multiple of the {process_count} processes")
+        if not 0 <= foreground_share <= 1:
+            raise UserError("config.data.foreground", f"{foreground_share}; give a probability between 0 and 1")
+        self.images = Images(regions, ndim)
+        self.patch = _patch_shape(patch, self.images, multiple_of)
+        self.identity = {"seed": int(seed), "batch_size": int(batch_size)}
+        self._share = foreground_share
+        self._points = _points(regions) if foreground_share > 0 else []
+        rows = batch_size // process_count
+        self._rows = slice(process_index * rows, (process_index + 1) * rows)
+        self._boxes = np.array([max(1, round(np.prod(shape) / np.prod(self.patch))) for shape in self.images.shapes])
+        self._ends = np.cumsum(self.images.counts * self._boxes)
+        self._padded = any(n < p for shape in self.images.shapes for n, p in zip(shape, self.patch, strict=True))
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> HostBatch:
+        seed, size = self.identity["seed"], self.identity["batch_size"]
+        random = np.random.Generator(np.random.Philox(key=seed, counter=int(index) << 64))
+        draws = random.random((size, 2 + self.images.ndim))[self._rows]
+        numbers = range(index * size, (index + 1) * size)[self._rows]
+        return self._batch([self._place(n, row) for n, row in zip(numbers, draws, strict=True)])
+
+    def _place(self, number: int, draws: np.ndarray) -> tuple[int, int, tuple[int, ...]]:
+        """Region, image in it and corner of the patch of sample `number` of the stream."""
+        epoch, position = divmod(number, int(self._ends[-1]))
+        item = self._shuffled(position, epoch)
+        region = int(np.searchsorted(self._ends, item, side="right"))
+        first = int(self._ends[region - 1]) if region else 0
+        index = (item - first) // int(self._boxes[region])
+        shape = self.images.shapes[region]
+        if draws[0] < self._share and len(self._points[region]):
+            points = self._points[region]
+            *slices, centre = _split_point(points[int(draws[1] * len(points))], self.images.ndim)
+            index = slices[0] if slices else index
+            wanted = [int(c) - int(u * p) for c, u, p in zip(centre, draws[2:], self.patch, strict=True)]
+        else:
+            wanted = [int(u * (n - p + 1)) for u, n, p in zip(draws[2:], shape, self.patch, strict=True)]
+        return region, index, tuple(max(0, min(w, n - p)) for w, n, p in zip(wanted, shape, self.patch, strict=True))
+
+    def _shuffled(self, position: int, epoch: int) -> int:
+        items = int(self._ends[-1])
+        if items == 1:
+            return 0
+        seed = (self.identity["seed"] * 0x9E3779B1 + epoch * 0x85EBCA6B) & 0xFFFFFFFF
+        return index_shuffle(position, max_index=items - 1, seed=seed, rounds=4)
+
+    def _batch(self, places: list[tuple[int, int, tuple[int, ...]]]) -> HostBatch:
+        images = self.images
+        which = [region for region, _, _ in places]
+        batch = {
+            "image": np.empty((len(places), *self.patch, images.channels), images.dtype),
+            "slope": images.slopes[which],
+            "intercept": images.intercepts[which],
+            "id": np.array([sample_id(images.name(*place)) for place in places], np.uint32),
+            "count": np.ones(len(places), np.float32),
+        }
+        for out, (region, index, corner) in zip(batch["image"], places, strict=True):
+            copy_box(images.image(region, index), corner, out)
+        if images.masked or self._padded:
+            batch["mask"] = np.empty((len(places), *self.patch, 1), bool)
+            for out, (region, index, corner) in zip(batch["mask"], places, strict=True):
+                copy_mask(images.mask(region, index), images.shapes[region], corner, out)
+        return batch
+
+
+def eval_batches(
+    regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1, max_shape: Sequence[int] = (),
+    limit: int = 0, process_index: int = 0, process_count: int = 1,
+) -> "EvalBatches":
+    """Every image of `regions` once, in order, in batches of one static shape; nothing is dropped.
+
+    Images are padded with their edge to the largest, rounded up to `multiple_of` (False in `mask`); with `max_shape`,
+    larger ones are cut into tiles of that size. The last batch is filled with repeats of `count` 0. Batches carry
+    `name`, a list of strings, beside what training batches carry. Images whose mask is False all over are left out.
+    `limit` > 0 takes that many samples only, evenly spread. Raises UserError.
+    """
+    return EvalBatches(regions, batch_size, ndim, multiple_of, tuple(max_shape), limit, process_index, process_count)
+
+
+class EvalBatches:
+    """A finite, repeatable iterable of batches (see `eval_batches`); `len` counts batches, `samples` samples."""
+
+    def __init__(self, regions: Sequence[Region], batch_size: int, ndim: int, multiple_of: int,
+                 max_shape: tuple[int, ...], limit: int, process_index: int, process_count: int):
+        self.images = Images(regions, ndim)
+        self.shape = _eval_shape(self.images, multiple_of, max_shape)
+        places = [place for place in self._places() if self._judged(*place)]
+        if limit and limit < len(places):
+            places = [places[int((i + 0.5) * len(places) / limit)] for i in range(limit)]
+        if not places:
+            raise UserError("config.data", "no image of this part of the split has anything inside its mask")
+        self.samples = len(places)
+        self._all = places
+        self._size = batch_size
+        rows = batch_size // process_count
+        self._rows = slice(process_index * rows, (process_index + 1) * rows)
+
+    def __len__(self) -> int:
+        return -(-self.samples // self._size)
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        for start in range(0, self.samples, self._size):
+            numbers = range(start, start + self._size)[self._rows]
+            yield self._batch([self._all[min(n, self.samples - 1)] for n in numbers],
+                              np.array([n < self.samples for n in numbers], np.float32))
+
+    def _places(self) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        for region, (count, shape) in enumerate(zip(self.images.counts, self.images.shapes, strict=True)):
+            tiles = [range(0, n, size) for n, size in zip(shape, self.shape, strict=True)]
+            for index in range(count):
+                for tile in np.ndindex(*(len(t) for t in tiles)):
+                    yield region, index, tuple(min(t[i], max(0, n - size)) for t, i, n, size
+                                               in zip(tiles, tile, shape, self.shape, strict=True))
+
+    def _judged(self, region: int, index: int, corner: tuple[int, ...]) -> bool:
+        mask = self.images.mask(region, index)
+        return mask is None or bool(mask[tuple(slice(c, c + n) for c, n in zip(corner, self.shape, strict=True))].any())
+
+    def _batch(self, places: list[tuple[int, int, tuple[int, ...]]], count: np.ndarray) -> HostBatch:
+        images = self.images
+        which = [region for region, _, _ in places]
+        names = [images.name(*place) for place in places]
+        batch = {
+            "image": np.empty((len(places), *self.shape, images.channels), images.dtype),
+            "mask": np.empty((len(places), *self.shape, 1), bool),
+            "slope": images.slopes[which],
+            "intercept": images.intercepts[which],
+            "id": np.array([sample_id(name) for name in names], np.uint32),
+            "count": count,
+            "name": names,
+        }
+        for row, (region, index, corner) in enumerate(places):
+            copy_box(images.image(region, index), corner, batch["image"][row])
+            copy_mask(images.mask(region, index), images.shapes[region], corner, batch["mask"][row])
+        return batch
+
+
+def _patch_shape(patch: tuple[int, ...], images: Images, multiple_of: int) -> tuple[int, ...]:
+    if not patch:
+        return _round_up(np.max(images.shapes, axis=0), multiple_of)
+    if len(patch) != images.ndim or min(patch) < 1:
+        raise UserError("config.data.patch", f"{patch}; give {images.ndim} sizes, or () for whole images")
+    return tuple(int(p) for p in patch)
+
+
+def _eval_shape(images: Images, multiple_of: int, max_shape: tuple[int, ...]) -> tuple[int, ...]:
+    largest = _round_up(np.max(images.shapes, axis=0), multiple_of)
+    if not max_shape:
+        return largest
+    if len(max_shape) != images.ndim:
+        raise UserError("config.data.max_shape", f"{max_shape}; give {images.ndim} sizes, or () for whole images")
+    return tuple(min(a, b) for a, b in zip(largest, _round_up(max_shape, multiple_of), strict=True))
+
+
+def _round_up(shape: Sequence[int], multiple_of: int) -> tuple[int, ...]:
+    return tuple(-(-int(n) // multiple_of) * multiple_of for n in shape)
+
+
+def _points(regions: Sequence[Region]) -> list[np.ndarray]:
+    """The tissue points of every region, their first index counted from the region's start."""
+    found = {id(r.record): foreground(r.record) for r in regions}
+    points = [found[id(r.record)] for r in regions]
+    inside = [p[(p[:, 0] >= r.start) & (p[:, 0] < r.stop)] for p, r in zip(points, regions, strict=True)]
+    return [p - np.eye(1, p.shape[1], dtype=p.dtype) * r.start for p, r in zip(inside, regions, strict=True)]
+
+
+def _split_point(point: np.ndarray, ndim: int) -> tuple:
+    """A point of a volume as (slice, place in it), of an image as (place,)."""
+    return (int(point[0]), point[1:]) if len(point) > ndim else (point,)

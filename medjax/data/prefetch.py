@@ -1,0 +1,97 @@
+"""Batches onto the devices, ahead of the step that needs them."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from medjax.types import Batch
+
+
+def to_device(batches: Iterable[dict[str, Any]], sharding: NamedSharding, depth: int = 2) -> "DeviceBatches":
+    """Streams host batches to the devices, `depth` of them ahead, copied by a thread while the step runs.
+
+    `sharding` is that of the image; arrays with fewer axes take the first entries of its spec. With several processes
+    each gives its own rows. What is no array (`name`) stays as it is.
+    """
+    return DeviceBatches(batches, sharding, depth)
+
+
+class DeviceBatches:
+    """An iterator over device batches. `waited` is how many seconds its user has waited for data so far."""
+
+    def __init__(self, batches: Iterable[dict[str, Any]], sharding: NamedSharding, depth: int):
+        self._batches = batches
+        self._sharding = sharding
+        self._depth = depth
+        self._state = batches.get_state() if hasattr(batches, "get_state") else None
+        self._thread: threading.Thread | None = None
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._thread is None:
+            self._start()
+        begin = time.perf_counter()
+        batch, state = self._ready.get()
+        self.waited += time.perf_counter() - begin
+        if isinstance(batch, BaseException):
+            self._ready.put((batch, state))  # asked again, it ends again
+            raise batch
+        self._state = state
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position of what was taken from here, not of what was read ahead."""
+        return self._state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a saved position; what was read ahead is dropped."""
+        self.close()
+        self._batches.set_state(state)
+        self._state = state
+
+    def close(self) -> None:
+        """Ends the thread, and the workers of the stream behind it."""
+        if self._thread is not None:
+            self._stop.set()
+            while self._thread.is_alive():
+                self._drain()
+                self._thread.join(0.05)
+            self._thread = None
+        if hasattr(self._batches, "close"):
+            self._batches.close()
+
+    def _start(self) -> None:
+        self._ready: queue.Queue = queue.Queue(self._depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(self._ready, self._stop), daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        while not self._ready.empty():
+            self._ready.get_nowait()
+
+    def _read(self, ready: queue.Queue, stop: threading.Event) -> None:
+        try:
+            for batch in self._batches:
+                state = self._batches.get_state() if hasattr(self._batches, "get_state") else None
+                ready.put(({k: self._placed(v) for k, v in batch.items()}, state))
+                if stop.is_set():
+                    return
+            ready.put((StopIteration(), None))
+        except Exception as error:  # raised again where the batch is asked for
+            ready.put((error, None))
+
+    def _placed(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        spec = PartitionSpec(*self._sharding.spec[:value.ndim])
+        return jax.make_array_from_process_local_data(NamedSharding(self._sharding.mesh, spec), value)

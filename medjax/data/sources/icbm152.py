@@ -1,0 +1,35 @@
+"""The ICBM152 T1 template that the nilearn wheel carries: a head for everyone, without a download."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+from medjax.data.geometry import Orientation, spacing
+from medjax.types import Record, UserError
+
+FILE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+
+
+@dataclass(frozen=True)
+class Icbm152:
+    """One T1-weighted volume `(189, 233, 197, 1)`, 1 mm, uint8 0..255 (arbitrary units), brain only.
+
+    The mean of 152 healthy adults, zero outside the brain (Fonov et al., NeuroImage 54, 2011); `mask` is the brain.
+    """
+
+    def load(self) -> list[Record]:
+        """The volume. Raises UserError if nilearn is not installed."""
+        package = importlib.util.find_spec("nilearn")  # importing nilearn takes seconds and needs scikit-learn
+        if package is None:
+            raise UserError("config.data.name", "icbm152 is a file of the package nilearn, which is not installed")
+        file = nibabel.load(Path(package.submodule_search_locations[0]) / FILE)
+        turn = Orientation.of(file.affine)
+        volume = np.ascontiguousarray(turn.inside(np.asanyarray(file.dataobj)))
+        brain = ndimage.binary_fill_holes(volume > 0)
+        affine = turn.affine(file.affine, file.shape)
+        return [Record(volume[..., None], "icbm152", "icbm152", spacing_mm=spacing(affine), affine=affine,
+                       modality="MR", extras={"mask": brain[..., None]})]

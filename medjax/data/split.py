@@ -1,0 +1,121 @@
+"""Training, validation and test parts: by subject, never by slice, the same on every machine."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medjax.types import Record, UserError
+
+NAMES = ("train", "val", "test")
+GUARD = 0.025  # part of the axis left out between two slabs of one volume: neighbouring slices are near copies
+MIN_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Region:
+    """A record, or the part `[start, stop)` of its first axis: what a split hands out."""
+
+    record: Record
+    start: int
+    stop: int
+
+    @classmethod
+    def whole(cls, record: Record) -> "Region":
+        return cls(record, 0, record.image.shape[0])
+
+    @property
+    def image(self) -> np.ndarray:
+        """`(stop - start, ..., C)`, stored dtype, a view."""
+        return self.record.image[self.start:self.stop]
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """`(stop - start, ..., 1)` bool, or None where the record has none."""
+        mask = self.record.extras.get("mask")
+        return None if mask is None else mask[self.start:self.stop]
+
+
+Splits = dict[str, list[Region]]
+
+
+def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Splits:
+    """Divides records into `train`, `val` and `test` by subject.
+
+    Subjects are put in an order by a hash of their name and `seed`, so the same names give the same split anywhere.
+    Every part that is asked for gets at least one subject. With fewer than three subjects each image is cut into slabs
+    along its first axis instead (see `slabs`). Raises UserError for fractions that don't add up, or too few slices.
+    """
+    fractions = tuple(float(f) for f in fractions)
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
+        raise UserError("config.data.fractions", f"{fractions}; give train, val and test parts that add up to 1")
+    if not records:
+        raise UserError("config.data", "no images; there is nothing to split")
+    subjects = sorted({r.subject for r in records}, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).digest())
+    if len(subjects) < sum(f > 0 for f in fractions):
+        return slabs(records, fractions)
+    part_of = dict(zip(subjects, _parts(len(subjects), fractions), strict=True))
+    return {name: [Region.whole(r) for r in records if part_of[r.subject] == name] for name in NAMES}
+
+
+def slabs(records: Sequence[Record], fractions: Sequence[float]) -> Splits:
+    """Cuts every image into slabs along its first axis, with guard slices left out between any two.
+
+    Validation and test lie next to each other in the middle of the axis, where the anatomy is, and training on both
+    sides of them: the ends of a head or a chest hold mostly air and would flatter any number measured there.
+    """
+    splits: Splits = {name: [] for name in NAMES}
+    for record in records:
+        for name, start, stop in _slab_bounds(record, fractions):
+            splits[name].append(Region(record, start, stop))
+    return splits
+
+
+def describe(splits: Mapping[str, Sequence[Region]]) -> list[str]:
+    """The split in words, one line a part, for the screen and the log."""
+    lines = []
+    for name, regions in splits.items():
+        subjects = {r.record.subject for r in regions}
+        lines.append(f"{name:5s} {_count(len(subjects), 'subject')}, {_count(len(regions), 'image')}{_extent(regions)}")
+    names = [{r.record.id for r in regions} for regions in splits.values()]
+    if any(a & b for i, a in enumerate(names) for b in names[:i]):
+        lines.append("fewer than three subjects: each image is cut into slabs along its first axis, with gaps between, "
+                     "so the results say nothing about other subjects")
+    return lines
+
+
+def _parts(n: int, fractions: Sequence[float]) -> list[str]:
+    """The part of each of `n` subjects in order: test first, so that the test set moves least when data is added."""
+    wanted = [max(1, round(n * f)) if f > 0 else 0 for f in fractions]
+    n_val, n_test = wanted[1], wanted[2]
+    while n_val + n_test >= n:
+        n_val, n_test = (n_val - 1, n_test) if n_val >= n_test else (n_val, n_test - 1)
+    return ["test"] * n_test + ["val"] * n_val + ["train"] * (n - n_val - n_test)
+
+
+def _slab_bounds(record: Record, fractions: Sequence[float]) -> list[tuple[str, int, int]]:
+    n = record.image.shape[0]
+    if n < MIN_ROWS:
+        raise UserError(record.id, f"{n} slices of fewer than three subjects can't be split into train, val and test; "
+                                   f"give three subjects, or at least {MIN_ROWS} slices")
+    order = [("train", fractions[0] / 2), ("val", fractions[1]), ("test", fractions[2]), ("train", fractions[0] / 2)]
+    order = [(name, f) for name, f in order if f > 0]
+    if len(order) == 2:  # training alone
+        return [("train", 0, n)]
+    guard = max(1, round(GUARD * n))
+    lengths = np.array([f for _, f in order]) * (n - guard * (len(order) - 1))
+    edges = np.round(np.cumsum([0.0, *lengths])).astype(int)
+    return [(name, int(edges[i]) + i * guard, int(edges[i + 1]) + i * guard) for i, (name, _) in enumerate(order)]
+
+
+def _extent(regions: Sequence[Region]) -> str:
+    cut = [r for r in regions if (r.start, r.stop) != (0, r.record.image.shape[0])]
+    if not cut:
+        return ""
+    spans = ", ".join(f"{r.start}..{r.stop - 1}" for r in cut[:3])
+    return f", slices {spans}{' …' if len(cut) > 3 else ''}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
