@@ -62,6 +62,10 @@ class Stream:
         self._taken += 1
         return batch
 
+    def peek(self) -> HostBatch:
+        """The next batch, without taking it."""
+        return self._patches[self._taken]
+
     def get_state(self) -> dict[str, int]:
         """The position, to be saved as JSON with a checkpoint."""
         return {"batches": self._taken, **self._patches.identity}

@@ -3,31 +3,33 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Sharding
 
 from medjax.types import Batch
 
+Shardings = Callable[[dict[str, np.ndarray]], Mapping[str, Sharding]]
 
-def to_device(batches: Iterable[dict[str, Any]], sharding: NamedSharding, depth: int = 2) -> "DeviceBatches":
+
+def to_device(batches: Iterable[dict[str, Any]], shardings: Shardings, depth: int = 2) -> "DeviceBatches":
     """Streams host batches to the devices, `depth` of them ahead, copied by a thread while the step runs.
 
-    `sharding` is that of the image; arrays with fewer axes take the first entries of its spec. With several processes
-    each gives its own rows. What is no array (`name`) stays as it is.
+    `shardings` says of a batch's arrays where each goes. With several processes each gives its own rows. What is no
+    array (`name`) stays as it is.
     """
-    return DeviceBatches(batches, sharding, depth)
+    return DeviceBatches(batches, shardings, depth)
 
 
 class DeviceBatches:
     """An iterator over device batches. `waited` is how many seconds its user has waited for data so far."""
 
-    def __init__(self, batches: Iterable[dict[str, Any]], sharding: NamedSharding, depth: int):
+    def __init__(self, batches: Iterable[dict[str, Any]], shardings: Shardings, depth: int):
         self._batches = batches
-        self._sharding = sharding
+        self._shardings = shardings
         self._depth = depth
         self._state = batches.get_state() if hasattr(batches, "get_state") else None
         self._thread: threading.Thread | None = None
@@ -83,15 +85,15 @@ class DeviceBatches:
         try:
             for batch in self._batches:
                 state = self._batches.get_state() if hasattr(self._batches, "get_state") else None
-                ready.put(({k: self._placed(v) for k, v in batch.items()}, state))
+                ready.put((self._placed(batch), state))
                 if stop.is_set():
                     return
             ready.put((StopIteration(), None))
         except Exception as error:  # raised again where the batch is asked for
             ready.put((error, None))
 
-    def _placed(self, value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        spec = PartitionSpec(*self._sharding.spec[:value.ndim])
-        return jax.make_array_from_process_local_data(NamedSharding(self._sharding.mesh, spec), value)
+    def _placed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
+        where = self._shardings(arrays)
+        put = jax.make_array_from_process_local_data
+        return batch | {name: put(where[name], array) for name, array in arrays.items()}
