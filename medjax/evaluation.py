@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,37 +29,52 @@ def evaluate_run(workdir: Path, split: str = "test") -> None:
     folder = workdir / "eval"
     folder.mkdir(exist_ok=True)
     summary = {"task": task, "split": split, "n": n, "step": step, "data_range": list(data_range), "rows": rows}
+    summary |= {"tables": assessment.tables} if any(assessment.tables.values()) else {}
     write_atomically(folder / "metrics.json", json.dumps(summary, indent=1))
     write_atomically(folder / "per_sample.csv", _csv(assessment))
     page.write(folder / "report.html", title=workdir.name, task=task, split=split, n=n, data_range=data_range, rows=rows,
                per_sample=assessment.per_sample, curves=read_curves(workdir), panels=_panels(assessment, run),
                config=run.config.to_json(indent=1))
     print(table(rows))
+    for name, value in assessment.tables["model"].items():
+        print(f"{name}:\n{np.asarray(value)}")
     print(f"{n} {split} samples; pictures and curves: {folder / 'report.html'}")
 
 
 def _csv(assessment: Assessment) -> str:
-    """One line for each sample and row."""
+    """One line for each sample and row; a metric that is a list takes one column for each entry."""
     text = io.StringIO()
-    metrics = list(next(iter(assessment.rows.values())))
+    flat = [{row: _columns(values) for row, values in rows.items()} for rows in assessment.per_sample]
+    metrics = list(flat[0]["model"])
     writer = csv.writer(text)
     writer.writerow(["sample", "row", *metrics])
-    for name, rows in zip(assessment.names, assessment.per_sample, strict=True):
+    for name, rows in zip(assessment.names, flat, strict=True):
         writer.writerows([name, row, *(values[m] for m in metrics)] for row, values in rows.items())
     return text.getvalue()
 
 
+def _columns(values: dict[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        flat |= {f"{name}_{i}": v for i, v in enumerate(np.ravel(value))} if np.ndim(value) else {name: value}
+    return flat
+
+
 def _panels(assessment: Assessment, run: Run) -> list[page.Panel]:
-    """The shown samples: input, the best baseline on average, model and truth."""
+    """The shown samples: input, the best baseline on average, model and truth, as far as the task pictures them."""
     baselines = [name for name in assessment.rows if name not in ("input", "model")]
     leader = best(assessment.rows, run.config.metric, among=baselines)
-    shown = ["input", *([leader] if leader else []), "model", "truth"]
-    return [panel for sample in assessment.shown for panel in _planes(sample, shown, run.task.data_range)]
+    wanted = ["input", *([leader] if leader else []), "model", "truth"]
+    panels = []
+    for sample in assessment.shown:
+        shown = [row for row in wanted if row in sample.images] or list(sample.images)
+        panels += _planes(sample, shown, run.task.data_range)
+    return panels
 
 
 def _planes(sample: Sample, shown: list[str], window: tuple[float, float]) -> Iterator[page.Panel]:
     """An image, or three planes through the middle of a volume."""
-    record, space = sample.record, sample.images["truth"].shape[:-1]
+    record, space = sample.record, sample.images[shown[0]].shape[:-1]
     planes = {"": ()} if len(space) == 2 else {" axial": (space[0] // 2,), " coronal": (slice(None), space[1] // 2),
                                                " sagittal": (slice(None), slice(None), space[2] // 2)}
     spacing = record.spacing_mm[-len(space):] or (1.0,) * len(space)

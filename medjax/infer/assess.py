@@ -30,16 +30,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Metrics by row ("input", each baseline, "model"), per sample and on average; some samples to look at."""
+    """Metrics by row ("input", each baseline, "model"), per sample and over all (numbers, and tables such as a confusion
+    matrix); some samples to look at.
+    """
 
-    per_sample: list[dict[str, dict[str, float]]]
+    per_sample: list[dict[str, dict[str, Any]]]
     names: list[str]
     shown: list[Sample]
-
-    @property
-    def rows(self) -> dict[str, dict[str, float]]:
-        """The mean of every metric, by row."""
-        return {row: evaluate.mean([sample[row] for sample in self.per_sample]) for row in self.per_sample[0]}
+    rows: dict[str, dict[str, float]]
+    tables: dict[str, dict[str, Any]]
 
 
 def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Assessment:
@@ -51,33 +50,29 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
     per_sample, names, shown = [], [], []
     judged = evaluate.judge(run, predict, state, batches)
     for i, sample in enumerate(tqdm(judged, total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True)):
-        images = _answers(run.task, sample)
-        scores = {row: {k: float(v) for k, v in rate(image, sample.example).items()} for row, image in images.items()}
-        scores["model"] = sample.metrics
+        answers = run.task.answers(np.asarray(sample.example.input))
+        scores = {row: {k: np.asarray(v).tolist() for k, v in rate(answer, sample.example).items()}
+                  for row, answer in answers.items()} | {"model": sample.metrics}
         per_sample.append(scores)
         names.append(sample.name)
         if i in shown_at:
-            everything = images | {"model": sample.pred, "truth": sample.example.target}
-            images = {row: in_units(_cut(image, sample.example), run.task.data_range) for row, image in everything.items()}
-            shown.append(Sample(sample.name, _record(sample.name, regions), images, scores))
-    return Assessment(per_sample, names, shown)
+            pictures = run.task.pictures(sample.example, answers | {"model": sample.pred})
+            pictures = {row: _cut(image, sample.example) for row, image in pictures.items()}
+            shown.append(Sample(sample.name, _record(sample.name, regions), pictures,
+                                {row: evaluate.scalars(metrics) for row, metrics in scores.items()}))
+    summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
+    rows = {row: _leading(run.config.metric, evaluate.scalars(summary)) for row, summary in summaries.items()}
+    tables = {row: {k: v for k, v in summary.items() if k not in rows[row]} for row, summary in summaries.items()}
+    return Assessment(per_sample, names, shown, rows, tables)
 
 
-def in_units(image: np.ndarray, data_range: tuple[float, float]) -> np.ndarray:
-    """From unit range to physical units."""
-    low, high = data_range
-    return image * (high - low) + low
+def _leading(first: str, metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics with the one that chose the checkpoint first, for under jit a dictionary comes back sorted."""
+    return {name: metrics[name] for name in sorted(metrics, key=lambda name: name != first)}
 
 
 def _record(name: str, regions: list[Region]) -> Record:
     return next(r.record for r in regions if name == r.record.id or name.startswith(r.record.id + ":"))
-
-
-def _answers(task: Any, sample: evaluate.Judged) -> dict[str, np.ndarray]:
-    """The input on the target's grid and every baseline's answer."""
-    given = np.asarray(sample.example.input)
-    shown = np.asarray(task.show(given[None])[0])
-    return {"input": shown} | {name: fn(given) for name, fn in task.baselines().items()}
 
 
 def _metrics(task: Any, image: np.ndarray, example: Example) -> dict[str, Any]:

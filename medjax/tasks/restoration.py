@@ -1,13 +1,15 @@
 """What every restoration task shares: units, losses, metrics, and judging only what counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from medjax import losses, metrics
+from medjax.data.split import Splits
 from medjax.types import Array, Batch, Example, Key
 
 Baseline = Callable[[np.ndarray], np.ndarray]
@@ -32,6 +34,14 @@ class Restoration:
     def outputs(self, channels: int) -> int:
         """How many channels the network makes of images with `channels`."""
         return channels
+
+    def settled(self, splits: Splits) -> dict[str, Any]:
+        """Config values of the task that follow from the data. Raises UserError where the data doesn't fit the task."""
+        return {}
+
+    def trial(self, key: Key, batch: Batch) -> Example:
+        """The example that a model is judged on, where that is not what it learns from."""
+        return self.example(key, batch)
 
     def clean(self, batch: Batch) -> tuple[Array, Array]:
         """The batch's images in unit range, and the mask of voxels that count, `(B, *space, 1)`."""
@@ -59,6 +69,19 @@ class Restoration:
             "nmse": metrics.nmse(pred, target, example.mask),
             "mse": metrics.mse(pred, target, example.mask),
         }
+
+    def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A data set's metrics from those of its samples: their means. What is no number is a table, shown apart."""
+        return {name: float(np.mean([sample[name] for sample in samples])) for name in samples[0]}
+
+    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """What the model is compared with, for one input: the input as it is, and every baseline's answer."""
+        return {"input": np.asarray(self.show(x[None])[0])} | {name: fn(x) for name, fn in self.baselines().items()}
+
+    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Answers to one example ("input", baselines, "model") and the truth, as images to look at, in physical units."""
+        low, high = self.data_range
+        return {row: np.asarray(image) * (high - low) + low for row, image in {**answers, "truth": example.target}.items()}
 
     def show(self, x: Array) -> Array:
         """The input on the target's grid: what a reader compares with."""

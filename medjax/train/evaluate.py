@@ -1,7 +1,7 @@
 """Judging a model on one part of the split: every sample once, on what counts."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ class Judged(NamedTuple):
     name: str
     example: Any
     pred: np.ndarray
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
 
 
 def make_batches(config: Config, regions: list[Region], limit: int = 0) -> EvalBatches:
@@ -43,9 +43,9 @@ def judge(run: Run, predict: Callable, state: State, batches: Iterable[dict[str,
         for i, name in enumerate(names):
             if batch["count"][i]:
                 yield Judged(name, jax.tree.map(lambda a, i=i: a[i], example), pred[i],
-                             {k: float(v[i]) for k, v in metrics.items()})
+                             {k: v[i].tolist() for k, v in metrics.items()})
 
 
-def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every metric over samples."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are one number."""
+    return {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}

@@ -142,7 +142,7 @@ def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Ar
 
 def _validate(run: Run, predict: Any, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
     batches = evaluate.make_batches(run.config, splits["val"], run.config.eval_samples)
-    metrics = evaluate.mean([judged.metrics for judged in evaluate.judge(run, predict, state, batches)])
+    metrics = evaluate.scalars(run.task.summary([judged.metrics for judged in evaluate.judge(run, predict, state, batches)]))
     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
     log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     return metrics

@@ -47,6 +47,7 @@ def resolve(config: Config, splits: Splits) -> Config:
     low, high = config.data.range
     if not low < high:
         raise UserError("config.data.range", f"from {low} to {high} there is nothing; give a range, or images that vary")
+    config.task.update(_task(config).settled(splits))
     return config
 
 
@@ -54,7 +55,7 @@ def assemble(config: Config) -> Run:
     """Builds everything that a resolved config names. Raises UserError for what doesn't fit together."""
     mesh = make_mesh(**config.mesh)
     check_batch(mesh, config.batch_size)
-    task = lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim)
+    task = _task(config)
     given = {"ndim": config.data.ndim, "channels": task.outputs(config.data.channels), "scale": task.scale}
     networks = {key: lookup.build("models", config[key], **given) for key in ("model", "critic") if key in config}
     objective = lookup.build("objectives", config.objective, task=task, **networks)
@@ -88,6 +89,10 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _task(config: Config) -> Any:
+    return lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim)
 
 
 def _may_change(key: str) -> bool:

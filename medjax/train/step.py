@@ -54,7 +54,7 @@ def make_predict(task: Any, objective: Any) -> Callable[[State, Batch, Key], tup
     """The example, the model's answer and its metrics per sample, with the averaged weights where there are any."""
 
     def predict(state: State, batch: Batch, key: Key) -> tuple[Any, Array, dict[str, Array]]:
-        example = task.example(key, batch)
+        example = task.trial(key, batch)
         pred = objective.predict(state.params | state.ema, state.variables, example)
         return example, pred, task.metrics(pred, example)
 
