@@ -66,6 +66,10 @@ class Stream:
         """The next batch, without taking it."""
         return self._patches[self._taken]
 
+    def first(self) -> HostBatch:
+        """Batch 0, without moving: the shapes and dtypes of all of them."""
+        return self._patches[0]
+
     def get_state(self) -> dict[str, int]:
         """The position, to be saved as JSON with a checkpoint."""
         return {"batches": self._taken, **self._patches.identity}

@@ -82,7 +82,7 @@ def _stream(config: Config, splits: Splits) -> Iterator[Any]:
 def _start(run: Run, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
     init = partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
-    first = {name: np.asarray(array)[:1] for name, array in stream.peek().items()}
+    first = {name: np.asarray(array)[:1] for name, array in stream.first().items()}
     return jax.jit(init, out_shardings=sharding.replicated(run.mesh))(first, jax.random.PRNGKey(run.config.seed))
 
 

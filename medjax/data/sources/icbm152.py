@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from scipy import ndimage
 
 from medjax.data.geometry import Orientation, spacing
 from medjax.types import Record, UserError
@@ -18,7 +17,8 @@ FILE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 class Icbm152:
     """One T1-weighted volume `(189, 233, 197, 1)`, 1 mm, uint8 0..255 (arbitrary units), brain only.
 
-    The mean of 152 healthy adults, zero outside the brain (Fonov et al., NeuroImage 54, 2011); `mask` is the brain.
+    The mean of 152 healthy adults, zero outside the brain (Fonov et al., NeuroImage 54, 2011). The zeros are part of the
+    image and are judged with it.
     """
 
     def load(self) -> list[Record]:
@@ -29,7 +29,5 @@ class Icbm152:
         file = nibabel.load(Path(package.submodule_search_locations[0]) / FILE)
         turn = Orientation.of(file.affine)
         volume = np.ascontiguousarray(turn.inside(np.asanyarray(file.dataobj)))
-        brain = ndimage.binary_fill_holes(volume > 0)
         affine = turn.affine(file.affine, file.shape)
-        return [Record(volume[..., None], "icbm152", "icbm152", spacing_mm=spacing(affine), affine=affine,
-                       modality="MR", extras={"mask": brain[..., None]})]
+        return [Record(volume[..., None], "icbm152", "icbm152", spacing_mm=spacing(affine), affine=affine, modality="MR")]
