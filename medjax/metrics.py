@@ -3,14 +3,17 @@
 Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts).
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from medjax.types import Array
+from medjax.types import Array, UserError
 
 LOWER_IS_BETTER = frozenset({"mse", "mae", "nmse", "hausdorff95", "registration_error", "folds", "frechet", "niqe"})
 
+WINDOW = 11
 Images = Float[Array, "b *space c"]
 Mask = Bool[Array, "b *space 1"] | None
 
@@ -47,34 +50,48 @@ def ssim(pred: Images, target: Images, data_range: float, mask: Mask = None) -> 
     """Structural similarity (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 voxels along every spatial axis.
 
     Averaged over the windows that lie wholly inside the image and the mask, like scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. Every axis needs 11 voxels.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. Raises UserError where an axis has fewer
+    than 11 voxels.
     """
     similarity = ssim_map(pred, target, data_range)
     if mask is None:
         return _mean(similarity, None)
-    inside = _gaussian(mask.astype(pred.dtype)) > 1 - 1e-5
-    return _mean(similarity, inside)
+    return _mean(similarity, _whole_windows(mask))
 
 
 def ssim_map(pred: Images, target: Images, data_range: float) -> Float[Array, "b *inner c"]:
     """SSIM of each window that fits in the image: every spatial axis is 10 shorter."""
+    if min(pred.shape[1:-1]) < WINDOW:
+        raise UserError("ssim", f"an image of {'x'.join(map(str, pred.shape[1:-1]))} is smaller than the window of "
+                        f"{WINDOW} along an axis; use larger images")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    mean_p, mean_t = _gaussian(pred), _gaussian(target)
     # Float32 moments cancel badly far from zero (HU); one shift per image is enough.
     shift = target.mean(tuple(range(1, target.ndim)), keepdims=True)
     p, t = pred - shift, target - shift
-    mp, mt = mean_p - shift, mean_t - shift
-    var_p, var_t, cov = _gaussian(p * p) - mp * mp, _gaussian(t * t) - mt * mt, _gaussian(p * t) - mp * mt
+    # One pass over the five maps together: the gradient compiles and runs five times faster than of five passes.
+    mp, mt, pp, tt, pt = jnp.split(_gaussian(jnp.concatenate([p, t, p * p, t * t, p * t], -1)), 5, -1)
+    mean_p, mean_t = mp + shift, mt + shift
     luminance = (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1)
-    return luminance * (2 * cov + c2) / (var_p + var_t + c2)
+    return luminance * (2 * (pt - mp * mt) + c2) / (pp - mp * mp + tt - mt * mt + c2)
 
 
 def _gaussian(x: Array) -> Array:
     """Separable Gaussian, sigma 1.5, 11 taps, over the spatial axes, where the window fits."""
-    taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    taps = np.exp(-0.5 * (np.arange(WINDOW) - WINDOW // 2) ** 2 / 1.5**2)
     taps = (taps / taps.sum()).astype(np.float32)
     for axis in range(1, x.ndim - 1):
-        size = x.shape[axis] - 10
-        before = (slice(None),) * axis
-        x = sum(tap * x[(*before, slice(k, k + size))] for k, tap in enumerate(taps))
+        x = sum(tap * shifted for tap, shifted in zip(taps, _shifts(x, axis), strict=True))
     return x
+
+
+def _whole_windows(mask: Array) -> Array:
+    """Where every voxel of the window counts; a sum of weights would miss its corners, lighter than float32 resolves."""
+    for axis in range(1, mask.ndim - 1):
+        mask = functools.reduce(jnp.logical_and, _shifts(mask, axis))
+    return mask
+
+
+def _shifts(x: Array, axis: int) -> list[Array]:
+    """What each tap of the window sees along `axis`."""
+    size = x.shape[axis] - WINDOW + 1
+    return [x[(slice(None),) * axis + (slice(k, k + size),)] for k in range(WINDOW)]
