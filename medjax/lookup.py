@@ -26,7 +26,12 @@ def spec(floor: str, name: str, **values: Any) -> ml_collections.ConfigDict:
     """The config of `medjax/<floor>/<name>.py`: `name`, and every argument that has a default, changed by `values`."""
     config = ml_collections.ConfigDict({"name": name, **_defaults(floor, name)})
     _check(floor, name, values, f"{floor}.{name}")
-    config.update(values)
+    for key, value in values.items():
+        try:
+            config[key] = value
+        except TypeError:
+            kind = type(config[key]).__name__
+            raise UserError(f"{floor}.{name}.{key}", f"{value!r} is no {kind}; the default is {config[key]!r}") from None
     return config
 
 
