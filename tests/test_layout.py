@@ -1,0 +1,96 @@
+"""The house keeps its floors: who may import whom, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"types", "lookup", "native"},
+    {"ops"},
+    {"physics", "losses", "metrics", "scores"},
+    {"models", "classical", "data"},
+    {"tasks", "objectives"},
+    {"train"},
+    {"infer", "report", "bench"},
+]
+TOP = len(FLOORS)  # train.py, eval.py, configs, and what in medjax/ is run with -m or belongs to the commands
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+MAX_LINES = 450
+
+SOURCES = sorted(path for folder in ("medjax/**", "configs/**", "datasets/**", ".") for path in ROOT.glob(f"{folder}/*.py"))
+MODULES = [path for path in SOURCES if path.is_relative_to(ROOT / "medjax")]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    """The folder or single file of medjax that the module belongs to."""
+    return path.relative_to(ROOT / "medjax").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that is imported anywhere in the file, in full; from-imports with and without the name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def rooms(path: Path) -> set[str]:
+    """The rooms of medjax that the file imports from."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("medjax.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_downwards(path):
+    own = room_of(path)
+    floor = TOP if path.stem == "__main__" else FLOOR.get(own, TOP)
+    beside = {own} if path.parent != ROOT / "medjax" else {room for room in FLOOR if (ROOT / f"medjax/{room}.py").exists()}
+    for room in rooms(path):
+        below = FLOOR.get(room, TOP)
+        assert below < floor or (below == floor and (room in beside or floor == TOP)), (
+            f"{name_of(path)} (floor {floor}) imports medjax.{room} (floor {below})")
+
+
+def test_the_floors_name_only_what_exists():
+    there = {path.stem for path in (ROOT / "medjax").iterdir()}
+    assert set(FLOOR) <= there
+
+
+def test_every_folder_has_a_floor():
+    folders = {path.parent.name for path in ROOT.glob("medjax/*/__init__.py")}
+    assert folders <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_flax_stays_in_the_models(path):
+    if any(name.split(".")[0] == "flax" for name in imports(path)):
+        assert room_of(path) in ("models", "train")
+        assert room_of(path) == "models" or not any("linen" in name or "nnx" in name for name in imports(path))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_are_small_and_say_what_they_hold(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    assert path.stem not in ("util", "utils", "helper", "helpers", "misc", "common")
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+def test_no_jax_that_is_going_away():
+    for path in SOURCES:
+        assert not {name for name in imports(path) if name.startswith("jax.experimental.shard_map") or name == "jax.pmap"}
+        assert "jax.pmap" not in path.read_text(encoding="utf-8")
+
+
+def test_datasets_is_no_package():
+    """An __init__.py there would shadow the PyPI package of that name."""
+    assert not (ROOT / "datasets" / "__init__.py").exists()
