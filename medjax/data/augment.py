@@ -37,26 +37,28 @@ class Augment:
         return self.rotate > 0 or self.shear > 0 or self.zoom > 0
 
     def __call__(self, key: Key, batch: Batch) -> Batch:
-        """The batch with its images changed, now float32 in physical units; `mask` follows, False outside the field."""
+        """The batch with its images changed, now float32 in physical units; masks and labels follow, 0 outside."""
         if not any(vars(self).values()):
             return batch
         row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
         units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
-        changed = {"image": jax.vmap(self._image)(keys, units),
-                   "slope": jnp.ones_like(batch["slope"]), "intercept": jnp.zeros_like(batch["intercept"])}
-        if "mask" in batch:
-            changed["mask"] = jax.vmap(self._mask)(keys, batch["mask"])
-        return batch | changed
+        fields = [name for name, value in batch.items() if name != "image" and value.shape[:-1] == units.shape[:-1]]
+        return batch | {name: jax.vmap(self._field)(keys, batch[name]) for name in fields} | {
+            "image": jax.vmap(self._image)(keys, units),
+            "slope": jnp.ones_like(batch["slope"]), "intercept": jnp.zeros_like(batch["intercept"])}
 
     def _image(self, key: Key, image: Array) -> Array:
         """One image `(*space, C)`."""
         place_key, value_key = jax.random.split(key)
         return self._values(value_key, self._placed(place_key, image, order=1, mode="nearest"))
 
-    def _mask(self, key: Key, mask: Array) -> Array:
+    def _field(self, key: Key, field: Array) -> Array:
+        """What lies on the image's grid, `(*space, C)`: labels keep their values."""
         place_key, _ = jax.random.split(key)
-        return self._placed(place_key, mask.astype(jnp.float32), order=0, mode="constant") > 0.5
+        exact = not jnp.issubdtype(field.dtype, jnp.floating)
+        moved = self._placed(place_key, field.astype(jnp.float32), order=0 if exact else 1, mode="constant")
+        return (moved if not exact else jnp.rint(moved)).astype(field.dtype)
 
     def _placed(self, key: Key, image: Array, order: int, mode: str) -> Array:
         ndim = image.ndim - 1

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medjax.data.mapped import Portable
 from medjax.data.split import Region
-from medjax.types import UserError
+from medjax.types import Record, UserError
 
 
 class Images:
     """The images of some regions, as a pipeline reads them: volumes whole, or slice by slice with `ndim=2`.
 
-    Mapped arrays stay mapped when this is sent to a worker process: it opens the same file. Raises UserError where the
-    regions don't fit together or have too few axes.
+    What lies on the image's grid goes with it (`fields`: `label`, …, and `mask`), and so do a record's numbers
+    (`numbers`: `class`, …; scalars and vectors). Mapped arrays stay mapped when this is sent to a worker process: it
+    opens the same file. Raises UserError where the regions don't fit together or have too few axes.
     """
 
     def __init__(self, regions: Sequence[Region], ndim: int):
@@ -27,8 +29,11 @@ class Images:
         self.channels = regions[0].record.image.shape[-1]
         self.shapes = [self._space(r) for r in regions]
         self.masked = any("mask" in r.record.extras for r in regions)
-        self._mapped = [_Mapped(r.record.image) for r in regions]
-        self._masks = [_Mapped(r.record.extras["mask"]) if "mask" in r.record.extras else None for r in regions]
+        fields, numbers = _extras([r.record for r in regions])
+        self._mapped = [Portable(r.record.image) for r in regions]
+        self._masks = [Portable(r.record.extras["mask"]) if "mask" in r.record.extras else None for r in regions]
+        self._fields = {name: [Portable(r.record.extras[name]) for r in regions] for name in fields}
+        self.numbers = {name: np.stack([r.record.extras[name] for r in regions]) for name in numbers}
         self.names = [r.record.id for r in regions]
         self.slopes = np.array([r.record.slope for r in regions], np.float32)
         self.intercepts = np.array([r.record.intercept for r in regions], np.float32)
@@ -50,6 +55,22 @@ class Images:
         """Its mask `(*space, 1)` bool, or None where the record has none."""
         return None if self._masks[region] is None else self._view(self._masks[region], region, index)
 
+    def empty(self, rows: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
+        """Arrays for `image` and every field of a batch, their boxes of `shape`."""
+        batch = {"image": np.empty((rows, *shape, self.channels), self.dtype)}
+        for name, arrays in self._fields.items():
+            dtype = np.result_type(*{a.array.dtype for a in arrays})
+            batch[name] = np.empty((rows, *shape, arrays[0].array.shape[-1]), dtype)
+        return batch
+
+    def copy(self, batch: dict[str, np.ndarray], row: int, region: int, index: int, corner: Sequence[int]) -> None:
+        """Fills a row of `batch`, made by `empty`, with the box at `corner` of an image."""
+        copy_box(self.image(region, index), corner, batch["image"][row])
+        for name, arrays in self._fields.items():
+            copy_box(self._view(arrays[region], region, index), corner, batch[name][row])
+        if "mask" in batch:
+            copy_mask(self.mask(region, index), self.shapes[region], corner, batch["mask"][row])
+
     def name(self, region: int, index: int, corner: Sequence[int]) -> str:
         """A sample's name: the record's id, the slice, and where the box starts if not at the image's corner."""
         parts = [self.names[region]]
@@ -62,7 +83,7 @@ class Images:
             parts.append("at" + ",".join(str(int(c)) for c in corner))
         return ":".join(parts)
 
-    def _view(self, mapped: "_Mapped", region: int, index: int) -> np.ndarray:
+    def _view(self, mapped: Portable, region: int, index: int) -> np.ndarray:
         start, stop = self._spans[region]
         array = mapped.array
         return array[start + index] if array.ndim - 1 > self.ndim else array[start:stop]
@@ -98,19 +119,21 @@ def padding_before(shape: Sequence[int], new_shape: Sequence[int]) -> tuple[int,
     return tuple((new - old) // 2 for old, new in zip(shape, new_shape, strict=True))
 
 
-class _Mapped:
-    """An array that, when pickled, is sent as the file it is mapped from."""
-
-    def __init__(self, array: np.ndarray):
-        self.array = array
-
-    def __getstate__(self):
-        filename = getattr(self.array, "filename", None)
-        plain_file = isinstance(self.array, np.memmap) and self.array.base.__class__ is not np.memmap
-        return filename if filename is not None and plain_file else self.array
-
-    def __setstate__(self, state):
-        self.array = state if isinstance(state, np.ndarray) else np.load(state, mmap_mode="r")
+def _extras(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """The names of what travels with the images: on their grid, and as numbers of a record. All must have the same."""
+    fields, numbers = [], []
+    for name, value in records[0].extras.items():
+        if name == "mask" or np.asarray(value).dtype.kind not in "biuf":
+            continue
+        if value.shape[:-1] == records[0].image.shape[:-1]:
+            fields.append(name)
+        elif value.ndim <= 1:
+            numbers.append(name)
+    for record in records:
+        lacking = [name for name in fields + numbers if name not in record.extras]
+        if lacking:
+            raise UserError(record.id, f"has no {lacking[0]}, but {records[0].id} has; give it for all images or for none")
+    return fields, numbers
 
 
 def _check(region: Region, ndim: int, channels: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from grain.experimental import index_shuffle
 
-from medjax.data.crops import Images, copy_box, copy_mask, sample_id
+from medjax.data.crops import Images, sample_id
 from medjax.data.split import Region
 from medjax.data.statistics import foreground, value_range
 from medjax.types import UserError
@@ -154,20 +154,17 @@ class Patches:
     def _batch(self, places: list[tuple[int, int, tuple[int, ...]]]) -> HostBatch:
         images = self.images
         which = [region for region, _, _ in places]
-        batch = {
-            "image": np.empty((len(places), *self.patch, images.channels), images.dtype),
+        batch = images.empty(len(places), self.patch)
+        if images.masked or self._padded:
+            batch["mask"] = np.empty((len(places), *self.patch, 1), bool)
+        for row, place in enumerate(places):
+            images.copy(batch, row, *place)
+        return batch | {
             "slope": images.slopes[which],
             "intercept": images.intercepts[which],
             "id": np.array([sample_id(images.name(*place)) for place in places], np.uint32),
             "count": np.ones(len(places), np.float32),
-        }
-        for out, (region, index, corner) in zip(batch["image"], places, strict=True):
-            copy_box(images.image(region, index), corner, out)
-        if images.masked or self._padded:
-            batch["mask"] = np.empty((len(places), *self.patch, 1), bool)
-            for out, (region, index, corner) in zip(batch["mask"], places, strict=True):
-                copy_mask(images.mask(region, index), images.shapes[region], corner, out)
-        return batch
+        } | {name: values[which] for name, values in images.numbers.items()}
 
 
 def eval_batches(
@@ -227,19 +224,16 @@ class EvalBatches:
         images = self.images
         which = [region for region, _, _ in places]
         names = [images.name(*place) for place in places]
-        batch = {
-            "image": np.empty((len(places), *self.shape, images.channels), images.dtype),
-            "mask": np.empty((len(places), *self.shape, 1), bool),
+        batch = images.empty(len(places), self.shape) | {"mask": np.empty((len(places), *self.shape, 1), bool)}
+        for row, place in enumerate(places):
+            images.copy(batch, row, *place)
+        return batch | {
             "slope": images.slopes[which],
             "intercept": images.intercepts[which],
             "id": np.array([sample_id(name) for name in names], np.uint32),
             "count": count,
             "name": names,
-        }
-        for row, (region, index, corner) in enumerate(places):
-            copy_box(images.image(region, index), corner, batch["image"][row])
-            copy_mask(images.mask(region, index), images.shapes[region], corner, batch["mask"][row])
-        return batch
+        } | {name: values[which] for name, values in images.numbers.items()}
 
 
 def _patch_shape(patch: tuple[int, ...], images: Images, multiple_of: int) -> tuple[int, ...]:

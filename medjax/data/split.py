@@ -103,7 +103,7 @@ def _slab_bounds(record: Record, fractions: Sequence[float]) -> list[tuple[str, 
     order = [(name, f) for name, f in order if f > 0]
     if len(order) == 2:  # training alone
         return [("train", 0, n)]
-    guard = max(1, round(GUARD * n))
+    guard = max(2, round(GUARD * n))
     lengths = np.array([f for _, f in order]) * (n - guard * (len(order) - 1))
     edges = np.round(np.cumsum([0.0, *lengths])).astype(int)
     return [(name, int(edges[i]) + i * guard, int(edges[i + 1]) + i * guard) for i, (name, _) in enumerate(order)]

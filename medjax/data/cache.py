@@ -1,0 +1,125 @@
+"""Files are unpacked once: into plain arrays that every later run maps, whatever they were compressed with.
+
+A study's folder is named by a hash of its files (path, time, size) and of the version of this layout; it holds one
+`.npy` per array and an `index.json`. It is written under another name and renamed when it is whole, so a half-written
+one is never used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from medjax.data.mapped import Mapped, mapped
+from medjax.data.statistics import foreground
+from medjax.types import Record, UserError
+
+VERSION = 1
+DAY = 86400.0
+
+
+class Unread(Protocol):
+    """What can be unpacked: a `medjax.data.io.Study`, a part of a prepared data set."""
+
+    paths: tuple[Path, ...]
+    id: str
+    subject: str
+
+    def read(self) -> Iterable[Record]: ...
+
+
+def unpack(studies: Sequence[Unread], folder: str | Path = "") -> list[Record]:
+    """The records of `studies`, mapped from the cache in `folder` (default `~/.cache/medjax`); new ones are read first.
+
+    Raises UserError for what can't be read, or written.
+    """
+    root = Path(folder).expanduser() if folder else default_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _clear_remains(root)
+    except OSError as error:
+        raise UserError(root, f"can't be used as a cache: {error.strerror}; set another folder") from error
+    homes = [root / _key(study) for study in studies]
+    found = [_load(home, study) for home, study in zip(homes, studies, strict=True)]
+    missing = [i for i, records in enumerate(found) if records is None]
+    for i in tqdm(missing, "unpacking", unit="study", leave=False, disable=not missing):
+        _write(homes[i], studies[i])
+        found[i] = _load(homes[i], studies[i])
+    return [record for records in found for record in records]
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medjax"
+
+
+def _key(study: Unread) -> str:
+    facts = [(str(path.resolve()), stat.st_mtime_ns, stat.st_size) for path in study.paths for stat in [path.stat()]]
+    return hashlib.sha256(json.dumps([VERSION, facts]).encode()).hexdigest()[:32]
+
+
+def _write(home: Path, study: Unread) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f".partial-{home.name}-", dir=home.parent))
+    try:
+        index = [_write_record(partial, number, record, study) for number, record in enumerate(study.read())]
+        (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        shutil.rmtree(home, ignore_errors=True)
+        os.rename(partial, home)
+    except OSError as error:
+        if not home.is_dir():  # else another run has just unpacked the same
+            raise UserError(home.parent, f"unpacking {study.paths[0]} failed: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:
+    def put(name: str, array: np.ndarray) -> str | dict[str, Any]:
+        place = mapped(array)
+        if place is not None:  # a .npy already: it is not copied
+            return vars(place)
+        np.save(folder / f"{number:04d}_{name}.npy", array)
+        return f"{number:04d}_{name}.npy"
+
+    extras = record.extras | {"foreground": foreground(record)}
+    return {
+        "image": put("image", record.image),
+        "extras": {name: put(name, np.asarray(array)) for name, array in extras.items()},
+        "id": record.id.removeprefix(study.id),
+        "subject": None if record.subject == study.subject else record.subject,
+        "slope": record.slope, "intercept": record.intercept, "spacing_mm": list(record.spacing_mm),
+        "affine": None if record.affine is None else record.affine.tolist(), "modality": record.modality,
+    }
+
+
+def _load(home: Path, study: Unread) -> list[Record] | None:
+    """The records of a study's folder; None where there is none, or a damaged one."""
+    try:
+        index = json.loads((home / "index.json").read_text(encoding="utf-8"))
+        return [_load_record(home, entry, study) for entry in index]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _load_record(home: Path, entry: dict[str, Any], study: Unread) -> Record:
+    def get(place: str | dict[str, Any]) -> np.ndarray:
+        return np.load(home / place, mmap_mode="r") if isinstance(place, str) else Mapped(**place).open()
+
+    return Record(
+        image=get(entry["image"]), id=study.id + entry["id"], subject=entry["subject"] or study.subject,
+        slope=entry["slope"], intercept=entry["intercept"], spacing_mm=tuple(entry["spacing_mm"]),
+        affine=None if entry["affine"] is None else np.array(entry["affine"]), modality=entry["modality"],
+        extras={name: get(place) for name, place in entry["extras"].items()})
+
+
+def _clear_remains(root: Path) -> None:
+    """Removes what runs that were killed while writing left behind."""
+    for partial in root.glob(".partial-*"):
+        if time.time() - partial.stat().st_mtime > DAY:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""The user's own images: a file, a DICOM series, or a folder of them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from absl import logging
+
+from medjax.data.cache import unpack
+from medjax.data.io import discover
+from medjax.data.values import luminance
+from medjax.types import Record, UserError
+
+
+@dataclass(frozen=True)
+class Files:
+    """Every image in the file or below the folder `path`; `medjax.data.io` says which formats, and who is a subject.
+
+    `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
+    into, `~/.cache/medjax` if empty.
+    """
+
+    path: str = ""
+    subjects: str = ""
+    cache: str = ""
+
+    def load(self) -> list[Record]:
+        """The records, mapped from the cache. Where grey and colour are mixed, all are grey. Raises UserError."""
+        if not self.path:
+            raise UserError("config.data.path", "is empty; give a file or folder of images")
+        return _alike(unpack(discover(self.path, self.subjects), self.cache))
+
+
+def _alike(records: list[Record]) -> list[Record]:
+    coloured = [r for r in records if r.image.shape[-1] == 3]
+    if not coloured or len(coloured) == len(records):
+        return records
+    logging.warning("%d of %d images are in colour, the first is %s; they are read as grey", len(coloured), len(records),
+                    coloured[0].id)
+    return [replace(r, image=luminance(np.asarray(r.image))) if r.image.shape[-1] == 3 else r for r in records]
