@@ -1,0 +1,134 @@
+"""Classification of images: two classes, one of many, or several at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import scores
+from medjax.data.split import Splits
+from medjax.tasks.restoration import Restoration
+from medjax.types import Array, Batch, Example, Key, Record, UserError
+
+
+@dataclass(frozen=True)
+class Classify(Restoration):
+    """Which of `classes` an image shows; its record has extras["class"].
+
+    `head` "softmax": one of the classes, `class` is its index. "sigmoid": each class on its own, `class` is `(K,)` of 0
+    and 1; with a single class (binary) one number. `class_weights` count a sample more in the losses by its class
+    (sigmoid: where the class is present); () balances them by the numbers of training images.
+    """
+
+    classes: tuple[str, ...] = ("clear", "consolidation", "effusion")
+    head: str = "softmax"
+    class_weights: tuple[float, ...] = ()
+    focus: float = 2.0  # the exponent of the focal loss
+
+    def __post_init__(self):
+        if self.head not in ("softmax", "sigmoid"):
+            raise UserError("config.task.head", f"no {self.head!r}; there is softmax, sigmoid")
+        if len(self.classes) < (2 if self.head == "softmax" else 1):
+            raise UserError("config.task.classes", f"{self.classes}; softmax tells two or more apart, sigmoid takes "
+                            "one or more")
+        if self.class_weights and len(self.class_weights) != len(self.classes):
+            raise UserError("config.task.class_weights", f"{len(self.class_weights)} for {len(self.classes)} classes; give "
+                            "one per class, or () for balanced ones")
+
+    def outputs(self, channels: int) -> int:
+        """One logit per class."""
+        return len(self.classes)
+
+    def settled(self, splits: Splits) -> dict[str, Any]:
+        """Balanced class weights. Raises UserError for images without a class, or classes without a training image."""
+        truth = {name: np.array([self._present(r.record) for r in regions]) for name, regions in splits.items()}
+        counts = truth["train"].sum(0)
+        missing = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+        if missing:
+            raise UserError("config.task.classes", f"no training image shows {', '.join(missing)}; leave it out, give "
+                            "images of it, or another config.seed for the split")
+        if self.class_weights:
+            return {}
+        n = len(truth["train"])
+        weights = n / (len(self.classes) * counts) if self.head == "softmax" else (n - counts) / counts
+        return {"class_weights": tuple(float(w) for w in np.clip(weights, 0.02, 50))}
+
+    def _present(self, record: Record) -> np.ndarray:
+        """Which classes a record shows, `(K,)` bool."""
+        given = record.extras.get("class")
+        if given is None:
+            raise UserError(record.id, "has no class; give a source with classes (config.data.source.name=labelled)")
+        k = len(self.classes)
+        given = np.asarray(given).reshape(-1)
+        fits = given.size == 1 and 0 <= given[0] < k if self.head == "softmax" else given.size == k and given.max() <= 1
+        if not fits:
+            raise UserError(record.id, f"its class {given.tolist()} is none of the {k} of config.task.classes "
+                            f"({', '.join(self.classes)}) under head={self.head}")
+        return np.arange(k) == given[0] if self.head == "softmax" else given > 0
+
+    def example(self, key: Key, batch: Batch) -> Example:
+        """Images to which classes they show, `(B, K)` float32 of 0 and 1; outside the mask images are 0."""
+        image, mask = self.clean(batch)
+        given = batch["class"].reshape(batch["image"].shape[0], -1)
+        truth = jax.nn.one_hot(given[:, 0], len(self.classes)) if self.head == "softmax" else given.astype(jnp.float32)
+        return Example(image * mask, truth, mask)
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+        """Cross-entropy and focal loss (Lin et al., 2017), weighed by class, over the samples that count."""
+        counts = example.mask.any(tuple(range(1, example.mask.ndim))).astype(jnp.float32)
+        weights = jnp.asarray(self.class_weights or (1.0,) * len(self.classes))[None]
+        if self.head == "softmax":
+            log_p = jax.nn.log_softmax(pred)
+            each = example.target * weights
+            focal = -(each * jnp.power(1 - jnp.exp(log_p), self.focus) * log_p).sum(-1)
+            entropy, share = -(each * log_p).sum(-1), each.sum(-1)
+        else:
+            yes, no = jax.nn.log_sigmoid(pred), jax.nn.log_sigmoid(-pred)
+            each, other = example.target * weights, 1 - example.target
+            entropy = -(each * yes + other * no).mean(-1)
+            focal = -(each * jnp.exp(self.focus * no) * yes + other * jnp.exp(self.focus * yes) * no).mean(-1)
+            share = jnp.ones_like(entropy)
+        total = jnp.maximum((counts * share).sum(), 1e-6)
+        return {"cross_entropy": (counts * entropy).sum() / total, "focal": (counts * focal).sum() / total}
+
+    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
+        """Per sample: the probability of each class and which are there, `(B, K)`; `summary` makes the scores of them."""
+        probability = jax.nn.softmax(pred) if self.head == "softmax" else jax.nn.sigmoid(pred)
+        return {"probability": probability, "truth": example.target}
+
+    def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Accuracy, and the means over classes of precision, recall, F1 and AUC; under softmax, the confusion matrix
+        (rows: true class). A single class is judged at probability 0.5.
+        """
+        probability, truth = (np.array([s[name] for s in samples]) for name in ("probability", "truth"))
+        truth = truth > 0.5
+        one_of_many = self.head == "softmax"
+        found = np.eye(len(self.classes), dtype=bool)[probability.argmax(-1)] if one_of_many else probability > 0.5
+        precision, recall, f1 = scores.precision_recall_f1(found, truth)
+        present = truth.any(0)
+        auc = [scores.auroc(p, t) for p, t in zip(probability.T, truth.T, strict=True)]
+        summary = {"accuracy": float((found == truth).all(-1).mean()) if one_of_many else float((found == truth).mean()),
+                   "auc": scores.mean_of_numbers(auc)}
+        for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+            summary[name] = float(values[present].mean()) if present.any() else float("nan")
+        if one_of_many:
+            summary["confusion"] = scores.confusion(probability.argmax(-1), truth.argmax(-1), len(self.classes)).tolist()
+        return summary
+
+    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """What one says without looking: how frequent each class is in training, as balanced weights have it."""
+        return {"prior": -np.log(np.asarray(self.class_weights or (1.0,) * len(self.classes), np.float32))}
+
+    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The image, under what it shows and what the model says."""
+        low, high = self.data_range
+        found = jax.nn.softmax(answers["model"]) if self.head == "softmax" else jax.nn.sigmoid(answers["model"])
+        says = self._named(np.asarray(found) >= (np.max(found) if self.head == "softmax" else 0.5))
+        image = np.asarray(example.input) * (high - low) + low
+        return {f"is {self._named(np.asarray(example.target) > 0.5)}, model says {says} ({float(np.max(found)):.2f})": image}
+
+    def _named(self, present: np.ndarray) -> str:
+        return " + ".join(name for name, there in zip(self.classes, present, strict=True) if there) or "none"
