@@ -23,11 +23,15 @@ def _guarded(action: Callable[[], object]) -> object:
         _fail(str(error))
     except flags.Error as error:
         _fail(str(error))
-    except (AttributeError, KeyError) as error:
-        # config_flags raises these for a key that the config does not have, before main is reached.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # config_flags raises these for a key that the config lacks or a value of another type, before main is reached.
         if flags.FLAGS.is_parsed():
             raise
         _fail(str(error))
+    except OSError as error:
+        if "Failed loading config file" not in str(error):
+            raise
+        _fail(str(error).split("Failed loading config file", 1)[1].split("Attempted", 1)[1])
 
 
 def _fail(text: str) -> None:

@@ -78,7 +78,7 @@ class Stream:
         """Goes to a saved position. Raises UserError if it belongs to another batch size or seed."""
         for key, value in self._patches.identity.items():
             if state[key] != value:
-                raise UserError(f"config.data.{key}", f"{value}, but the checkpoint's data was read with {state[key]}")
+                raise UserError(f"config.{key}", f"{value}, but the checkpoint's data was read with {state[key]}")
         self.close()
         self._taken = state["batches"]
 
@@ -103,7 +103,7 @@ class Patches:
     def __init__(self, regions: Sequence[Region], batch_size: int, patch: tuple[int, ...], ndim: int, seed: int,
                  foreground_share: float, multiple_of: int, process_index: int, process_count: int):
         if batch_size < 1 or batch_size % process_count:
-            raise UserError("config.data.batch_size", f"{batch_size}; give a multiple of the {process_count} processes")
+            raise UserError("config.batch_size", f"{batch_size}; give a multiple of the number of processes, {process_count}")
         if not 0 <= foreground_share <= 1:
             raise UserError("config.data.foreground", f"{foreground_share}; give a probability between 0 and 1")
         self.images = Images(regions, ndim)

@@ -1,7 +1,7 @@
 """The training loop: data in, steps, logs, evaluations, checkpoints; killed at any moment, it goes on from the last."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import Log
 from medjax.train.setup import Config, Run, assemble, claim, load_config, load_splits, resolve
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Array, State, UserError
+from medjax.types import Array, Batch, Key, State, UserError
 
 
 def train(config: Config, workdir: Path) -> State:
@@ -30,17 +30,19 @@ def train(config: Config, workdir: Path) -> State:
     splits = load_splits(config)
     config = resolve(config, splits)
     run = assemble(config)
-    claim(workdir, config)
     for line in describe(splits):
         print(line)
-    with open_checkpoints(config, workdir) as checkpoints, _stream(config, splits) as stream:
-        state = _start(run, stream)
-        latest = checkpoints.latest()
-        if latest is not None:
-            state, position = checkpoints.restore(latest, state)
-            stream.set_state(position)
-            print(f"going on from step {latest}")
-        return _loop(run, splits, workdir, checkpoints, stream, state)
+    with _stream(config, splits) as stream:
+        _check(run, stream)
+        claim(workdir, config)
+        with open_checkpoints(config, workdir) as checkpoints:
+            state = _start(run, stream)
+            latest = checkpoints.latest()
+            if latest is not None:
+                state, position = checkpoints.restore(latest, state)
+                stream.set_state(position)
+                print(f"going on from step {latest}")
+            return _loop(run, splits, workdir, checkpoints, stream, state)
 
 
 @contextmanager
@@ -81,15 +83,30 @@ def _stream(config: Config, splits: Splits) -> Iterator[Any]:
 
 def _start(run: Run, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
-    init = partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
-    first = {name: np.asarray(array)[:1] for name, array in stream.first().items()}
-    return jax.jit(init, out_shardings=sharding.replicated(run.mesh))(first, jax.random.PRNGKey(run.config.seed))
+    first = {name: array[:1] for name, array in stream.first().items()}
+    key = jax.random.PRNGKey(run.config.seed)
+    return jax.jit(_init(run), out_shardings=sharding.replicated(run.mesh))(first, key)
+
+
+def _init(run: Run) -> Callable[[Batch, Key], State]:
+    return partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
+
+
+def _step(run: Run) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    augment = Augment(**lookup.frozen(run.config.augment))
+    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment)
+
+
+def _check(run: Run, stream: Any) -> None:
+    """Traces a step: what doesn't fit together is said before anything is compiled or written."""
+    first = stream.first()
+    state = jax.eval_shape(_init(run), first, jax.random.PRNGKey(0))
+    jax.eval_shape(_step(run), state, first)
 
 
 def _loop(run: Run, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any, state: State) -> State:
     config = run.config
-    augment = Augment(**lookup.frozen(config.augment))
-    step_fn = jax.jit(make_step(run.task, run.objective, run.optimizers, config.ema_decay, augment), donate_argnums=0)
+    step_fn = jax.jit(_step(run), donate_argnums=0)
     predict = jax.jit(make_predict(run.task, run.objective))
     stopped = _Stop()
     step = int(state.step)
