@@ -151,6 +151,8 @@ def _pixels(path: Path, dataset: Dataset) -> np.ndarray:
             pixels = pixel_array(dataset)
             if dataset.PhotometricInterpretation == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, dataset)
+                if pixels.dtype == np.uint16:  # tables are wide, displays are not
+                    pixels = (pixels >> 8).astype(np.uint8)
             elif "ModalityLUTSequence" in dataset:
                 pixels = apply_modality_lut(pixels, dataset)
     except Exception as error:  # decoders raise whatever they meet

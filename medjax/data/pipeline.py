@@ -103,7 +103,7 @@ class Patches:
     def __init__(self, regions: Sequence[Region], batch_size: int, patch: tuple[int, ...], ndim: int, seed: int,
                  foreground_share: float, multiple_of: int, process_index: int, process_count: int):
         if batch_size < 1 or batch_size % process_count:
-            raise UserError("config.batch_size", f"{batch_size}; give a multiple of the number of processes, {process_count}")
+            raise UserError("config.batch_size", f"{batch_size}; give a multiple of the {process_count} processes")
         if not 0 <= foreground_share <= 1:
             raise UserError("config.data.foreground", f"{foreground_share}; give a probability between 0 and 1")
         self.images = Images(regions, ndim)

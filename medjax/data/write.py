@@ -1,0 +1,32 @@
+"""Records back into files: the format, geometry, units and dtype of the source kept."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medjax.data import array, dicom_write, nifti, picture
+from medjax.data.io import Study
+from medjax.types import UserError
+
+WRITERS: dict[str, Callable[[Path, Sequence[np.ndarray], Sequence[Path]], None]] = {
+    "nifti": nifti.write, "dicom": dicom_write.write, "picture": picture.write, "array": array.write}
+
+
+def write(target: str | Path, images: Sequence[np.ndarray], like: Study) -> None:
+    """`images`, one per record of `like.read()` and in their order, as `target`: a file, or a folder for a series.
+
+    They are `(H, W, C)` or `(D, H, W, C)` in physical units, oriented as the records are. The file gets the source's
+    format, header, dtype and rescale; integers are rounded and clipped. An image of another size (super-resolution)
+    keeps the field of view. It is written under another name and renamed, so a half-written one is never seen.
+    Raises UserError.
+    """
+    target = Path(target)
+    for image in images:
+        if not np.isfinite(image).all():
+            raise UserError(target, f"the result for {like.id} holds NaN or infinite values; nothing was written")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[like.format](target, images, like.paths)
+    except OSError as error:
+        raise UserError(target, f"can't be written: {error.strerror or error}") from error
