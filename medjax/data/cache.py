@@ -91,7 +91,8 @@ def _write_record(folder: Path, number: int, record: Record, study: Unread) -> d
     return {
         "image": put("image", record.image),
         "extras": {name: put(name, np.asarray(array)) for name, array in extras.items()},
-        "id": record.id.removeprefix(study.id),
+        # What the study knows of itself is not kept: the same files may be found from another folder, or told apart anew.
+        "frame": record.id.removeprefix(study.id) if record.id.startswith(study.id) else None, "id": record.id,
         "subject": None if record.subject == study.subject else record.subject,
         "slope": record.slope, "intercept": record.intercept, "spacing_mm": list(record.spacing_mm),
         "affine": None if record.affine is None else record.affine.tolist(), "modality": record.modality,
@@ -112,7 +113,8 @@ def _load_record(home: Path, entry: dict[str, Any], study: Unread) -> Record:
         return np.load(home / place, mmap_mode="r") if isinstance(place, str) else Mapped(**place).open()
 
     return Record(
-        image=get(entry["image"]), id=study.id + entry["id"], subject=entry["subject"] or study.subject,
+        image=get(entry["image"]), id=entry["id"] if entry["frame"] is None else study.id + entry["frame"],
+        subject=entry["subject"] or study.subject,
         slope=entry["slope"], intercept=entry["intercept"], spacing_mm=tuple(entry["spacing_mm"]),
         affine=None if entry["affine"] is None else np.array(entry["affine"]), modality=entry["modality"],
         extras={name: get(place) for name, place in entry["extras"].items()})

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,18 +45,32 @@ def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1
 
     Subjects are put in an order by a hash of their name and `seed`, so the same names give the same split anywhere.
     Every part that is asked for gets at least one subject. With fewer than three subjects each image is cut into slabs
-    along its first axis instead (see `slabs`). Raises UserError for fractions that don't add up, or too few slices.
+    along its first axis instead (see `slabs`). Where a data set's makers said which part a record is in
+    (`extras["part"]`), that holds. Raises UserError for fractions that don't add up, or too few slices.
     """
     fractions = tuple(float(f) for f in fractions)
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
         raise UserError("config.data.fractions", f"{fractions}; give train, val and test parts that add up to 1")
     if not records:
         raise UserError("config.data", "no images; there is nothing to split")
+    made = {name: [r for r in records if str(r.extras.get("part")) == name] for name in NAMES}
+    if made["train"] and made["test"]:
+        return _as_made(made, fractions, seed)
     subjects = sorted({r.subject for r in records}, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).digest())
     if len(subjects) < sum(f > 0 for f in fractions):
         return slabs(records, fractions)
     part_of = dict(zip(subjects, _parts(len(subjects), fractions), strict=True))
     return {name: [Region.whole(r) for r in records if part_of[r.subject] == name] for name in NAMES}
+
+
+def _as_made(made: dict[str, list[Record]], fractions: Sequence[float], seed: int) -> Splits:
+    """The makers' parts; without a validation part, that comes out of the training part."""
+    whole = {name: [Region.whole(r) for r in records] for name, records in made.items()}
+    if whole["val"] or not fractions[1]:
+        return whole
+    given = fractions[0] + fractions[1]
+    return split([replace(r, extras={k: v for k, v in r.extras.items() if k != "part"}) for r in made["train"]],
+                 (fractions[0] / given, fractions[1] / given, 0.0), seed) | {"test": whole["test"]}
 
 
 def slabs(records: Sequence[Record], fractions: Sequence[float]) -> Splits:

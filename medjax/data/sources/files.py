@@ -1,12 +1,14 @@
-"""The user's own images: a file, a DICOM series, or a folder of them."""
+"""The user's own images: a file, a DICOM series, a folder of them, or a data set prepared by TFDS."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from medjax.data.cache import unpack
 from medjax.data.io import discover
+from medjax.data.prepared import is_prepared, parts
 from medjax.data.values import luminance
 from medjax.types import Record, UserError
 
@@ -14,6 +16,8 @@ from medjax.types import Record, UserError
 @dataclass(frozen=True)
 class Files:
     """Every image in the file or below the folder `path`; `medjax.data.io` says which formats, and who is a subject.
+
+    A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as `medjax.data.prepared` says.
 
     `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
     into, `~/.cache/medjax` if empty.
@@ -27,7 +31,9 @@ class Files:
         """The records, mapped from the cache. Where grey and colour are mixed, all are grey. Raises UserError."""
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
-        return _alike(unpack(discover(self.path, self.subjects), self.cache))
+        folder = Path(self.path).expanduser()
+        studies = parts(folder) if is_prepared(folder) else discover(folder, self.subjects)
+        return _alike(unpack(studies, self.cache))
 
 
 def _alike(records: list[Record]) -> list[Record]:
