@@ -1,0 +1,39 @@
+"""Translation between MR contrasts: T1 to FLAIR, a 2-D U-Net; pix2pix and CycleGAN behind the colon.
+
+    python train.py --config=configs/translate.py --workdir=runs/translate
+    python train.py --config=configs/translate.py:objective=adversarial --workdir=runs/pix2pix
+    python train.py --config=configs/translate.py:objective=cycle --workdir=runs/cyclegan
+
+Files of your own, on one grid: `:source=multicontrast` and `--config.data.source.path='DIR/*/{contrast}.nii.gz'`.
+"""
+
+import ml_collections
+
+from configs import base
+from medjax import lookup
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "objective=adversarial" (pix2pix) or "cycle" (unpaired), "model=…", "source=multicontrast"."""
+    names = base.parse(arg, model="unet", objective="supervised", source="icbm152_contrasts", critic="patch")
+    config = base.get_config(task="translate", **names)
+    config.steps = 400
+    config.batch_size = 8
+    config.model.width = 16
+    config.data.patch = (96, 96)
+    config.optim.lr = 2e-3
+    config.data.range = (0.0, 1.0)
+    config.eval_every = config.checkpoint_every = 200
+    config.eval_samples = 8
+    config.metric = "ssim"
+    if names["objective"] != "supervised":
+        config.critic = lookup.spec("models", names["critic"], width=32)
+        config.optim.lr = 5e-4
+        config.optim.b1 = 0.5
+        config.ema_decay = 0.99
+    if names["objective"] == "adversarial":
+        config.objective.conditional = True
+        config.objective.game = "least_squares"
+    if names["objective"] == "cycle":
+        config.task.paired = False
+    return config
