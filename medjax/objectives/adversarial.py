@@ -67,7 +67,7 @@ class Adversarial:
         made, model_variables = run(self.model, params["model"], variables["model"], example.input, example.context, key=key)
         critic_loss, model_loss = GAMES[self.game]
         if player == "model":
-            supervised, terms = weighted(self.task.losses(made, example), self.loss)
+            supervised, terms = weighted(self.losses(made, example), self.loss)
             logits, _ = self._judge(params, variables, made, example, key)
             terms["adversarial"] = self.weight * model_loss(logits)
             return supervised + terms["adversarial"], (terms, variables | {"model": model_variables})
@@ -78,6 +78,10 @@ class Adversarial:
         if self.game == "wgan_gp":
             terms["penalty"] = self.penalty * self._gradient_penalty(params, variables, made, example, key)
         return sum(terms.values()), (terms, variables | {"critic": critic_variables})
+
+    def losses(self, made: Array, example: Example) -> dict[str, Array]:
+        """What `loss` may name."""
+        return self.task.losses(made, example)
 
     def predict(self, params: dict[str, Params], variables: dict[str, Params], example: Example) -> Array:
         """The model's answer, as in use."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
-from jax.sharding import Mesh
 
 from medjax import lookup
 from medjax.data.split import Splits, split
 from medjax.data.statistics import value_range
+from medjax.models.features import FeatureNetwork
+from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
-from medjax.train.sharding import check_batch, make_mesh
 from medjax.train.step import Optimizers
 from medjax.types import UserError
 
@@ -23,13 +24,12 @@ MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_ev
 
 @dataclass(frozen=True)
 class Run:
-    """What a config describes: the task, the objective with its networks, the optimizers, the devices."""
+    """What a config describes: the task, the objective with its networks, the optimizers."""
 
     config: Config
     task: Any
     objective: Any
     optimizers: Optimizers
-    mesh: Mesh
 
 
 def load_splits(config: Config) -> Splits:
@@ -53,14 +53,12 @@ def resolve(config: Config, splits: Splits) -> Config:
 
 def assemble(config: Config) -> Run:
     """Builds everything that a resolved config names. Raises UserError for what doesn't fit together."""
-    mesh = make_mesh(**config.mesh)
-    check_batch(mesh, config.batch_size)
     task = _task(config)
     given = {"ndim": config.data.ndim, "channels": task.outputs(config.data.channels), "scale": task.scale}
     networks = {key: lookup.build("models", config[key], **given) for key in ("model", "critic") if key in config}
-    objective = lookup.build("objectives", config.objective, task=task, **networks)
+    objective = lookup.build("objectives", config.objective, task=task, features=features_of(config), **networks)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
-    return Run(config, task, objective, optimizers, mesh)
+    return Run(config, task, objective, optimizers)
 
 
 def claim(workdir: Path, config: Config) -> None:
@@ -91,8 +89,27 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def features_of(config: Config) -> FeatureNetwork | None:
+    """The trained network of the run in `config.features_workdir`; None where the config has no such key or it is empty."""
+    if not config.get("features_workdir"):
+        return None
+    workdir = Path(config.features_workdir)
+    trained = load_config(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", trained.metric)
+    try:
+        step = checkpoints.best()
+        if step is None:
+            raise UserError(workdir, "has no checkpoint yet; train it first")
+        state = jax.device_get(checkpoints.networks(step))
+    finally:
+        checkpoints.close()
+    variables = {"params": (state.params | state.ema)["model"], **state.variables["model"]}
+    return FeatureNetwork(assemble(trained).objective.model, variables, trained.data.ndim, trained.data.channels)
+
+
 def _task(config: Config) -> Any:
-    return lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim)
+    return lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim,
+                        features=features_of(config))
 
 
 def _may_change(key: str) -> bool:

@@ -1,0 +1,33 @@
+"""SRGAN on MR slices: super-resolution by 2 with an adversarial loss; ESRGAN with the RRDB generator and a perceptual loss.
+
+    python train.py --config=configs/mri_srgan.py --workdir=runs/srgan
+
+The perceptual loss looks through a network that was trained on medical images before:
+
+    python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+    python train.py --config=configs/mri_srgan.py:model=rrdb,objective=perceptual --workdir=runs/esrgan \
+        --config.features_workdir=runs/quickstart
+"""
+
+import ml_collections
+
+from configs import base
+from medjax import lookup
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=rrdb", "objective=perceptual", "critic=dcgan", "source=…"."""
+    names = base.parse(arg, model="edsr", objective="adversarial", critic="patch", source="icbm152")
+    config = base.get_config(task="superres", **names)
+    config.features_workdir = ""  # a run whose network the perceptual loss looks through
+    config.steps = 400
+    config.batch_size = 8
+    config.model.width = 24
+    config.model.blocks = 4 if names["model"] == "edsr" else 1
+    config.critic = lookup.spec("models", names["critic"], width=16)
+    config.objective.weight = 0.003
+    config.data.patch = (64, 64)
+    config.optim.lr = 1e-3
+    config.ema_decay = 0.99
+    config.eval_every = config.checkpoint_every = 200
+    return config

@@ -1,0 +1,52 @@
+"""Residual-in-residual dense blocks: the generator of ESRGAN (Wang et al., 2018)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from medjax.models.blocks import Conv, activation, check_ndim
+from medjax.ops.resample import pixel_shuffle, upsample
+from medjax.types import Array
+
+SHRINK = 0.2  # residuals are scaled by it, as published: without normalisation this keeps deep stacks stable
+
+
+class RRDB(nn.Module):
+    """`blocks` residual-in-residual dense blocks on the input's grid, then pixel shuffle by `scale` to the target's.
+
+    A block is three dense blocks of five convolutions, each of which adds `growth` channels; there is no normalisation.
+    The output is added to the input repeated to the fine grid.
+    """
+
+    ndim: int
+    channels: int
+    scale: Sequence[int]
+    width: int = 64
+    growth: int = 32
+    blocks: int = 8
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+        check_ndim(x, self.ndim)
+        head = h = Conv(self.width, dtype=self.dtype)(x)
+        for _ in range(self.blocks):
+            inner = h
+            for _ in range(3):
+                inner = inner + SHRINK * self._dense(inner)
+            h = h + SHRINK * inner
+        h = Conv(self.width, dtype=self.dtype)(h) + head
+        if math.prod(self.scale) > 1:
+            h = pixel_shuffle(Conv(self.width * math.prod(self.scale), dtype=self.dtype)(h), self.scale)
+        h = activation("leaky_relu")(Conv(self.width, dtype=self.dtype)(h))
+        out = Conv(self.channels, scale=0.1, dtype=self.dtype)(h).astype(x.dtype)
+        return upsample(x[..., : self.channels], self.scale) + out
+
+    def _dense(self, x: Array) -> Array:
+        for _ in range(4):
+            x_new = activation("leaky_relu")(Conv(self.growth, scale=0.2, dtype=self.dtype)(x))
+            x = jnp.concatenate([x, x_new], -1)
+        return Conv(self.width, scale=0.2, dtype=self.dtype)(x)
