@@ -14,13 +14,14 @@ from medjax.report import page
 from medjax.report.table import best, table
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
-from medjax.train.setup import Run, write_atomically
+from medjax.train.setup import Run, load_splits, write_atomically
 from medjax.types import UserError
 
 
 def evaluate_run(workdir: Path, split: str = "test") -> None:
     """Judges the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is."""
-    run, splits, state, step = restore_best(workdir)
+    run, state = restore_best(workdir)
+    splits, step = load_splits(run.config), int(state.step)
     if not splits[split]:
         raise UserError("--split", f"the data has no {split} part")
     print(f"evaluating the checkpoint of step {step} on the {split} part")

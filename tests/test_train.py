@@ -2,34 +2,15 @@
 
 import csv
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--config=configs/quickstart.py", "--config.model.width=4", "--config.model.depth=2", "--config.steps=6",
-    "--config.batch_size=4", "--config.data.patch=(24,24)", "--config.log_every=1", "--config.eval_every=3",
-    "--config.eval_samples=2", "--config.checkpoint_every=2",
-]
-
-
-def command(*args: str | Path, wait: bool = True):
-    """The command in a process of its own, on one CPU device."""
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen([sys.executable, *map(str, args)], cwd=ROOT, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if not wait:
-        return process
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+from tests.commands import SMALL, command
 
 
 @pytest.fixture(scope="module")

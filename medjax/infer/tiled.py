@@ -36,7 +36,7 @@ def _starts(size: int, tile: int, overlap: float) -> list[int]:
     if size <= tile:
         return [0]
     count = 1 + int(np.ceil((size - tile) / max(1, tile * (1 - overlap))))
-    return [int(round(s)) for s in np.linspace(0, size - tile, count)]
+    return [round(s) for s in np.linspace(0, size - tile, count)]
 
 
 def _fade(shape: Sequence[int]) -> np.ndarray:

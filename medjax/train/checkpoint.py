@@ -48,11 +48,18 @@ class Checkpoints:
         return self.latest() if best is None else best
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """The state at `step`, placed as `like` is (abstract or concrete), and the pipeline's position."""
+        """The state at `step`, placed as `like` is, and the pipeline's position."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))
         asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=asked)
-        return _state(found.state, like), found.data
+        leaves = [found.state["opt_state"][path] for path in _by_path(like.opt_state)]
+        opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), leaves)
+        return State(**found.state | {"opt_state": opt_state}), found.data
+
+    def networks(self, step: int) -> State:
+        """The state at `step` without its optimizers, on the host: what evaluation and use need, whatever made it."""
+        found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+        return State(**found.state | {"opt_state": {}})
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -64,19 +71,9 @@ class Checkpoints:
 
 
 def _storable(state: State) -> dict[str, Any]:
-    """The state as nested dictionaries and raw key data, which read the same in any later version."""
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    return {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in leaves.items()}
+    """The state as nested dictionaries; what optax makes of its own types goes by path."""
+    return vars(state) | {"opt_state": _by_path(state.opt_state)}
 
 
-def _state(stored: dict[str, Any], like: State) -> State:
-    paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    leaves = []
-    for path, old in paths:
-        leaf = stored[jax.tree_util.keystr(path)]
-        leaves.append(jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(old)) if _is_key(old) else leaf)
-    return jax.tree_util.tree_unflatten(structure, leaves)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from medjax import lookup
 from medjax.data.augment import Augment
@@ -30,19 +31,21 @@ def train(config: Config, workdir: Path) -> State:
     splits = load_splits(config)
     config = resolve(config, splits)
     run = assemble(config)
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_batch(mesh, config.batch_size)
     for line in describe(splits):
         print(line)
     with _stream(config, splits) as stream:
         _check(run, stream)
         claim(workdir, config)
         with open_checkpoints(config, workdir) as checkpoints:
-            state = _start(run, stream)
+            state = _start(run, mesh, stream)
             latest = checkpoints.latest()
             if latest is not None:
                 state, position = checkpoints.restore(latest, state)
                 stream.set_state(position)
                 print(f"going on from step {latest}")
-            return _loop(run, splits, workdir, checkpoints, stream, state)
+            return _loop(run, mesh, splits, workdir, checkpoints, stream, state)
 
 
 @contextmanager
@@ -56,17 +59,15 @@ def open_checkpoints(config: Config, workdir: Path) -> Iterator[Checkpoints]:
         checkpoints.close()
 
 
-def restore_best(workdir: Path) -> tuple[Run, Splits, State, int]:
-    """A trained run: what it is made of, its data, the state of its best checkpoint and that step."""
+def restore_best(workdir: Path) -> tuple[Run, State]:
+    """A trained run: what it is made of, and the state of its best checkpoint, without optimizers."""
     config = load_config(workdir)
-    splits = load_splits(config)
     run = assemble(config)
-    with open_checkpoints(config, workdir) as checkpoints, _stream(config, splits) as stream:
+    with open_checkpoints(config, workdir) as checkpoints:
         step = checkpoints.best()
         if step is None:
             raise UserError(workdir, "has no checkpoint yet; train first")
-        state, _ = checkpoints.restore(step, _start(run, stream))
-    return run, splits, state, step
+        return run, checkpoints.networks(step)
 
 
 @contextmanager
@@ -81,11 +82,11 @@ def _stream(config: Config, splits: Splits) -> Iterator[Any]:
         stream.close()
 
 
-def _start(run: Run, stream: Any) -> State:
+def _start(run: Run, mesh: Mesh, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
     first = {name: array[:1] for name, array in stream.first().items()}
     key = jax.random.PRNGKey(run.config.seed)
-    return jax.jit(_init(run), out_shardings=sharding.replicated(run.mesh))(first, key)
+    return jax.jit(_init(run), out_shardings=sharding.replicated(mesh))(first, key)
 
 
 def _init(run: Run) -> Callable[[Batch, Key], State]:
@@ -104,14 +105,15 @@ def _check(run: Run, stream: Any) -> None:
     jax.eval_shape(_step(run), state, first)
 
 
-def _loop(run: Run, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any, state: State) -> State:
+def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any,
+          state: State) -> State:
     config = run.config
     step_fn = jax.jit(_step(run), donate_argnums=0)
     predict = jax.jit(make_predict(run.task, run.objective))
     stopped = _Stop()
     step = int(state.step)
     log = Log(workdir, config.steps, step, config.batch_size)
-    batches = to_device(stream, partial(sharding.batch_sharding, run.mesh))
+    batches = to_device(stream, partial(sharding.batch_sharding, mesh))
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
         while step < config.steps and not stopped:

@@ -1,0 +1,61 @@
+"""One device or eight: the same run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax import lookup
+from medjax.train import sharding
+from medjax.train.optim import optimizer
+from medjax.train.step import init_state, make_step
+from medjax.types import UserError
+
+STEPS = 4
+
+
+def curves(data: int) -> dict[str, list[float]]:
+    """Losses and gradient norms of a small denoiser on the first `data` devices."""
+    task = lookup.build("tasks", lookup.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
+    network = lookup.spec("models", "unet", width=4, depth=2)
+    model = lookup.build("models", network, ndim=2, channels=1, scale=task.scale)
+    objective = lookup.build("objectives", lookup.spec("objectives", "supervised"), task=task, model=model)
+    optimizers = {"model": optimizer(100, warmup=2)}
+    mesh = sharding.make_mesh(data)
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 255, (8, 16, 16, 1), np.uint8), "slope": np.ones(8, np.float32),
+        "intercept": np.zeros(8, np.float32), "id": np.arange(8, dtype=np.uint32), "count": np.ones(8, np.float32),
+    }
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh, batch))
+    state = jax.jit(lambda b: init_state(task, objective, optimizers, 0.9, b, jax.random.PRNGKey(0)),
+                    out_shardings=sharding.replicated(mesh))(batch)
+    step = jax.jit(make_step(task, objective, optimizers, 0.9))
+    logs = []
+    for _ in range(STEPS):
+        state, log = step(state, batch)
+        logs.append(jax.device_get(log))
+    assert len(jax.tree.leaves(state.params)[0].sharding.device_set) == data
+    return {name: [float(log[name]) for log in logs] for name in ("model/loss", "model/grad_norm")}
+
+
+def test_eight_devices_make_the_run_of_one():
+    one, eight = curves(1), curves(8)
+    np.testing.assert_allclose(eight["model/loss"], one["model/loss"], rtol=1e-5)
+    np.testing.assert_allclose(eight["model/grad_norm"], one["model/grad_norm"], rtol=1e-5)
+    assert one["model/loss"][-1] < one["model/loss"][0]
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_that_does():
+    with pytest.raises(UserError, match="12 does not split over 8 devices; the nearest that does is 16"):
+        sharding.check_batch(sharding.make_mesh(8), 12)
+    with pytest.raises(UserError, match="3 does not divide the 8 devices"):
+        sharding.make_mesh(-1, 3)
+
+
+def test_images_go_over_both_axes_of_the_mesh():
+    mesh = sharding.make_mesh(2, 4)
+    batch = {"image": jnp.zeros((2, 8, 6, 6, 1)), "id": jnp.zeros(2, jnp.uint32)}
+    placed = jax.device_put(batch, sharding.batch_sharding(mesh, batch))
+    assert placed["image"].addressable_shards[0].data.shape == (1, 2, 6, 6, 1)
+    assert placed["id"].addressable_shards[0].data.shape == (1,)
