@@ -59,17 +59,17 @@ class Planar:
         """The line integrals `(B, views, detectors, C)` of attenuation `x` per mm."""
         if x.shape[1:3] != self.shape:
             raise UserError("ct.shape", f"image {x.shape[1:3]} where the geometry has {self.shape}; make them equal")
-        return _with_columns(functools.partial(linear.apply, _Joseph(self)), x)
+        return columns_last(functools.partial(linear.apply, _Joseph(self)), x)
 
     def adjoint(self, y: Sinogram) -> Image:
         """The exact transpose (unfiltered back-projection)."""
         self._check(y)
-        return _with_columns(functools.partial(linear.apply_transpose, _Joseph(self)), y)
+        return columns_last(functools.partial(linear.apply_transpose, _Joseph(self)), y)
 
     def fbp(self, y: Sinogram, filter: str = "ramp") -> Image:
         """Filtered back-projection; filters ramp, shepp-logan, cosine, hann."""
         self._check(y)
-        return _with_columns(lambda g: fbp.planar(self, g, filter), y)
+        return columns_last(lambda g: fbp.planar(self, g, filter), y)
 
     def init(self, y: Sinogram) -> Image:
         """Filtered back-projection with the plain ramp."""
@@ -179,7 +179,7 @@ class _Joseph:
 
     def forward(self, x):
         sinogram = 0
-        for sweep, turn in zip(_sweeps(self.geometry), (False, True), strict=True):
+        for sweep, turn in zip(ray_sweeps(self.geometry), (False, True), strict=True):
             if sweep is not None:
                 rays = sweep.project(jnp.swapaxes(x, 0, 1) if turn else x)
                 sinogram = sinogram + _place(rays, sweep.views, len(self.geometry.angles))
@@ -187,14 +187,14 @@ class _Joseph:
 
     def transpose(self, y):
         image = 0
-        for sweep, turn in zip(_sweeps(self.geometry), (False, True), strict=True):
+        for sweep, turn in zip(ray_sweeps(self.geometry), (False, True), strict=True):
             if sweep is not None:
                 part = sweep.spread(y[sweep.views])
                 image = image + (jnp.swapaxes(part, 0, 1) if turn else part)
         return image
 
 
-def _with_columns(fn, v):
+def columns_last(fn, v):
     """Applies a function on `(*s, columns)` to `(B, *s, C)`."""
     batch, channels = v.shape[0], v.shape[-1]
     columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels).astype(jnp.float32)
@@ -210,7 +210,7 @@ def _place(rays, views, count):
 
 
 @functools.lru_cache(maxsize=16)
-def _sweeps(geometry: Parallel | Fan) -> tuple[Sweep | None, Sweep | None]:
+def ray_sweeps(geometry: Parallel | Fan) -> tuple[Sweep | None, Sweep | None]:
     """The rays that run mostly along y, and those that run mostly along x on the transposed image."""
     return _sweep(geometry, turn=False), _sweep(geometry, turn=True)
 

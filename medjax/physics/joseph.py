@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from medjax.physics.rays import Lines, bits_for, fraction, hat, position, take, zeros
+from medjax.physics.rays import Lines, bits_for, centred, fraction, hat, position, take, zeros
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Sweep:
 
         wide = jnp.pad(image, ((0, 0), (2, 2), (0, 0)))
         start = zeros((*self.length.shape, image.shape[-1]), image)
-        total, _ = lax.scan(add_row, start, (_centred(rows), wide))
+        total, _ = lax.scan(add_row, start, (centred(rows), wide))
         return total * jnp.asarray(self.length)[..., None].astype(image.dtype)
 
     def spread(self, rays: Float[Array, "v d n"]) -> Float[Array, "h w n"]:
         """The transpose of `project`."""
         rows, columns = self.shape
         detectors, bits = rays.shape[1], self.lines.bits
-        i, j = _centred(rows)[:, None], _centred(columns)[None, :]
+        i, j = centred(rows)[:, None], centred(columns)[None, :]
 
         def add_view(total, step):
             view, tables, first_tables = step
@@ -88,8 +88,3 @@ def lines_across(points: np.ndarray, directions: np.ndarray, shape: tuple[int, i
     lines = Lines.of(np.clip(start, -outside, outside), slope, bits_for(outside + rows / 2 + 1))
     length = np.where(mine, np.hypot(spacing[0], spacing[1] * slope), 0)
     return lines, np.broadcast_to(length, start.shape), np.broadcast_to(mine, start.shape)
-
-
-def _centred(n):
-    return jnp.arange(n, dtype=jnp.int32) - n // 2
-

@@ -63,6 +63,11 @@ def bits_for(reach: float) -> int:
     return 30 - int(np.floor(np.log2(reach + 1)))
 
 
+def centred(n: int) -> Int[Array, " n"]:
+    """Indices counted from the middle one, `n // 2`."""
+    return jnp.arange(n, dtype=jnp.int32) - n // 2
+
+
 def take(table: Array, index: Int[Array, "..."]) -> Array:
     """Rows of a table by indices that are known to lie inside."""
     return table.at[index].get(mode="promise_in_bounds")
