@@ -3,6 +3,7 @@
 Each is a sum over the voxels that count divided by their number, so padded samples weigh nothing.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -58,3 +59,29 @@ def gradient(pred: Images, target: Images, mask: Mask = None) -> Scalar:
 
 RESTORATION = {"l1": l1, "l2": l2, "charbonnier": charbonnier, "ssim": ssim, "gradient": gradient}
 """What a restoration task offers to `config.objective.loss`."""
+
+
+def cross_entropy(logits: Images, labels: Images, mask: Mask = None) -> Scalar:
+    """Cross-entropy of softmax; `labels` are one-hot or shares of classes `(B, *space, K)`."""
+    return _mean(-(labels * jax.nn.log_softmax(logits)).sum(-1, keepdims=True), mask)
+
+
+def focal(logits: Images, labels: Images, mask: Mask = None, focus: float = 2.0) -> Scalar:
+    """Cross-entropy that counts what is well told apart less (Lin et al., 2017)."""
+    log_p = jax.nn.log_softmax(logits)
+    return _mean(-(labels * jnp.power(1 - jnp.exp(log_p), focus) * log_p).sum(-1, keepdims=True), mask)
+
+
+def dice(logits: Images, labels: Images, mask: Mask = None) -> Scalar:
+    """1 - the soft Dice coefficient of each class but the first (background), over the whole batch (Milletari et al., 2016).
+
+    Over the batch and not per sample: a patch without a class says nothing of how well it is found.
+    """
+    weight = 1.0 if mask is None else mask.astype(logits.dtype)
+    axes = tuple(range(logits.ndim - 1))
+    p, t = (share[..., 1:] * weight for share in (jax.nn.softmax(logits), labels))
+    return 1 - ((2 * (p * t).sum(axes) + 1) / ((p + t).sum(axes) + 1)).mean()
+
+
+SEGMENTATION = {"cross_entropy": cross_entropy, "dice": dice, "focal": focal}
+"""What a segmentation task offers to `config.objective.loss`."""

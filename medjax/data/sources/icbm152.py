@@ -10,7 +10,7 @@ import numpy as np
 from medjax.data.geometry import Orientation, spacing
 from medjax.types import Record, UserError
 
-FILE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+FILE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,16 @@ class Icbm152:
 
     def load(self) -> list[Record]:
         """The volume. Raises UserError if nilearn is not installed."""
-        package = importlib.util.find_spec("nilearn")  # importing nilearn takes seconds and needs scikit-learn
-        if package is None:
-            raise UserError("config.data.name", "icbm152 is a file of the package nilearn, which is not installed")
-        file = nibabel.load(Path(package.submodule_search_locations[0]) / FILE)
-        turn = Orientation.of(file.affine)
-        volume = np.ascontiguousarray(turn.inside(np.asanyarray(file.dataobj)))
-        affine = turn.affine(file.affine, file.shape)
-        return [Record(volume[..., None], "icbm152", "icbm152", spacing_mm=spacing(affine), affine=affine, modality="MR")]
+        image, affine = volume(FILE)
+        return [Record(image[..., None], "icbm152", "icbm152", spacing_mm=spacing(affine), affine=affine, modality="MR")]
+
+
+def volume(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A volume `(D, H, W)` among nilearn's data and its affine (z, y, x to RAS mm). Raises UserError without nilearn."""
+    package = importlib.util.find_spec("nilearn")  # importing nilearn takes seconds and needs scikit-learn
+    if package is None:
+        raise UserError("config.data.name", "icbm152 is a file of the package nilearn, which is not installed")
+    file = nibabel.load(Path(package.submodule_search_locations[0]) / "datasets" / "data" / name)
+    turn = Orientation.of(file.affine)
+    image = np.ascontiguousarray(turn.inside(np.asanyarray(file.dataobj)))
+    return image, turn.affine(file.affine, file.shape)

@@ -1,0 +1,43 @@
+"""Segmentation of brain slices: grey matter, white matter and fluid on the ICBM152 T1 template, or your own label maps.
+
+    python train.py --config=configs/brain_segment.py --workdir=runs/segment
+
+Your images: a folder with pairs like `a_image.nii.gz` and `a_label.nii.gz` (labels 0 and 1; `data.source.values` and
+`task.classes` say otherwise). With fewer than three patients each volume is cut into slabs:
+
+    python train.py --config=configs/brain_segment.py:source=pairs --workdir=runs/lesion --config.data.source.path=FOLDER
+
+Behind the colon: `model=attention_unet`, `model=fcn`. `--config.task.prior=otsu` adds a classical result as a channel.
+"""
+
+import ml_collections
+
+from configs import base
+from medjax.data.sources import icbm152_tissues
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=fcn" or "model=attention_unet" for another network, "source=pairs" for your own images."""
+    config = base.get_config(**base.parse(arg, task="segment", model="unet", source="icbm152_tissues"))
+    config.objective.loss = "cross_entropy + dice"
+    config.metric = "volume_dice"
+    config.steps = 300
+    config.batch_size = 8
+    config.model.width = 16
+    if config.model.name == "unet":
+        config.model.residual = False
+    config.data.patch = (96, 96)
+    config.augment.flip = 0.5
+    config.augment.rotate = 15.0
+    config.augment.zoom = 0.1
+    config.augment.contrast = 0.2
+    config.optim.lr = 2e-3
+    config.ema_decay = 0.98
+    config.eval_every = 150
+    config.checkpoint_every = 150
+    if config.data.source.name == "icbm152_tissues":
+        config.task.classes = icbm152_tissues.CLASSES
+    else:
+        config.data.fractions = (0.76, 0.0, 0.24)
+        config.data.foreground = 0.5
+    return config

@@ -1,0 +1,190 @@
+"""Segmentation: networks that learn a batch by heart, scores against SciPy and scikit-learn, priors, mistakes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage import filters, measure
+from sklearn import metrics as sklearn
+
+from medjax import lookup, losses, scores
+from medjax.classical import segment as classical
+from medjax.data.sources.pairs import Pairs
+from medjax.data.split import Region, split
+from medjax.objectives.supervised import Supervised
+from medjax.ops import threshold
+from medjax.tasks.segment import Segment
+from medjax.train.optim import optimizer
+from medjax.train.step import init_state, make_predict, make_step
+from medjax.types import Record, UserError
+
+KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster
+CLASSES = ("background", "lesion")
+
+
+def batch_of(ndim: int, n: int = 2) -> dict:
+    """Noise with a brighter ball, which is the lesion, and the box around half of the image as mask."""
+    random = np.random.default_rng(0)
+    size = {2: 18, 3: 11}[ndim]
+    grid = np.stack(np.meshgrid(*(np.arange(size),) * ndim, indexing="ij"), -1)
+    label = np.stack([np.linalg.norm(grid - random.uniform(4, size - 4, ndim), axis=-1) < 3 for _ in range(n)])[..., None]
+    image = random.normal(0.3, 0.05, label.shape) + 0.3 * label
+    return {"image": jnp.asarray(image, jnp.float32), "label": jnp.asarray(label, jnp.uint8), "slope": jnp.ones(n),
+            "intercept": jnp.zeros(n), "count": jnp.ones(n), "id": jnp.arange(n, dtype=jnp.uint32),
+            "spacing_mm": jnp.array([[4.0, 1.0, 0.5]] * n)}
+
+
+CASES = {
+    "fcn 2-D bf16": (2, "fcn", {"width": 4, "depth": 2, "dtype": "bfloat16"}, {}, "cross_entropy + dice"),
+    "attention 3-D": (3, "attention_unet", {"width": 4, "depth": 2}, {}, "focal + dice"),
+    "unet with a prior": (2, "unet", {"width": 4, "depth": 2, "residual": False}, {"prior": "otsu"}, "dice"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_learns_a_batch_by_heart(case):
+    ndim, name, model, keys, loss = CASES[case]
+    task, batch = Segment((0.0, 1.0), ndim, **keys), batch_of(ndim)
+    net = lookup.build("models", lookup.spec("models", name, **model), ndim=ndim, channels=2, scale=(1,) * ndim)
+    objective = Supervised(task, net, loss=loss)
+    rules = {"model": optimizer(80, name="adam", lr=3e-2, warmup=5)}
+    state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)
+    step = jax.jit(make_step(task, objective, rules, 0.0))
+    for i in range(60):
+        state, logs = step(state, batch)
+        if i == 0:
+            first = float(logs["model/loss"])
+    _, logits, found = make_predict(task, objective)(state, batch, jax.random.key(1))
+    assert logits.shape == (*batch["image"].shape[:-1], 2)
+    assert float(logs["model/loss"]) < 0.3 * first
+    assert np.all(np.asarray(found["dice"]) > 0.9)
+
+
+def regions(shape=(9, 12, 14)) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(4)
+    return tuple(ndimage.binary_opening(ndimage.gaussian_filter(random.random(shape), 1.5) > 0.51) for _ in range(2))
+
+
+def test_overlap_agrees_with_scikit_learn():
+    found, truth = regions()
+    dice, iou = scores.overlap(jnp.asarray(found)[None, ..., None], jnp.asarray(truth)[None, ..., None])
+    assert float(dice[0, 0]) == pytest.approx(sklearn.f1_score(truth.ravel(), found.ravel()), abs=1e-6)
+    assert float(iou[0, 0]) == pytest.approx(sklearn.jaccard_score(truth.ravel(), found.ravel()), abs=1e-6)
+    empty = jnp.zeros((1, 4, 4, 1), bool)
+    assert np.isnan(scores.overlap(empty, empty)[0])
+    assert float(scores.overlap(empty, ~empty)[0][0, 0]) == 0
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 1.0, 0.5)])
+def test_distances_agree_with_scipy(spacing):
+    found, truth = regions()
+    expected = ndimage.distance_transform_edt(~truth, sampling=spacing)
+    np.testing.assert_allclose(scores.distance(jnp.asarray(truth), jnp.array(spacing)), expected, atol=1e-5)
+    cross = ndimage.generate_binary_structure(3, 1)
+    rims = [m & ~ndimage.binary_erosion(m, cross, border_value=0) for m in (found, truth)]
+    to_other = [ndimage.distance_transform_edt(~rims[1 - i], sampling=spacing)[rims[i]] for i in range(2)]
+    got = scores.hausdorff95(*(jnp.asarray(m)[None, ..., None] for m in (found, truth)), jnp.array([spacing]))
+    assert float(got[0, 0]) == pytest.approx(np.percentile(np.concatenate(to_other), 95), abs=1e-5)
+
+
+def test_losses_agree_with_their_definition_under_a_mask():
+    random = np.random.default_rng(5)
+    logits, labels = random.normal(size=(2, 5, 6, 3)), np.eye(3)[random.integers(0, 3, (2, 5, 6))]
+    mask = random.random((2, 5, 6, 1)) < 0.7
+    given = [jnp.asarray(a, jnp.float32) for a in (logits, labels)] + [jnp.asarray(mask)]
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    inside = mask[..., 0]
+    entropy = sklearn.log_loss(labels[inside].argmax(-1), p[inside], labels=[0, 1, 2])
+    assert float(losses.cross_entropy(*given)) == pytest.approx(entropy, rel=1e-5)
+    assert float(losses.focal(*given, focus=0.0)) == pytest.approx(entropy, rel=1e-5)
+    pairs = [(p[inside][:, k], labels[inside][:, k]) for k in (1, 2)]
+    soft = [(2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in pairs]
+    assert float(losses.dice(*given)) == pytest.approx(1 - np.mean(soft), rel=1e-5)
+
+
+def test_thresholds_and_regions_agree_with_scikit_image():
+    image = np.clip(np.asarray(batch_of(2)["image"])[0, ..., 0], 0, 0.999)
+    whole = jnp.ones(image.shape, bool)
+    ours = float(threshold.otsu(jnp.asarray(image), whole))
+    assert ours == pytest.approx(filters.threshold_otsu(np.floor(image * 128) / 128), abs=2 / 128)
+    inside = image > 0.25
+    seed = np.zeros_like(inside)
+    seed[np.unravel_index(image.argmax(), image.shape)] = True
+    parts = measure.label(inside, connectivity=1)
+    np.testing.assert_array_equal(threshold.grow(jnp.asarray(inside), jnp.asarray(seed)), parts == parts[seed][0])
+
+
+@pytest.mark.parametrize("method", ["otsu", "region_growing", "edges"])
+def test_classical_methods_find_a_clear_region(method):
+    image = np.full((24, 24, 1), 0.2, np.float32)
+    image[6:16, 8:20] = 0.8
+    found = getattr(classical, method)(image)
+    assert sklearn.f1_score(image.ravel() > 0.5, found.ravel() > 0) > 0.85
+    assert not getattr(classical, method)(np.zeros((8, 8, 1))).any() or method == "region_growing"
+
+
+def test_a_prior_is_one_more_channel_and_differs_by_method():
+    batch = batch_of(2)
+    inputs = {prior: Segment((0.0, 1.0), 2, prior=prior).example(KEY, batch).input
+              for prior in ("none", "otsu", "edges", "region_growing")}
+    assert {prior: x.shape[-1] for prior, x in inputs.items()} == {"none": 1, "otsu": 2, "edges": 2, "region_growing": 2}
+    assert not np.allclose(inputs["otsu"], inputs["edges"])
+
+
+def test_a_volumes_dice_counts_all_slices_as_one():
+    task = Segment((0.0, 1.0), 2)
+    samples = [{"dice": [0.5], "iou": [1 / 3], "hausdorff95": [2.0], "hits": [10], "voxels": [40]},
+               {"dice": [float("nan")], "iou": [float("nan")], "hausdorff95": [float("nan")], "hits": [0], "voxels": [0]},
+               {"dice": [1.0], "iou": [1.0], "hausdorff95": [0.0], "hits": [30], "voxels": [60]}]
+    summary = task.summary(samples)
+    assert summary == {"volume_dice": 0.8, "dice": 0.75, "iou": pytest.approx(2 / 3), "hausdorff95": 1.0}
+
+
+def region(label: np.ndarray | None) -> Region:
+    image = np.zeros((4, 4, 1), np.uint8)
+    return Region.whole(Record(image, "r", "r", extras={} if label is None else {"label": label}))
+
+
+MISTAKES = {
+    "outside the classes": ({}, np.full((4, 4, 1), 2), r"its labels \[2\] are not all among the 2"),
+    "an empty class": ({"classes": (*CLASSES, "oedema")}, np.eye(4, dtype=int)[..., None], "no training voxel is oedema"),
+    "no label": ({}, None, "r: has no label"),
+    "unknown prior": ({"prior": "otso"}, None, "no 'otso'"),
+    "one class": ({"classes": ("all",)}, None, "at least one more"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_are_one_line(case):
+    keys, label, line = MISTAKES[case]
+    with pytest.raises(UserError, match=line) as error:
+        Segment((0.0, 1.0), 2, **keys).settled({"train": [region(label)], "val": [], "test": []})
+    assert "\n" not in str(error.value)
+
+
+def test_pairs_of_files_are_one_record(tmp_path):
+    stored = np.zeros((6, 6, 1), np.uint8)
+    stored[2:4, 2:4] = 255
+    np.save(tmp_path / "a_image.npy", np.arange(36.0, dtype=np.float32).reshape(6, 6, 1))
+    np.save(tmp_path / "a_label.npy", stored)
+    names = {"images": "*_image.npy", "labels": "*_label.npy"}
+    (record,) = Pairs(str(tmp_path), **names, values=(0, 255)).load()
+    assert record.extras["label"].shape == (6, 6, 1)
+    assert record.extras["label"].sum() == 4
+    np.save(tmp_path / "b_image.npy", np.ones((6, 6, 1), np.float32))
+    wrong = ({"values": (0, 1)}, "the value 255"), ({"images": "no_*"}, "nothing in"), ({"values": (0, 255)}, "b_label")
+    for keys, line in wrong:
+        with pytest.raises(UserError, match=line):
+            Pairs(str(tmp_path), **(names | keys)).load()
+
+
+def test_a_real_brain_is_cut_into_slabs_that_hold_its_lesion(test_data):
+    records = Pairs(str(test_data / "seg")).load()
+    assert int(records[0].extras["label"].sum()) == 4137
+    splits = split(records, (0.76, 0.0, 0.24))
+    Segment((0.0, 1.0), 2).settled(splits)
+    with pytest.raises(UserError, match="no training voxel"):
+        Segment((0.0, 1.0), 2).settled(split(records, (0.6, 0.2, 0.2)))
