@@ -1,5 +1,6 @@
 """What a network sees in an image: the activations inside it, for perceptual losses and distances of data sets."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,10 @@ class FeatureNetwork:
                                 for a in activations if a[0, ..., 0].size == size], -1)
 
 
+@functools.lru_cache
 def random_network(ndim: int, channels: int) -> FeatureNetwork:
-    """A U-Net with fixed random weights: features that need no training and are the same in every run."""
-    module = UNet(ndim=ndim, channels=channels, scale=(1,) * ndim, width=8)
-    variables = module.init(jax.random.PRNGKey(0), jnp.zeros((1, *(16,) * ndim, channels)))
-    return FeatureNetwork(module, jax.device_get(variables), ndim, channels)
+    """A U-Net with fixed random weights and no normalisation: features without training, the same in every run."""
+    module = UNet(ndim=ndim, channels=channels, scale=(1,) * ndim, width=8, norm="none")
+    with jax.ensure_compile_time_eval():
+        variables = module.init(jax.random.PRNGKey(0), jnp.zeros((1, *(8,) * ndim, channels)))
+    return FeatureNetwork(module, variables, ndim, channels)

@@ -1,0 +1,43 @@
+"""Synthesis of chest CT slices from noise: DCGAN's generator in a WGAN-GP game, on phantoms that medjax draws.
+
+    python train.py --config=configs/synthesis.py --workdir=runs/synthesis
+
+For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is padded to a square and resized to `task.size`.
+"""
+
+import ml_collections
+
+from configs import base
+from medjax import lookup
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "critic=patch", "source=…"."""
+    names = base.parse(arg, critic="dcgan", source="phantoms")
+    config = base.get_config(task="synthesis", model="dcgan_generator", objective="adversarial", **names)
+    config.features_workdir = ""  # a run whose network measures the distance; without, a fixed random network
+    config.steps = 1000
+    config.batch_size = 32
+    config.task.size = 32
+    config.model.width = 24
+    config.model.depth = 3
+    config.critic = lookup.spec("models", names["critic"], width=24, depth=3, norm="layer")
+    config.objective.loss = "none"
+    config.objective.weight = 1.0
+    config.objective.game = "wgan_gp"
+    config.objective.critic_steps = 2
+    if names["source"] == "phantoms":
+        config.data.source.shape = (32, 32)
+        config.data.source.count = 600
+    config.data.patch = ()
+    config.data.foreground = 0.0
+    config.data.fractions = (0.6, 0.2, 0.2)
+    config.optim.name = "adam"
+    config.optim.lr = 1e-3
+    config.optim.b1 = 0.0
+    config.optim.b2 = 0.9
+    config.ema_decay = 0.99
+    config.eval_every = config.checkpoint_every = 500
+    config.eval_samples = 0
+    config.metric = "frechet"
+    return config
