@@ -38,7 +38,12 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.data.workers = 0
     config.augment = lookup.keywords(augment.Augment)
 
-    config.mesh = ml_collections.ConfigDict({"data": -1, "space": 1})
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = -1  # devices among which samples are divided; -1: all that space leaves
+    config.mesh.space = 1  # devices among which the first spatial axis is divided
+    config.mesh.mode = "jit"  # or shard_map, pmap: the same step, written out by device
+    config.mesh.fsdp = False  # split parameters and optimizer state over data, too
+    config.accumulate = 1  # parts of a batch that go through one after the other
     config.log_every = 20
     config.eval_every = 500
     config.eval_samples = 16  # validation samples judged while training; 0 for all

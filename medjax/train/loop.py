@@ -31,8 +31,9 @@ def train(config: Config, workdir: Path) -> State:
     splits = load_splits(config)
     config = resolve(config, splits)
     run = assemble(config)
-    mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch(mesh, config.batch_size)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
+    sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp)
+    sharding.check_batch(mesh, config.batch_size, config.accumulate)
     for line in describe(splits):
         print(line)
     with _stream(config, splits) as stream:
@@ -86,16 +87,17 @@ def _start(run: Run, mesh: Mesh, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
     first = {name: array[:1] for name, array in stream.first().items()}
     key = jax.random.PRNGKey(run.config.seed)
-    return jax.jit(_init(run), out_shardings=sharding.replicated(mesh))(first, key)
+    shardings = sharding.state_sharding(mesh, jax.eval_shape(_init(run), first, key), run.config.mesh.fsdp)
+    return jax.jit(_init(run), out_shardings=shardings)(first, key)
 
 
 def _init(run: Run) -> Callable[[Batch, Key], State]:
     return partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
 
 
-def _step(run: Run) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+def _step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     augment = Augment(**lookup.frozen(run.config.augment))
-    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment)
+    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment, run.config.accumulate, axis)
 
 
 def _check(run: Run, stream: Any) -> None:
@@ -108,7 +110,9 @@ def _check(run: Run, stream: Any) -> None:
 def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any,
           state: State) -> State:
     config = run.config
-    step_fn = jax.jit(_step(run), donate_argnums=0)
+    mode = config.mesh.mode
+    shardings = jax.tree.map(lambda array: array.sharding, state)
+    step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings)
     predict = jax.jit(make_predict(run.task, run.objective))
     stopped = _Stop()
     step = int(state.step)

@@ -1,10 +1,16 @@
 """Where arrays live: a mesh of devices `(data, space)`, batches split over it, the state copied to each."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.types import Batch, UserError
+
+MODES = ("jit", "shard_map", "pmap")
+FSDP_FROM = 2**14
 
 
 def make_mesh(data: int = -1, space: int = 1) -> Mesh:
@@ -31,9 +37,53 @@ def batch_sharding(mesh: Mesh, batch: Batch) -> dict[str, NamedSharding]:
     return {name: NamedSharding(mesh, spec(array)) for name, array in batch.items()}
 
 
-def check_batch(mesh: Mesh, size: int) -> None:
-    """Raises UserError where a batch cannot be split evenly."""
-    if size % mesh.shape["data"]:
-        ways = mesh.shape["data"]
-        raise UserError("config.batch_size", f"{size} does not split over {ways} devices; the nearest that does is "
+def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:
+    """Where a state lives: a copy on every device, or with `fsdp` each large array split over `data` (ZeRO-3).
+
+    An array is split along its longest axis that divides, from `FSDP_FROM` elements up: smaller ones cost more to
+    gather than to keep.
+    """
+    ways = mesh.shape["data"]
+
+    def spec(array: Any) -> PartitionSpec:
+        axes = [i for i, size in enumerate(array.shape) if size % ways == 0]
+        if not fsdp or array.size < FSDP_FROM or not axes:
+            return PartitionSpec()
+        longest = max(axes, key=lambda i: array.shape[i])
+        return PartitionSpec(*(None,) * longest, "data")
+
+    return jax.tree.map(lambda array: NamedSharding(mesh, spec(array)), state)
+
+
+def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any) -> Callable[..., Any]:
+    """The step as one program over the mesh, its state kept as `shardings` say.
+
+    "jit": the compiler splits it. "shard_map" and "pmap": each device runs the step (made with `axis="data"`) on its own
+    samples, and gradients are averaged; no `space`, no fsdp, batch statistics of each device.
+    """
+    if mode == "jit":
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+    if mode == "shard_map":
+        everywhere, split = PartitionSpec(), PartitionSpec("data")
+        return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere), donate_argnums=0)
+    ways = mesh.shape["data"]
+    mapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=list(mesh.devices[:, 0]))
+    return lambda state, batch: mapped(state, jax.tree.map(lambda a: a.reshape(ways, -1, *a.shape[1:]), batch))
+
+
+def check_mode(mesh: Mesh, mode: str, fsdp: bool) -> None:
+    """Raises UserError for a mode that there is not, or that cannot do what is asked."""
+    if mode not in MODES:
+        raise UserError("config.mesh.mode", f"no {mode!r}; there is {', '.join(MODES)}")
+    if mode != "jit" and (fsdp or mesh.shape["space"] > 1):
+        raise UserError("config.mesh.mode", f"{mode} keeps a copy of the state on every device and splits no volume; "
+                        "mesh.space > 1 and mesh.fsdp need mode=jit")
+
+
+def check_batch(mesh: Mesh, size: int, parts: int = 1) -> None:
+    """Raises UserError where a batch, or each of its `parts` (gradient accumulation), cannot be split evenly."""
+    ways = mesh.shape["data"] * parts
+    if size < 1 or size % ways:
+        among = f"{ways} devices" if parts == 1 else f"{mesh.shape['data']} devices in {parts} parts"
+        raise UserError("config.batch_size", f"{size} does not split over {among}; the nearest that does is "
                         f"{max(1, round(size / ways)) * ways}")
