@@ -12,6 +12,7 @@ import numpy as np
 from medjax.infer.assess import Assessment, Sample, assess
 from medjax.report import page
 from medjax.report.table import best, table
+from medjax.train.evaluate import scalars
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
 from medjax.train.setup import Run, load_splits, write_atomically
@@ -30,11 +31,12 @@ def evaluate_run(workdir: Path, split: str = "test") -> None:
     folder = workdir / "eval"
     folder.mkdir(exist_ok=True)
     summary = {"task": task, "split": split, "n": n, "step": step, "data_range": list(data_range), "rows": rows}
+    per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in assessment.per_sample]
     summary |= {"tables": assessment.tables} if any(assessment.tables.values()) else {}
     write_atomically(folder / "metrics.json", json.dumps(summary, indent=1))
     write_atomically(folder / "per_sample.csv", _csv(assessment))
     page.write(folder / "report.html", title=workdir.name, task=task, split=split, n=n, data_range=data_range, rows=rows,
-               per_sample=assessment.per_sample, curves=read_curves(workdir), panels=_panels(assessment, run),
+               per_sample=per_sample, curves=read_curves(workdir), panels=_panels(assessment, run),
                config=run.config.to_json(indent=1))
     print(table(rows))
     for name, value in assessment.tables["model"].items():

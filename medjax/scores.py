@@ -78,6 +78,21 @@ def auroc(score: np.ndarray, truth: np.ndarray) -> float:
     return float((ranks[place][truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def auroc_map(score: Float[Array, "b *space 1"], truth: Bool[Array, "b *space 1"],
+              mask: Bool[Array, "b *space 1"]) -> Float[Array, " b"]:
+    """`auroc` of each sample's voxels under the mask, on the device."""
+    def one(score: Array, truth: Array, mask: Array) -> Array:
+        positive, negative = truth & mask, ~truth & mask
+        others = jnp.sort(jnp.where(negative, score, jnp.inf))
+        below, up_to = (jnp.searchsorted(others, score, side=side) for side in ("left", "right"))
+        wins = jnp.where(positive, (below + up_to) / 2, 0).sum()
+        pairs = positive.sum().astype(jnp.float32) * negative.sum()
+        return jnp.where(pairs > 0, wins / jnp.maximum(pairs, 1), jnp.nan)
+
+    n = score.shape[0]
+    return jax.vmap(one)(*(a.reshape(n, -1) for a in (score, truth, mask)))
+
+
 def confusion(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """How many samples of each true class (rows) were given each class (columns): `(K, K)` from two `(N,)` of indices."""
     return np.bincount(np.asarray(truth) * classes + np.asarray(found), minlength=classes**2).reshape(classes, classes)

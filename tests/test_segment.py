@@ -136,9 +136,9 @@ def test_a_prior_is_one_more_channel_and_differs_by_method():
 
 def test_a_volumes_dice_counts_all_slices_as_one():
     task = Segment((0.0, 1.0), 2)
-    samples = [{"dice": [0.5], "iou": [1 / 3], "hausdorff95": [2.0], "hits": [10], "voxels": [40]},
-               {"dice": [float("nan")], "iou": [float("nan")], "hausdorff95": [float("nan")], "hits": [0], "voxels": [0]},
-               {"dice": [1.0], "iou": [1.0], "hausdorff95": [0.0], "hits": [30], "voxels": [60]}]
+    samples = [{"dice": 0.5, "iou": 1 / 3, "hausdorff95": 2.0, "hits": [10], "voxels": [40]},
+               {"dice": float("nan"), "iou": float("nan"), "hausdorff95": float("nan"), "hits": [0], "voxels": [0]},
+               {"dice": 1.0, "iou": 1.0, "hausdorff95": 0.0, "hits": [30], "voxels": [60]}]
     summary = task.summary(samples)
     assert summary == {"volume_dice": 0.8, "dice": 0.75, "iou": pytest.approx(2 / 3), "hausdorff95": 1.0}
 

@@ -35,7 +35,9 @@ def weighted(losses: Mapping[str, Array], text: str) -> tuple[Array, dict[str, A
 
 @dataclass(frozen=True)
 class Supervised:
-    """The model learns to make the target. `loss` is a weighted sum like "l1 + 0.2*ssim" of what the task offers."""
+    """The model learns to make the target. `loss` is a weighted sum like "l1 + 0.2*ssim" of what the task offers, and of
+    what the model itself leaves in its variables "losses" (a VAE's "kl").
+    """
 
     task: Any
     model: Any
@@ -52,7 +54,7 @@ class Supervised:
                     key: Key) -> tuple[Array, tuple[dict[str, Array], dict[str, Params]]]:
         """The player's loss; what to log; the variables after this pass."""
         pred, changed = run(self.model, params["model"], variables["model"], example.input, example.context, key=key)
-        loss, terms = weighted(self.task.losses(pred, example), self.loss)
+        loss, terms = weighted(self.task.losses(pred, example) | changed.get("losses", {}), self.loss)
         return loss, (terms, variables | {"model": changed})
 
     def predict(self, params: dict[str, Params], variables: dict[str, Params], example: Example) -> Array:

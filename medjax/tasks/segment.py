@@ -86,16 +86,18 @@ class Segment(Restoration):
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.SEGMENTATION.items()}
 
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Per sample and class but the background, `(B, K - 1)`: Dice, IoU, Hausdorff distance (95 %, mm), voxel counts.
+        """Per sample, Dice, IoU and Hausdorff distance (95 %, mm), means over the classes but the background; voxel counts.
 
-        Dice and IoU are NaN where a class is neither there nor found, the distance where it is not both.
+        Dice and IoU leave out classes that are neither there nor found, the distance those that are not both; NaN where
+        that leaves none. The counts, of hits and of found and true voxels together, are by class, `(B, K - 1)`.
         """
         classes = jnp.arange(1, len(self.classes))
         found = (pred.argmax(-1, keepdims=True) == classes.reshape((1,) * (pred.ndim - 1) + (-1,))) & example.mask
         truth = (example.target[..., 1:] > 0.5) & example.mask
         dice, iou = scores.overlap(found, truth)
+        far = scores.hausdorff95(found, truth, example.context["spacing_mm"])
         axes = tuple(range(1, pred.ndim - 1))
-        return {"dice": dice, "iou": iou, "hausdorff95": scores.hausdorff95(found, truth, example.context["spacing_mm"]),
+        return {"dice": jnp.nanmean(dice, -1), "iou": jnp.nanmean(iou, -1), "hausdorff95": jnp.nanmean(far, -1),
                 "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
 
     def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Zero-DCE (Guo et al., 2020): a network that draws brightness curves for every voxel, learned without a reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from medjax.models.blocks import Conv, check_ndim, check_same_grid
+from medjax.types import Array
+
+
+class ZeroDCE(nn.Module):
+    """`curves` times x becomes x + a x (1 - x), each with its own map `a` in -1 … 1: monotonous, and 0 and 1 stay.
+
+    It leaves the loss "smoothness" of the maps (total variation) in its variables: `config.objective.loss=
+    "spatial + 10*exposure + 5*colour + 200*smoothness"`. Learned from pairs it is a light network for l1 and the like.
+    """
+
+    ndim: int
+    channels: int
+    scale: Sequence[int]
+    width: int = 16
+    depth: int = 3
+    curves: int = 8
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+        check_ndim(x, self.ndim)
+        check_same_grid("zero_dce", self.scale)
+        h, shortcuts = x, []
+        for _ in range(self.depth):
+            h = nn.relu(Conv(self.width, dtype=self.dtype)(h))
+            shortcuts.append(h)
+        h = nn.relu(Conv(self.width, dtype=self.dtype)(h))
+        while len(shortcuts) > 1:
+            h = nn.relu(Conv(self.width, dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1)))
+        maps = Conv(self.curves * self.channels, scale=0.1, dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1))
+        maps = jnp.tanh(maps.astype(jnp.float32))
+        smoothness = self.variable("losses", "smoothness", jnp.zeros, ())
+        if train:
+            smoothness.value = sum(jnp.square(jnp.diff(maps, axis=axis)).mean() for axis in range(1, maps.ndim - 1))
+        y = jnp.clip(x[..., : self.channels], 0, 1)
+        for curve in jnp.split(maps, self.curves, -1):
+            y = y + curve * y * (1 - y)
+        return y
