@@ -1,0 +1,27 @@
+"""Slice stacks and time series: a ConvGRU that runs over the frames takes noise away, or also makes frames finer.
+
+    python train.py --config=configs/sequence.py --workdir=runs/sequence
+    python train.py --config=configs/sequence.py --workdir=runs/multiframe --config.task.factor=2
+
+It learns on slabs of the ICBM152 T1 template. A series of your own (4-D NIfTI, cine): `:source=frames` and
+`--config.data.source.path=FILE`; each slice's frames are then the first axis. ConvLSTM: `--config.model.cell=lstm`.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=…", "source=frames"."""
+    names = base.parse(arg, model="conv_rnn", source="icbm152")
+    config = base.get_config(task="series", **names)
+    config.steps = 300
+    config.batch_size = 4
+    config.task.strength = (0.1, 0.1)
+    config.data.ndim = 3
+    config.data.patch = (8, 48, 48)
+    config.optim.lr = 2e-3
+    config.ema_decay = 0.99
+    config.eval_every = config.checkpoint_every = 150
+    return config
