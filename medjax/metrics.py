@@ -47,11 +47,11 @@ def psnr(pred: Images, target: Images, data_range: float, mask: Mask = None) -> 
 
 
 def ssim(pred: Images, target: Images, data_range: float, mask: Mask = None) -> Float[Array, " b"]:
-    """Structural similarity (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 voxels along every spatial axis.
+    """Structural similarity (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 voxels along each spatial axis.
 
     Averaged over the windows that lie wholly inside the image and the mask, like scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. Raises UserError where an axis has fewer
-    than 11 voxels.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. A volume of fewer than
+    11 slices is judged slice by slice. Raises UserError where the window does not fit along two axes.
     """
     similarity = ssim_map(pred, target, data_range)
     if mask is None:
@@ -60,10 +60,10 @@ def ssim(pred: Images, target: Images, data_range: float, mask: Mask = None) -> 
 
 
 def ssim_map(pred: Images, target: Images, data_range: float) -> Float[Array, "b *inner c"]:
-    """SSIM of each window that fits in the image: every spatial axis is 10 shorter."""
-    if min(pred.shape[1:-1]) < WINDOW:
-        raise UserError("ssim", f"an image of {'x'.join(map(str, pred.shape[1:-1]))} is smaller than the window of "
-                        f"{WINDOW} along an axis; use larger images")
+    """SSIM of each window that fits in the image: every spatial axis of 11 voxels or more is 10 shorter."""
+    if not ssim_fits(pred):
+        size = "x".join(map(str, pred.shape[1:-1]))
+        raise UserError("ssim", f"the window of {WINDOW} voxels does not fit in {size}; use larger images")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     # Float32 moments cancel badly far from zero (HU); one shift per image is enough.
     shift = target.mean(tuple(range(1, target.ndim)), keepdims=True)
@@ -75,18 +75,27 @@ def ssim_map(pred: Images, target: Images, data_range: float) -> Float[Array, "b
     return luminance * (2 * (pt - mp * mt) + c2) / (pp - mp * mp + tt - mt * mt + c2)
 
 
+def ssim_fits(image: Images) -> bool:
+    """Whether the images are large enough for SSIM."""
+    return len(_window_axes(image)) >= 2
+
+
+def _window_axes(x: Array) -> list[int]:
+    return [axis for axis in range(1, x.ndim - 1) if x.shape[axis] >= WINDOW]
+
+
 def _gaussian(x: Array) -> Array:
     """Separable Gaussian, sigma 1.5, 11 taps, over the spatial axes, where the window fits."""
     taps = np.exp(-0.5 * (np.arange(WINDOW) - WINDOW // 2) ** 2 / 1.5**2)
     taps = (taps / taps.sum()).astype(np.float32)
-    for axis in range(1, x.ndim - 1):
+    for axis in _window_axes(x):
         x = sum(tap * shifted for tap, shifted in zip(taps, _shifts(x, axis), strict=True))
     return x
 
 
 def _whole_windows(mask: Array) -> Array:
     """Where every voxel of the window counts; a sum of weights would miss its corners, lighter than float32 resolves."""
-    for axis in range(1, mask.ndim - 1):
+    for axis in _window_axes(mask):
         mask = functools.reduce(jnp.logical_and, _shifts(mask, axis))
     return mask
 

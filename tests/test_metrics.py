@@ -106,9 +106,20 @@ def test_perfect_and_blank_images_give_finite_numbers():
 
 
 def test_images_smaller_than_the_window_are_refused():
-    small = jnp.zeros((1, 8, 32, 32, 1))
-    with pytest.raises(UserError, match="11"):
+    small = jnp.zeros((1, 10, 32, 1))
+    with pytest.raises(UserError, match="ssim: the window of 11 voxels does not fit in 10x32"):
         metrics.ssim(small, small, 1.0)
+
+
+def test_thin_volumes_are_judged_slice_by_slice():
+    pred, truth = pair((6, 24, 20, 1), 0, 1)
+    mask = np.ones((2, 6, 24, 20, 1), bool)
+    mask[:, 4:, :6] = False
+    for i in range(2):
+        slices = np.stack([ssim_oracle(p, t, 1.0, full=True) for p, t in zip(pred[i], truth[i], strict=True)])
+        np.testing.assert_allclose(metrics.ssim(pred, truth, 1.0)[i], slices[:, 5:-5, 5:-5].mean(), atol=1e-4)
+        judged = np.concatenate([slices[:4, 5:-5, 5:-5].ravel(), slices[4:, 11:-5, 5:-5].ravel()])
+        np.testing.assert_allclose(metrics.ssim(pred, truth, 1.0, mask)[i], judged.mean(), atol=1e-4)
 
 
 def test_samples_are_judged_one_by_one():

@@ -56,8 +56,12 @@ class Restoration:
         return jax.vmap(lambda i, image: fn(jax.random.fold_in(key, i), image))(batch["id"], images)
 
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Every loss a restoration may be trained on; what the objective does not use is never computed under jit."""
-        return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()}
+        """Every loss a restoration may be trained on; what the objective does not use is never computed under jit.
+
+        SSIM is among them where its window fits in the patch.
+        """
+        return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()
+                if name != "ssim" or metrics.ssim_fits(pred)}
 
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
         """Per-sample PSNR (dB), SSIM, NMSE and MSE (squared physical units), judged in physical units."""
