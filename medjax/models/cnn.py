@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
-from medjax.types import Array
+from medjax.types import Array, UserError
 
 
 class CNN(nn.Module):
@@ -29,6 +29,9 @@ class CNN(nn.Module):
     def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("cnn", self.scale)
+        if len(self.kernels) != len(self.features) + 1:
+            raise UserError("config.model.kernels", f"{len(self.kernels)} sizes for {len(self.features)} features; give one "
+                            "more, for the output")
         h = x
         for i, (width, kernel) in enumerate(zip(self.features, self.kernels[:-1], strict=True)):
             h = ConvNormAct(width, kernel, norm=self.norm if i else "none", act=self.act, dtype=self.dtype)(h, train)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim, check_same_grid
 from medjax.ops.resample import max_pool, upsample
-from medjax.types import Array
+from medjax.types import Array, UserError
 
 
 class UNet(nn.Module):
@@ -34,6 +34,8 @@ class UNet(nn.Module):
     def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("unet", self.scale)
+        if self.block not in ("plain", "residual"):
+            raise UserError("config.model.block", f"no {self.block!r}; there is plain, residual")
         h, cut = _pad(x.astype(self.dtype), 2 ** (self.depth - 1))
         skips = []
         for level in range(self.depth):
