@@ -1,4 +1,4 @@
-"""Test objects made of ellipsoids, as images and as exact line integrals: an operator's oracle, and data without patients."""
+"""Test objects made of ellipsoids, as images and as exact line integrals: oracles of operators, data without patients."""
 
 from dataclasses import dataclass
 
