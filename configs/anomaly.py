@@ -3,7 +3,7 @@ that are planted in others.
 
     python train.py --config=configs/anomaly.py --workdir=runs/anomaly
 
-Behind the colon: `model=vae`. `--config.data.path=FOLDER` takes your own images, which should be healthy.
+Behind the colon: `model=vae`, `model=unet`. `--config.data.path=FOLDER` takes your own images, which should be healthy.
 """
 
 import ml_collections

@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.get_config(**base.parse(arg, task="segment", model="unet", source="icbm152_tissues"))
     config.objective.loss = "cross_entropy + dice"
     config.metric = "volume_dice"
-    config.steps = 300
+    config.steps = 400
     config.batch_size = 8
     config.model.width = 16
     if config.model.name == "unet":
@@ -30,7 +30,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.augment.flip = 0.5
     config.augment.rotate = 15.0
     config.augment.zoom = 0.1
-    config.augment.contrast = 0.2
     config.optim.lr = 2e-3
     config.ema_decay = 0.98
     config.eval_every = 150
@@ -40,4 +39,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     else:
         config.data.fractions = (0.76, 0.0, 0.24)
         config.data.foreground = 0.5
+        config.augment.contrast = 0.2
     return config

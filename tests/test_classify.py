@@ -155,6 +155,12 @@ def test_mistakes_are_one_line(case):
     assert "\n" not in str(error.value)
 
 
+def test_a_model_that_makes_images_is_no_classifier():
+    task, batch = Classify((0.0, 1.0), 2, classes=CLASSES), batch_of(2, np.array([0, 1]))
+    with pytest.raises(UserError, match="the model gives 12x12x3 for a sample where the task has 3;"):
+        task.losses(jnp.zeros((2, 12, 12, 3)), task.example(KEY, batch))
+
+
 def test_an_index_names_classes_and_subjects(tmp_path):
     from PIL import Image
 

@@ -22,12 +22,14 @@ SMOOTHING = 1.5  # voxels; anomaly maps are smoothed by a Gaussian of this width
 class Anomaly(Restoration):
     """From an image make the healthy one; the anomaly map is how far the two differ.
 
-    It learns from images as they are, with Gaussian noise of `sigma` (denoising autoencoder, Vincent et al., 2008). It is
+    It learns from images as they are, with Gaussian noise of `sigma` (denoising autoencoder, Vincent et al., 2008) that is
+    alike over about `grain` voxels: coarse noise makes it mend what looks like a lesion (Kascenas et al., 2022). It is
     judged on the same images with a lesion planted in each: an ellipsoid with a soft edge, half axes of `radius` voxels
     and brighter or darker than its surroundings by `contrast`, both drawn between bounds, in unit range.
     """
 
-    sigma: float = 0.05
+    sigma: float = 0.2
+    grain: int = 16
     radius: tuple[float, float] = (4.0, 9.0)
     contrast: tuple[float, float] = (0.25, 0.5)
 
@@ -36,12 +38,15 @@ class Anomaly(Restoration):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise UserError(f"config.task.{name}", f"{bounds} is not a pair of bounds 0 < low <= high")
+        if self.grain < 1:
+            raise UserError("config.task.grain", f"{self.grain}; give a number of voxels of at least 1")
 
     def example(self, key: Key, batch: Batch) -> Example:
         """Noisy healthy images to healthy ones."""
         clean, mask = self.clean(batch)
-        noisy = self.per_sample(key, batch, lambda k, x: x + self.sigma * jax.random.normal(k, x.shape), clean)
-        return Example(noisy if self.sigma else clean, clean, mask)
+        if not self.sigma:
+            return Example(clean, clean, mask)
+        return Example(self.per_sample(key, batch, lambda k, x: x + self._noise(k, x.shape) * (x > 0), clean), clean, mask)
 
     def trial(self, key: Key, batch: Batch) -> Example:
         """Images with a planted lesion to healthy ones; the context has the lesions' voxels."""
@@ -49,6 +54,15 @@ class Anomaly(Restoration):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
         sick, lesion = jax.vmap(self._plant)(keys, clean, mask)
         return Example(sick, clean, mask, {"lesion": lesion})
+
+    def _noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Noise for one image: drawn on a grid `grain` times coarser, at a random place on it, and interpolated."""
+        noise_key, place_key = jax.random.split(key)
+        space = shape[:-1]
+        coarse = jax.random.normal(noise_key, (*(-(-n // self.grain) + 1 for n in space), shape[-1]))
+        fine = jax.image.resize(coarse, (*(n * self.grain for n in coarse.shape[:-1]), shape[-1]), "linear")
+        start = jax.random.randint(place_key, (len(space),), 0, self.grain)
+        return self.sigma * jax.lax.dynamic_slice(fine, (*start, 0), shape)
 
     def _plant(self, key: Key, image: Array, mask: Array) -> tuple[Array, Array]:
         """One image with a lesion in tissue, and where it is, `(*space, 1)` bool."""

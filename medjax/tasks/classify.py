@@ -10,7 +10,7 @@ import numpy as np
 
 from medjax import scores
 from medjax.data.split import Splits
-from medjax.tasks.restoration import Restoration
+from medjax.tasks.restoration import Restoration, check_shape
 from medjax.types import Array, Batch, Example, Key, Record, UserError
 
 
@@ -78,6 +78,7 @@ class Classify(Restoration):
 
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
         """Cross-entropy and focal loss (Lin et al., 2017), weighed by class, over the samples that count."""
+        check_shape(pred, example.target)
         counts = example.mask.any(tuple(range(1, example.mask.ndim))).astype(jnp.float32)
         weights = jnp.asarray(self.class_weights or (1.0,) * len(self.classes))[None]
         if self.head == "softmax":

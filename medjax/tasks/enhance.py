@@ -47,6 +47,7 @@ class Enhance(Restoration):
 
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
         """Those of restoration, and those that need no reference, over all voxels."""
+        trained = super().losses(pred, example)
         given, made = (mean_pool(_whole(x.mean(-1, keepdims=True), REGION), REGION) for x in (example.input, pred))
         spatial = sum(jnp.square(jnp.abs(jnp.diff(made, axis=axis)) - jnp.abs(jnp.diff(given, axis=axis))).mean()
                       for axis in range(1, pred.ndim - 1))
@@ -54,7 +55,7 @@ class Enhance(Restoration):
         colours = pred.mean(tuple(range(1, pred.ndim - 1)))
         cast = jnp.square(colours - jnp.roll(colours, 1, -1)).sum(-1).mean()
         free = {"spatial": spatial, "exposure": jnp.square(brightness - self.level).mean(), "colour": cast}
-        return super().losses(pred, example) | free
+        return trained | free
 
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
         """Those of restoration, and the entropy of the grey values in bits, which needs no reference."""

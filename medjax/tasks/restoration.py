@@ -10,7 +10,7 @@ import numpy as np
 
 from medjax import losses, metrics
 from medjax.data.split import Splits
-from medjax.types import Array, Batch, Example, Key
+from medjax.types import Array, Batch, Example, Key, UserError
 
 Baseline = Callable[[np.ndarray], np.ndarray]
 
@@ -60,6 +60,7 @@ class Restoration:
 
         SSIM is among them where its window fits in the patch.
         """
+        check_shape(pred, example.target)
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()
                 if name != "ssim" or metrics.ssim_fits(pred)}
 
@@ -90,6 +91,14 @@ class Restoration:
     def show(self, x: Array) -> Array:
         """The input on the target's grid: what a reader compares with."""
         return x
+
+
+def check_shape(pred: Array, target: Array) -> None:
+    """Raises UserError where a model's answer is of another kind than the task's target."""
+    if pred.shape != target.shape:
+        kind, wanted = ("x".join(map(str, array.shape[1:])) for array in (pred, target))
+        raise UserError("config.model.name", f"the model gives {kind} for a sample where the task has {wanted}; classifiers "
+                        "give one answer for an image, other models an image")
 
 
 def draw(key: Key, bounds: tuple[float, float]) -> Array:

@@ -13,7 +13,7 @@ from medjax import losses, scores
 from medjax.classical import segment as classical
 from medjax.data.split import Splits
 from medjax.ops import threshold
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks.restoration import Baseline, Restoration, check_shape
 from medjax.types import Array, Batch, Example, Key, UserError
 
 MAX_BRIGHTER = 0.2  # how far below the brightest voxel a grown region goes, in unit range
@@ -83,6 +83,7 @@ class Segment(Restoration):
 
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
         """Cross-entropy, Dice and focal loss over the voxels that count."""
+        check_shape(pred, example.target)
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.SEGMENTATION.items()}
 
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
