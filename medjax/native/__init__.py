@@ -1,5 +1,6 @@
 """The native convolutions: oneDNN's library from its wheel, and the handlers built from `onednn.cc`."""
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -22,7 +23,8 @@ def problem() -> str:
         files = metadata.files("onednn-cpu-gomp") or []
         onednn = next(str(f.locate()) for f in files if f.name == "libdnnl.so.3")
         private = os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND  # PyTorch and XLA bring their own oneDNN
-        ctypes.CDLL(onednn, private)
+        with _short_spins():
+            ctypes.CDLL(onednn, private)
         convolve = ctypes.CDLL(handlers.origin, private).MedjaxConvolve
     except (metadata.PackageNotFoundError, StopIteration):
         return "the package onednn-cpu-gomp is missing; install it with pip"
@@ -30,6 +32,19 @@ def problem() -> str:
         return f"oneDNN can't be loaded ({error}); install libgomp1 and reinstall onednn-cpu-gomp"
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(convolve), platform="cpu")
     return ""
+
+
+@contextlib.contextmanager
+def _short_spins():
+    """OpenMP, as it is loaded, is told to sleep soon between calls, where its threads would take XLA's cores."""
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    if not chosen:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["GOMP_SPINCOUNT"]
 
 
 @functools.cache

@@ -1,7 +1,15 @@
 // Convolutions of oneDNN as XLA FFI handlers: forward, backward-data and backward-weights, channels last.
+#include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
+#include <deque>
+#include <future>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <string>
+#include <thread>
+#include <type_traits>
 #include <unordered_map>
 #include <vector>
 
@@ -15,6 +23,13 @@ using dnnl::memory;
 using Dims = memory::dims;
 
 enum Kind : int64_t { kForward, kBackwardData, kBackwardWeights };
+
+struct ArgumentNames {
+  int x, w, y;
+};
+constexpr ArgumentNames kArgumentNames[] = {{DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+                                            {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},
+                                            {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST}};
 
 const dnnl::engine& Cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -67,6 +82,24 @@ memory::desc Kernel(const Geometry& g) {
   return {KernelDims(g), g.dtype, (g.groups > 1 ? grouped : dense)[g.w.size() - 3]};
 }
 
+// Memory that grows and is kept, aligned to a cache line.
+class Buffer {
+ public:
+  void* AtLeast(size_t size) {
+    if (size > size_) {
+      std::free(data_);
+      size_ = (size + 63) / 64 * 64;
+      data_ = std::aligned_alloc(64, size_);
+      if (data_ == nullptr) throw std::bad_alloc();
+    }
+    return data_;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
 // A convolution made ready for one geometry. The kernel is reordered to the layout that oneDNN likes best.
 struct Plan {
   dnnl::primitive convolution, reorder;
@@ -114,44 +147,70 @@ struct Plan {
   }
 };
 
-std::shared_ptr<const Plan> FindPlan(const Geometry& g) {
-  static std::mutex mutex;
-  static auto* plans = new std::unordered_map<std::vector<int64_t>, std::shared_ptr<const Plan>, HashKey>();
-  const auto key = g.Key();
-  const std::lock_guard<std::mutex> lock(mutex);
-  auto& plan = (*plans)[key];
-  if (!plan) plan = std::make_shared<const Plan>(g);
-  return plan;
-}
-
-void Execute(const Geometry& g, void* x, void* w, void* y) {
-  const auto plan = FindPlan(g);
-  static std::mutex one_at_a_time;  // every call uses all cores
-  const std::lock_guard<std::mutex> lock(one_at_a_time);
-  static dnnl::stream stream(Cpu());
-  static std::vector<char> inner, scratch;
-  inner.resize(std::max(inner.size(), plan->reordered ? plan->inner_w.get_size() + 64 : 0));
-  scratch.resize(std::max(scratch.size(), plan->scratch.get_size() + 64));
-  auto align = [](std::vector<char>& v) { return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(v.data()) + 63) & ~uintptr_t{63}); };
-  const memory outer_w(plan->w, Cpu(), w);
-  const memory inner_w = plan->reordered ? memory(plan->inner_w, Cpu(), align(inner)) : outer_w;
-  const memory scratchpad(plan->scratch, Cpu(), align(scratch));
-  const memory image_x(plan->x, Cpu(), x), image_y(plan->y, Cpu(), y);
-  auto reorder = [&](const memory& from, const memory& to) {
-    if (plan->reordered) plan->reorder.execute(stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
-  };
-  if (g.kind == kForward) {
-    reorder(outer_w, inner_w);
-    plan->convolution.execute(stream, {{DNNL_ARG_SRC, image_x}, {DNNL_ARG_WEIGHTS, inner_w}, {DNNL_ARG_DST, image_y}, {DNNL_ARG_SCRATCHPAD, scratchpad}});
-  } else if (g.kind == kBackwardData) {
-    reorder(outer_w, inner_w);
-    plan->convolution.execute(stream, {{DNNL_ARG_DIFF_SRC, image_x}, {DNNL_ARG_WEIGHTS, inner_w}, {DNNL_ARG_DIFF_DST, image_y}, {DNNL_ARG_SCRATCHPAD, scratchpad}});
-  } else {
-    plan->convolution.execute(stream, {{DNNL_ARG_SRC, image_x}, {DNNL_ARG_DIFF_WEIGHTS, inner_w}, {DNNL_ARG_DIFF_DST, image_y}, {DNNL_ARG_SCRATCHPAD, scratchpad}});
-    reorder(inner_w, outer_w);
+// One thread makes all calls, and each call uses all cores: OpenMP keeps a team of threads per calling thread, and XLA
+// calls from any thread of its pool, at times from two at once.
+class Caller {
+ public:
+  static Caller& Get() {
+    static auto* caller = new Caller();  // never destroyed: its thread lives as long as the process
+    return *caller;
   }
-  stream.wait();
-}
+
+  void Convolve(const Geometry& geometry, void* x, void* w, void* y) {
+    std::packaged_task<void()> call([&] { Execute(geometry, x, w, y); });
+    std::future<void> done = call.get_future();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      calls_.push_back(std::move(call));
+    }
+    arrived_.notify_one();
+    done.get();
+  }
+
+ private:
+  Caller() { std::thread([this] { Serve(); }).detach(); }
+
+  [[noreturn]] void Serve() {
+    while (true) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      arrived_.wait(lock, [this] { return !calls_.empty(); });
+      std::packaged_task<void()> call = std::move(calls_.front());
+      calls_.pop_front();
+      lock.unlock();
+      call();
+    }
+  }
+
+  const Plan& Find(const Geometry& geometry) {
+    std::unique_ptr<const Plan>& plan = plans_[geometry.Key()];
+    if (!plan) plan = std::make_unique<const Plan>(geometry);
+    return *plan;
+  }
+
+  void Execute(const Geometry& geometry, void* x, void* w, void* y) {
+    const Plan& plan = Find(geometry);
+    const memory outer(plan.w, Cpu(), w);
+    const memory inner = plan.reordered ? memory(plan.inner_w, Cpu(), inner_.AtLeast(plan.inner_w.get_size())) : outer;
+    const bool weights_out = geometry.kind == kBackwardWeights;
+    if (plan.reordered && !weights_out) plan.reorder.execute(stream_, {{DNNL_ARG_FROM, outer}, {DNNL_ARG_TO, inner}});
+    const ArgumentNames& names = kArgumentNames[geometry.kind];
+    plan.convolution.execute(stream_, {{names.x, memory(plan.x, Cpu(), x)},
+                                       {names.w, inner},
+                                       {names.y, memory(plan.y, Cpu(), y)},
+                                       {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu(), scratch_.AtLeast(plan.scratch.get_size()))}});
+    if (plan.reordered && weights_out) plan.reorder.execute(stream_, {{DNNL_ARG_FROM, inner}, {DNNL_ARG_TO, outer}});
+    stream_.wait();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<std::packaged_task<void()>> calls_;
+
+  // Used by the one thread only.
+  dnnl::stream stream_{Cpu()};
+  std::unordered_map<std::vector<int64_t>, std::unique_ptr<const Plan>, HashKey> plans_;
+  Buffer inner_, scratch_;
+};
 
 ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> c, int64_t kind,
                     ffi::Span<const int64_t> stride, ffi::Span<const int64_t> dilation,
@@ -163,11 +222,11 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
   auto dims = [](auto span) { return Dims(span.begin(), span.end()); };
   const auto dtype = x.element_type() == ffi::BF16 ? memory::data_type::bf16 : memory::data_type::f32;
   try {
-    Execute({static_cast<Kind>(kind), dtype, groups, dims(x.dimensions()), dims(w.dimensions()),
-             dims(y.dimensions()), dims(stride), dims(dilation), dims(low)},
-            x.untyped_data(), w.untyped_data(), y.untyped_data());
-  } catch (const dnnl::error& error) {
-    return ffi::Error::Internal(std::string("oneDNN convolution: ") + error.message);
+    Caller::Get().Convolve({static_cast<Kind>(kind), dtype, groups, dims(x.dimensions()), dims(w.dimensions()),
+                            dims(y.dimensions()), dims(stride), dims(dilation), dims(low)},
+                           x.untyped_data(), w.untyped_data(), y.untyped_data());
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN convolution: ") + error.what());
   }
   return ffi::Error::Success();
 }

@@ -25,22 +25,25 @@ from medjax.types import Array, UserError
 Pairs = tuple[tuple[int, int], ...]
 
 
-def conv(x: Array, w: Array, *, stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1,
-         padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
+def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
+         dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
     """Convolution of `x` `(B, *space, C_in)` by `w` `(*kernel, C_in/groups, C_out)`, as networks define it.
 
     One to three axes of space. `padding` is "SAME" (space / stride, rounded up), "VALID" or `(low, high)` per axis.
+    `bias` `(C_out,)` may be wider than `x` and `w`, whose dtype the result has.
     Raises UserError where shapes do not fit.
     """
     stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
     if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
         raise UserError("conv", f"{x.shape[-1]} channels do not fit a kernel {w.shape} with groups={groups}")
     padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
-    return _bind(_forward, x, w, stride=stride, dilation=dilation, padding=padding, groups=groups)
+    y = _bind(_forward, x, w, stride=stride, dilation=dilation, padding=padding, groups=groups)
+    return y if bias is None else _add_bias(y, bias)
 
 
-def conv_transpose(x: Array, w: Array, *, stride: int | Sequence[int] = 1, dilation: int | Sequence[int] = 1,
-                   padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
+def conv_transpose(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
+                   dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME",
+                   groups: int = 1) -> Array:
     """The adjoint of `conv` in its first argument: `x` `(B, *space, C_in)`, `w` `(*kernel, C_out/groups, C_in)`.
 
     "SAME" makes `space * stride`; "VALID" and pairs make the smallest space that `conv` maps onto that of `x`.
@@ -56,7 +59,14 @@ def conv_transpose(x: Array, w: Array, *, stride: int | Sequence[int] = 1, dilat
         padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
         space = tuple((size - 1) * s + (k - 1) * d + 1 - low - high for size, k, s, d, (low, high)
                       in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
-    return _bind(_data, x, w, space=space, stride=stride, dilation=dilation, padding=padding, groups=groups)
+    y = _bind(_data, x, w, space=space, stride=stride, dilation=dilation, padding=padding, groups=groups)
+    return y if bias is None else _add_bias(y, bias)
+
+
+def _add_bias(y: Array, bias: Array) -> Array:
+    """In float32 at least: on CPU the sum that is the gradient of a bfloat16 bias takes XLA a hundred times longer."""
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    return (y.astype(wide) + bias.astype(wide).reshape((1,) * (y.ndim - 1) + bias.shape)).astype(y.dtype)
 
 
 def _per_axis(x: Array, w: Array, value: int | Sequence[int]) -> tuple[int, ...]:
