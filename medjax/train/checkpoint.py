@@ -1,5 +1,6 @@
 """Checkpoints: the state, the pipeline's position and the versions, written asynchronously and atomically."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import orbax.checkpoint as ocp
 
 from medjax.types import State
 
+# Orbax warns of every checkpoint without metrics; most are meant to have none.
+logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
 POLICY = ocp.checkpoint_managers
 
 

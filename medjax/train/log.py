@@ -1,8 +1,9 @@
 """What a run says while it runs: a progress bar, `metrics.jsonl`, TensorBoard."""
 
 import json
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -12,10 +13,13 @@ from tqdm import tqdm
 class Log:
     """Writes scalars by step to `workdir`; on screen, one bar with loss, images/s, time left and time spent waiting."""
 
-    def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int):
-        self._file = (workdir / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
-        self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
+    def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int, silent: bool = False):
+        path = Path(os.devnull) if silent else workdir / "metrics.jsonl"
+        self._file = path.open("a", encoding="utf-8")
+        if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._file.write("\n")  # a kill cut the last line off
+        self._board = SummaryWriter(str(workdir / "tensorboard"), write_to_disk=not silent)
+        self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True, disable=silent)
         self._batch_size = batch_size
         self._since = (time.monotonic(), first_step, 0.0)
 
@@ -48,7 +52,8 @@ class Log:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self._bar.write(text)
+        if not self._bar.disable:
+            self._bar.write(text)
 
     def close(self) -> None:
         """Finishes bar and files."""
@@ -60,15 +65,17 @@ class Log:
 def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar of `metrics.jsonl` as (step, value); where a resumed run wrote a step twice, the later counts."""
     curves: dict[str, dict[int, float]] = {}
-    for line in _lines(workdir / "metrics.jsonl"):
-        scalars = json.loads(line)
+    for scalars in _whole_lines(workdir / "metrics.jsonl"):
         step = scalars.pop("step")
         for name, value in scalars.items():
             curves.setdefault(name, {})[step] = value
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
-def _lines(path: Path) -> Iterable[str]:
-    """Whole lines only: a killed run may have left half a one, anywhere in the file."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return (line for line in text.splitlines() if line.startswith("{") and line.endswith("}"))
+def _whole_lines(path: Path) -> Iterator[dict[str, float]]:
+    """What is written in full: a killed run may have left half a line, anywhere in the file."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue

@@ -18,7 +18,7 @@ from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.split import Splits, describe
 from medjax.metrics import LOWER_IS_BETTER
-from medjax.train import evaluate, sharding
+from medjax.train import evaluate, processes, sharding
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import Log
 from medjax.train.setup import Config, Run, assemble, claim, load_config, load_splits, resolve
@@ -34,18 +34,21 @@ def train(config: Config, workdir: Path) -> State:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
     sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp)
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    for line in describe(splits):
-        print(line)
+    if processes.speaks():
+        print(*describe(splits), sep="\n")
     with _stream(config, splits) as stream:
         _check(run, stream)
-        claim(workdir, config)
+        if processes.speaks():
+            claim(workdir, config)
+        processes.wait_for_all("claimed")
         with open_checkpoints(config, workdir) as checkpoints:
             state = _start(run, mesh, stream)
             latest = checkpoints.latest()
             if latest is not None:
                 state, position = checkpoints.restore(latest, state)
                 stream.set_state(position)
-                print(f"going on from step {latest}")
+                if processes.speaks():
+                    print(f"going on from step {latest}")
             return _loop(run, mesh, splits, workdir, checkpoints, stream, state)
 
 
@@ -116,11 +119,11 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     predict = jax.jit(make_predict(run.task, run.objective))
     stopped = _Stop()
     step = int(state.step)
-    log = Log(workdir, config.steps, step, config.batch_size)
+    log = Log(workdir, config.steps, step, config.batch_size, silent=not processes.speaks())
     batches = to_device(stream, partial(sharding.batch_sharding, mesh))
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
-        while step < config.steps and not stopped:
+        while step < config.steps and not stopped.at(step):
             batch = next(batches)
             with jax.transfer_guard("disallow"):
                 state, logs = step_fn(state, batch)
@@ -132,18 +135,22 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
             pending = (step, logs, batch["id"])
             last = step == config.steps
             judged = splits["val"] and (last or step % config.eval_every == 0)
-            if judged or last or stopped or step % config.checkpoint_every == 0:
+            if judged or last or stopped.at(step) or step % config.checkpoint_every == 0:
                 _report(log, config, *pending, batches.waited, checkpoints)
                 pending = None
                 metrics = _validate(run, predict, state, splits, log, step) if judged else None
                 checkpoints.save(state, batches.get_state(), metrics)
                 log.resume_clock(step, batches.waited)
         checkpoints.wait()
+    except jax.errors.JaxRuntimeError as error:
+        if processes.several():
+            processes.leave(error)
+        raise
     finally:
         batches.close()
         log.close()
         stopped.restore()
-    if stopped:
+    if stopped.at(step):
         print(f"stopped by signal at step {step}, saved; run the same command to go on")
         raise SystemExit(0)
     return state
@@ -172,16 +179,21 @@ def _validate(run: Run, predict: Any, state: State, splits: Splits, log: Log, st
 
 
 class _Stop:
-    """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first."""
+    """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first.
+
+    Several processes agree on the step, by jax's own handler of SIGTERM.
+    """
 
     def __init__(self) -> None:
         self._asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        signals = () if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        self._before = {number: signal.signal(number, self._ask) for number in signals}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
-    def __bool__(self) -> bool:
+    def at(self, step: int) -> bool:
+        self._asked = self._asked or processes.all_asked_to_stop(step)
         return self._asked
 
     def restore(self) -> None:

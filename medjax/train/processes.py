@@ -1,0 +1,60 @@
+"""Several processes as one run: finding each other, and who speaks for all."""
+
+import os
+import sys
+
+import jax
+from jax.experimental import multihost_utils
+
+from medjax.types import UserError
+
+MODES = ("off", "auto")
+LOST_AFTER = 30  # seconds without a sign of life after which a process counts as lost
+
+
+def join(mode: str = "off", coordinator: str = "", count: int = 0, index: int = -1) -> None:
+    """Joins the other processes of the job; to be called before anything touches a device.
+
+    "auto" asks SLURM, Open MPI, GKE or the TPU pod for the addresses; a `coordinator` (host:port of process 0) with the
+    `count` of processes and this one's `index` says them. Raises UserError where they don't find each other.
+    """
+    if mode == "off" and not coordinator:
+        return
+    try:
+        if coordinator:
+            jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=LOST_AFTER)
+        else:
+            jax.distributed.initialize(heartbeat_timeout_seconds=LOST_AFTER)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        wanted = "give --coordinator=HOST:PORT --process_count=N --process_index=I"
+        raise UserError("--processes", f"{first}; {wanted}") from None
+
+
+def speaks() -> bool:
+    """Whether this process writes logs and prints: one of all does."""
+    return jax.process_index() == 0
+
+
+def several() -> bool:
+    """Whether other processes belong to this run."""
+    return jax.process_count() > 1
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process is here."""
+    if several():
+        multihost_utils.sync_global_devices(name)
+
+
+def leave(error: Exception) -> None:
+    """Ends this process after another of the run was lost; anything gentler would wait for that one."""
+    first = str(error).strip().splitlines()[0]
+    print(f"error: process {jax.process_index()}: lost another process of the run ({first}); "
+          "start all of them again, they go on from the last checkpoint", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def all_asked_to_stop(step: int) -> bool:
+    """Whether any process got SIGTERM, agreed upon by all at the same step."""
+    return several() and multihost_utils.reached_preemption_sync_point(step)
