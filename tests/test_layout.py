@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"types", "lookup", "native"},
     {"ops"},
-    {"physics", "losses", "metrics", "scores"},
+    {"physics", "losses", "metrics", "scores", "fusion_scores"},
     {"models", "classical", "data"},
     {"tasks", "objectives"},
     {"train"},

@@ -1,14 +1,11 @@
 """One head in several MR contrasts: the ICBM152 template, and signal equations on its tissue maps."""
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
-import nibabel
 import numpy as np
 
-from medjax.data.geometry import Orientation
-from medjax.data.sources.icbm152 import FILE, Icbm152
+from medjax.data.sources.icbm152 import Icbm152, volume
+from medjax.data.sources.icbm152_tissues import MAPS
 from medjax.data.sources.multicontrast import TOP, unit
 from medjax.types import Record, UserError
 
@@ -45,18 +42,11 @@ class Icbm152Contrasts:
         if unknown or not self.contrasts:
             raise UserError("config.data.source.contrasts", f"no {', '.join(unknown) or 'name'}; there is T1, "
                             + ", ".join(SIGNALS))
-        head = Icbm152().load()[0]
-        folder = Path(importlib.util.find_spec("nilearn").submodule_search_locations[0]) / Path(FILE).parent
-        grey, white = (_map(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") for name in ("gm", "wm"))
+        (head,) = Icbm152().load()
+        grey, white = (volume(name)[0].astype(np.float32) / 255 for name in (MAPS[2], MAPS[3]))
         template = head.image[..., 0].astype(np.float32)
         fluid = np.where(template > 0, np.maximum(1 - grey - white, 0), 0)
         tissue = np.stack([grey, white, fluid], -1)
         images = [template if name == "T1" else tissue @ SIGNALS[name].astype(np.float32) for name in self.contrasts]
         return [Record(np.stack([unit(image) for image in images], -1), "icbm152", "icbm152", slope=1 / TOP,
                        spacing_mm=head.spacing_mm, affine=head.affine, modality="+".join(self.contrasts))]
-
-
-def _map(path: Path) -> np.ndarray:
-    """The share of a tissue in each voxel, 0 … 1."""
-    file = nibabel.load(path)
-    return Orientation.of(file.affine).inside(np.asanyarray(file.dataobj)).astype(np.float32) / 255

@@ -1,0 +1,94 @@
+"""How much of several images a fused one holds: numbers per sample, `sources` `(B, *space, M)`, `fused` `(B, *space, 1)`.
+
+Images are in unit range; `mask` is `(B, *space, 1)` bool or None.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from medjax import metrics
+from medjax.metrics import Images, Mask
+from medjax.types import Array
+
+PerSample = Float[Array, " b"]
+BINS = 64
+
+
+def entropy(fused: Images, mask: Mask = None) -> PerSample:
+    """The entropy of the histogram of 64 bins, in bits."""
+    return jax.vmap(lambda f, w: _entropy(_histogram(_bins(f), w, BINS)))(_flat(fused[..., 0]), _weights(fused, mask))
+
+
+def mutual_information(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+    """The sum over sources of what the fused image tells of each, in bits, from joint histograms (Qu et al., 2002)."""
+    def one(f: Array, s: Array, w: Array) -> Array:
+        joint = _histogram(_bins(f) * BINS + _bins(s), w, BINS * BINS)
+        table = joint.reshape(BINS, BINS)
+        return _entropy(table.sum(0)) + _entropy(table.sum(1)) - _entropy(joint)
+
+    weights = _weights(fused, mask)
+    return sum(jax.vmap(one)(_flat(fused[..., 0]), _flat(sources[..., m]), weights) for m in range(sources.shape[-1]))
+
+
+def structure(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+    """The mean over sources of the SSIM with the fused image."""
+    each = [metrics.ssim(fused, sources[..., m:m + 1], 1.0, mask) for m in range(sources.shape[-1])]
+    return sum(each) / len(each)
+
+
+def edges(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+    """Q^{AB/F}: how well strength and direction of the sources' edges are kept (Xydeas & Petrović, 2000), 0 … 1.
+
+    Sobel gradients in the plane of the last two axes; each source weighs by its own edge strength.
+    """
+    strength_f, angle_f = _sobel(fused)
+    kept = total = jnp.zeros(len(fused))
+    for m in range(sources.shape[-1]):
+        strength, angle = _sobel(sources[..., m:m + 1])
+        ratio = jnp.minimum(strength, strength_f) / jnp.maximum(jnp.maximum(strength, strength_f), 1e-6)
+        turned = 1 - jnp.abs(angle - angle_f) / (jnp.pi / 2)
+        quality = _sigmoid(ratio, 0.9994, 15.0, 0.5) * _sigmoid(turned, 0.9879, 22.0, 0.8)
+        weight = strength if mask is None else strength * mask
+        axes = tuple(range(1, weight.ndim))
+        kept, total = kept + (quality * weight).sum(axes), total + weight.sum(axes)
+    return kept / jnp.maximum(total, 1e-6)
+
+
+def _sigmoid(x: Array, top: float, steep: float, middle: float) -> Array:
+    return top / (1 + jnp.exp(-steep * (x - middle)))
+
+
+def _sobel(x: Array) -> tuple[Array, Array]:
+    """Strength, and direction in (-pi/2, pi/2]."""
+    def filtered(smooth: int, along: int) -> Array:
+        padded = jnp.pad(x, [(1, 1) if axis in (smooth, along) else (0, 0) for axis in range(x.ndim)], mode="edge")
+        n = x.shape[smooth]
+        blurred = sum(tap * jax.lax.slice_in_dim(padded, i, i + n, axis=smooth) for i, tap in enumerate((1.0, 2.0, 1.0)))
+        n = x.shape[along]
+        return jax.lax.slice_in_dim(blurred, 2, 2 + n, axis=along) - jax.lax.slice_in_dim(blurred, 0, n, axis=along)
+
+    rows, columns = x.ndim - 3, x.ndim - 2
+    gx, gy = filtered(rows, columns), filtered(columns, rows)
+    return jnp.sqrt(gx**2 + gy**2), jnp.arctan(gy / jnp.where(jnp.abs(gx) < 1e-6, 1e-6, gx))
+
+
+def _bins(x: Array) -> Array:
+    return jnp.clip(x * BINS, 0, BINS - 1).astype(jnp.int32)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), -1)
+
+
+def _weights(images: Array, mask: Mask) -> Array:
+    return _flat(jnp.ones_like(images[..., 0]) if mask is None else mask[..., 0].astype(images.dtype))
+
+
+def _histogram(bins: Array, weights: Array, count: int) -> Array:
+    """The share of each of `count` bins."""
+    return jnp.zeros(count).at[bins].add(weights) / jnp.maximum(weights.sum(), 1e-6)
+
+
+def _entropy(shares: Array) -> Array:
+    return -jnp.where(shares > 0, shares * jnp.log2(jnp.maximum(shares, 1e-12)), 0).sum()
