@@ -1,0 +1,26 @@
+"""Lossy compression of brain slices to 1 bit for a pixel: an autoencoder whose code has 4 bits a number, beside JPEG.
+
+    python train.py --config=configs/compress.py --workdir=runs/compress
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: nothing to choose."""
+    config = base.get_config(**base.parse(arg, task="compress", model="autoencoder"))
+    config.model.width = 16
+    config.model.latent = 16
+    config.model.bits = 4
+    config.model.norm = "none"
+    config.steps = 500
+    config.batch_size = 8
+    config.data.patch = (64, 64)
+    config.augment.flip = 0.5
+    config.optim.lr = 2e-3
+    config.ema_decay = 0.98
+    config.eval_every = 250
+    config.checkpoint_every = 250
+    return config
