@@ -50,7 +50,7 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
     per_sample, names, shown = [], [], []
     judged = evaluate.judge(run, predict, state, batches)
     for i, sample in enumerate(tqdm(judged, total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True)):
-        answers = run.task.answers(np.asarray(sample.example.input))
+        answers = run.task.compared(sample.example)
         scores = {row: {k: np.asarray(v).tolist() for k, v in rate(answer, sample.example).items()}
                   for row, answer in answers.items()} | {"model": sample.metrics}
         per_sample.append(scores)

@@ -83,6 +83,10 @@ class Restoration:
         """What the model is compared with, for one input: the input as it is, and every baseline's answer."""
         return {"input": np.asarray(self.show(x[None])[0])} | {name: fn(x) for name, fn in self.baselines().items()}
 
+    def compared(self, example: Example) -> dict[str, np.ndarray]:
+        """`answers` to one example, for tasks whose classical methods need more than the input."""
+        return self.answers(np.asarray(example.input))
+
     def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Answers to one example ("input", baselines, "model") and the truth, as images to look at, in physical units."""
         low, high = self.data_range

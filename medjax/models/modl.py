@@ -1,0 +1,60 @@
+"""MoDL (Aggarwal et al., 2019): a network that removes artefacts, in turn with a return to the measurement."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from medjax.models.blocks import check_ndim, check_same_grid
+from medjax.models.consistency import consistent, measurement
+from medjax.models.unet import UNet
+from medjax.types import Array
+
+
+class MoDL(nn.Module):
+    """`iterations` of a U-Net (`width`, `depth`), then the minimum of `|A x - y|^2 + weight |x - network(x)|^2`.
+
+    `weight` is where the learned one starts, for operators of norm 1; `cg_iterations` find the minimum. With `shared`,
+    all iterations have the same weights. Each is computed again in the backward pass, for the memory of one.
+    """
+
+    ndim: int
+    channels: int
+    scale: Sequence[int]
+    iterations: int = 4
+    cg_iterations: int = 6
+    shared: bool = True
+    weight: float = 0.05
+    width: int = 16
+    depth: int = 3
+    norm: str = "group"
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+        check_ndim(x, self.ndim)
+        check_same_grid("modl", self.scale)
+        A, y = measurement("modl", context)
+        layer = nn.remat(Iteration, static_argnums=(4,))
+        network = partial(UNet, self.ndim, self.channels, self.scale, self.width, self.depth, self.norm, dtype=self.dtype)
+        made = [layer(network, self.weight, self.cg_iterations, name=f"iteration{i}")
+                for i in range(1 if self.shared else self.iterations)]
+        for i in range(self.iterations):
+            x = made[i % len(made)](x, A, y, train)
+        return x
+
+
+class Iteration(nn.Module):
+    """One pass of the network and the return to the measurement."""
+
+    network: Callable[[], nn.Module]
+    weight: float
+    cg_iterations: int
+
+    @nn.compact
+    def __call__(self, x: Array, A: Any, y: Array, train: bool) -> Array:
+        weight = jnp.exp(self.param("log_weight", nn.initializers.constant(math.log(self.weight)), ()))
+        return consistent(A, y, self.network()(x, None, train), weight, self.cg_iterations)

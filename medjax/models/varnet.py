@@ -1,0 +1,71 @@
+"""Variational networks (Hammernik et al., 2018), end to end with the coil sensitivities (Sriram et al., 2020)."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from medjax.models.blocks import check_ndim, check_same_grid
+from medjax.models.consistency import measurement
+from medjax.models.unet import UNet
+from medjax.physics.sampling import to_channels, to_complex
+from medjax.types import Array, UserError
+
+
+class VarNet(nn.Module):
+    """`iterations` of a gradient step towards the measurement and a U-Net (`width`, `depth`), each with its own weights.
+
+    With `sensitivities`, a U-Net of `sensitivity_width` makes the coil sensitivities from the coil images that the
+    context holds as "coils" `(B, coils, *space)`, complex; otherwise the operator's own are used. Each iteration is
+    computed again in the backward pass, for the memory of one.
+    """
+
+    ndim: int
+    channels: int
+    scale: Sequence[int]
+    iterations: int = 6
+    width: int = 16
+    depth: int = 3
+    sensitivities: bool = False
+    sensitivity_width: int = 8
+    norm: str = "group"
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+        check_ndim(x, self.ndim)
+        check_same_grid("varnet", self.scale)
+        A, y = measurement("varnet", context)
+        if self.sensitivities:
+            A = self._learned(A, context, train)
+            x = A.init(y)
+        layer = nn.remat(Cascade, static_argnums=(4,))
+        network = partial(UNet, self.ndim, self.channels, self.scale, self.width, self.depth, self.norm, residual=False,
+                          dtype=self.dtype)
+        for i in range(self.iterations):
+            x = layer(network, name=f"cascade{i}")(x, A, y, train)
+        return x
+
+    def _learned(self, A: Any, context: dict[str, Any], train: bool) -> Any:
+        if "coils" not in context or not hasattr(A, "with_maps"):
+            raise UserError("config.model.sensitivities", "there are no coils in this task; set it to False")
+        coils = context["coils"]
+        planes = to_channels(coils.reshape(-1, *coils.shape[2:], 1))
+        network = UNet(self.ndim, 2, self.scale, self.sensitivity_width, self.depth, self.norm, dtype=self.dtype)
+        size = jnp.sqrt(jnp.square(jnp.abs(coils)).sum(1, keepdims=True).max(tuple(range(1, coils.ndim)), keepdims=True))
+        maps = network(planes / jnp.repeat(size.reshape(-1, *(1,) * (self.ndim + 1)), coils.shape[1], 0), None, train)
+        maps = to_complex(maps).reshape(coils.shape)
+        return A.with_maps(maps / jnp.sqrt(jnp.square(jnp.abs(maps)).sum(1, keepdims=True) + 1e-6))
+
+
+class Cascade(nn.Module):
+    """One gradient step and its correction."""
+
+    network: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Array, A: Any, y: Array, train: bool) -> Array:
+        length = self.param("length", nn.initializers.ones, ())
+        return x - length * A.adjoint(A(x) - y) + self.network()(x, None, train)

@@ -1,0 +1,76 @@
+"""Operators made of operators: one for each sample of a batch, a part of the measurement, complex images as channels."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+from medjax.physics.operator import Operator
+from medjax.types import pytree
+
+
+@pytree
+class PerSample:
+    """Each sample of a batch meets its own `operator`, whose leaves have the batch's axis first."""
+
+    operator: Any
+
+    def __call__(self, x: Inexact[Array, "b *s"]) -> Inexact[Array, "b *m"]:
+        return jax.vmap(lambda A, x: A(x[None])[0])(self.operator, x)
+
+    def adjoint(self, y: Inexact[Array, "b *m"]) -> Inexact[Array, "b *s"]:
+        return jax.vmap(lambda A, y: A.adjoint(y[None])[0])(self.operator, y)
+
+    def init(self, y: Inexact[Array, "b *m"]) -> Inexact[Array, "b *s"]:
+        return jax.vmap(lambda A, y: A.init(y[None])[0])(self.operator, y)
+
+
+@pytree
+class Subset:
+    """The part of a measurement where `keep`, broadcastable to it, is 1; the rest is 0. `share` is how much is kept."""
+
+    operator: Operator
+    keep: Float[Array, "b *m"]
+    share: Float[Array, " b"]
+
+    def __call__(self, x: Inexact[Array, "b *s"]) -> Inexact[Array, "b *m"]:
+        return self.operator(x) * self.keep
+
+    def adjoint(self, y: Inexact[Array, "b *m"]) -> Inexact[Array, "b *s"]:
+        return self.operator.adjoint(y * self.keep)
+
+    def init(self, y: Inexact[Array, "b *m"]) -> Inexact[Array, "b *s"]:
+        x = self.operator.init(y * self.keep)
+        return x / self.share.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+@pytree
+class ComplexChannels:
+    """Complex images as two channels, real and imaginary part, in front of an operator on `(B, *space, 1)`."""
+
+    operator: Any
+
+    def __call__(self, x: Float[Array, "b *space 2"]) -> Inexact[Array, "b *m"]:
+        return self.operator(to_complex(x))
+
+    def adjoint(self, y: Inexact[Array, "b *m"]) -> Float[Array, "b *space 2"]:
+        return to_channels(self.operator.adjoint(y))
+
+    def init(self, y: Inexact[Array, "b *m"]) -> Float[Array, "b *space 2"]:
+        return to_channels(self.operator.init(y))
+
+    def with_maps(self, maps: Inexact[Array, "b *m"]) -> "ComplexChannels":
+        """The same operator with other coil sensitivities."""
+        return ComplexChannels(replace(self.operator, maps=maps))
+
+
+def to_complex(x: Float[Array, "*s 2"]) -> Inexact[Array, "*s 1"]:
+    """Two channels to a complex one."""
+    return jax.lax.complex(x[..., :1], x[..., 1:])
+
+
+def to_channels(x: Inexact[Array, "*s 1"]) -> Float[Array, "*s 2"]:
+    """A complex channel to its real and imaginary part."""
+    return jnp.concatenate([jnp.real(x), jnp.imag(x)], -1)
