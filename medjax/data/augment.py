@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
 from medjax.types import Array, Batch, Key, UserError
@@ -68,7 +69,7 @@ class Augment:
                 image = jnp.where(mirrored, jnp.flip(image, axis), image)
         if not self.warps:
             return image
-        centre = jnp.array([(n - 1) / 2 for n in image.shape[:-1]], jnp.float32)
+        centre = jnp.array([(n - 1) / 2 for n in image.shape[:-1]], jnp.float32).reshape((1,) * ndim + (ndim,))
         grid = jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in image.shape[:-1]), indexing="ij"), -1)
         places = (grid - centre) @ self.matrix(warp_key, ndim).T + centre
         axes = list(jnp.moveaxis(places, -1, 0))
@@ -80,9 +81,9 @@ class Augment:
         matrix = jnp.eye(ndim)
         planes = [(i, j) for i in range(ndim) for j in range(i + 1, ndim)]
         for (i, j), angle in zip(planes, _even(turn_key, jnp.deg2rad(self.rotate), (len(planes),)), strict=True):
-            turn = jnp.eye(ndim).at[(i, i, j, j), (i, j, i, j)].set(
-                jnp.stack([jnp.cos(angle), -jnp.sin(angle), jnp.sin(angle), jnp.cos(angle)]))
-            matrix = matrix @ turn
+            here = np.eye(ndim)[[i, j]]
+            swap = np.outer(here[1], here[0]) - np.outer(here[0], here[1])
+            matrix = matrix @ (jnp.eye(ndim) + (jnp.cos(angle) - 1) * (here.T @ here) + jnp.sin(angle) * swap)
         shears = _even(shear_key, self.shear, (ndim, ndim)) * (1 - jnp.eye(ndim))
         magnified = jnp.exp(_even(zoom_key, jnp.log1p(self.zoom), ()))
         return matrix @ (jnp.eye(ndim) + shears) / magnified

@@ -76,7 +76,7 @@ def _record(folder: Path, part: str, number: int, example: Mapping[str, Any]) ->
         "affine": np.asarray(values.pop("affine")) if "affine" in values else None,
     }
     numbers = {key: np.asarray(value) for key, value in values.items() if np.asarray(value).dtype.kind in "biuf"}
-    numbers = {key: value if key == "mask" else native(folder, value) for key, value in numbers.items()}
+    numbers = {key: value.astype(bool) if key == "mask" else native(folder, value) for key, value in numbers.items()}
     return Record(image, name, **known, extras={**numbers, "part": np.array(PARTS.get(part, part))})
 
 
