@@ -1,0 +1,27 @@
+"""Registration of brain slices that are turned, shifted and bent: VoxelMorph with a diffeomorphic displacement.
+
+    python train.py --config=configs/register.py --workdir=runs/register
+
+Unsupervised by default; `--config.objective.loss=supervised` learns from the known deformation. Two contrasts:
+`:source=icbm152_contrasts` with `--config.task.moving=T2`; the loss "ncc" then still works.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "source=…", "model=voxelmorph"."""
+    names = base.parse(arg, model="voxelmorph", source="icbm152")
+    config = base.get_config(task="register", **names)
+    config.steps = 500
+    config.batch_size = 8
+    config.objective.loss = "ncc + 0.02*smooth"
+    config.data.patch = (96, 96)
+    config.optim.lr = 1e-3
+    config.ema_decay = 0.98
+    config.eval_every = config.checkpoint_every = 250
+    config.eval_samples = 8
+    config.metric = "registration_error"
+    return config
