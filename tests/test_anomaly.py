@@ -28,8 +28,7 @@ def batch_of(ndim: int, n: int = 2) -> dict:
 
 
 CASES = {
-    "autoencoder 2-D bf16": (2, "autoencoder", {"dtype": "bfloat16"}, "l2"),
-    "compressing 2-D": (2, "autoencoder", {"bits": 4}, "l2"),
+    "autoencoder 2-D bf16": (2, "autoencoder", {"dtype": "bfloat16", "bits": 4}, "l2"),
     "vae 3-D": (3, "vae", {}, "l2 + 0.00001*kl"),
 }
 

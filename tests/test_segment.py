@@ -38,9 +38,8 @@ def batch_of(ndim: int, n: int = 2) -> dict:
 
 
 CASES = {
-    "fcn 2-D bf16": (2, "fcn", {"width": 4, "depth": 2, "dtype": "bfloat16"}, {}, "cross_entropy + dice"),
+    "fcn 2-D bf16": (2, "fcn", {"width": 4, "depth": 2, "dtype": "bfloat16"}, {"prior": "otsu"}, "cross_entropy + dice"),
     "attention 3-D": (3, "attention_unet", {"width": 4, "depth": 2}, {}, "focal + dice"),
-    "unet with a prior": (2, "unet", {"width": 4, "depth": 2, "residual": False}, {"prior": "otsu"}, "dice"),
 }
 
 
