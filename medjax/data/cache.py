@@ -22,7 +22,8 @@ from medjax.data.mapped import Mapped, mapped
 from medjax.data.statistics import foreground
 from medjax.types import Record, UserError
 
-VERSION = 1
+VERSION = 2
+SMALL = 16  # arrays of so few values are kept in the index
 DAY = 86400.0
 
 
@@ -80,12 +81,15 @@ def _write(home: Path, study: Unread) -> None:
 
 
 def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:
-    def put(name: str, array: np.ndarray) -> str | dict[str, Any]:
+    def put(name: str, array: np.ndarray) -> dict[str, Any]:
+        if array.size <= SMALL:
+            return {"values": array.tolist(), "code": array.dtype.str}
         place = mapped(array)
-        if place is not None:  # a .npy already: it is not copied
+        if place is not None:  # it lies in a file as it is, a .npy: it is not copied
             return vars(place)
-        np.save(folder / f"{number:04d}_{name}.npy", array)
-        return f"{number:04d}_{name}.npy"
+        path = folder / f"{number:04d}_{name}.npy"
+        np.save(path, array)
+        return vars(mapped(np.load(path, mmap_mode="r"))) | {"filename": path.name}
 
     extras = record.extras | {"foreground": foreground(record)}
     return {
@@ -109,8 +113,13 @@ def _load(home: Path, study: Unread) -> list[Record] | None:
 
 
 def _load_record(home: Path, entry: dict[str, Any], study: Unread) -> Record:
-    def get(place: str | dict[str, Any]) -> np.ndarray:
-        return np.load(home / place, mmap_mode="r") if isinstance(place, str) else Mapped(**place).open()
+    def get(place: dict[str, Any]) -> np.ndarray | Mapped:
+        if "values" in place:
+            return np.array(place["values"], place["code"])
+        array = Mapped(str(home / place["filename"]), place["offset"], place["code"], tuple(place["shape"]))
+        if os.stat(array.filename).st_size < array.offset + array.size * array.dtype.itemsize:
+            raise ValueError(f"{array.filename} is cut off")
+        return array
 
     return Record(
         image=get(entry["image"]), id=entry["id"] if entry["frame"] is None else study.id + entry["frame"],

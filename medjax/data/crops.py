@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.data.mapped import Portable
+from medjax.data.mapped import Mapped, mapped
 from medjax.data.split import Region
 from medjax.types import Record, UserError
 
@@ -14,8 +14,8 @@ class Images:
     """The images of some regions, as a pipeline reads them: volumes whole, or slice by slice with `ndim=2`.
 
     What lies on the image's grid goes with it (`fields`: `label`, …, and `mask`), and so do a record's numbers
-    (`numbers`: `class`, …; scalars and vectors). Mapped arrays stay mapped when this is sent to a worker process: it
-    opens the same file. Raises UserError where the regions don't fit together or have too few axes.
+    (`numbers`: `class`, …; scalars and vectors). To a worker process arrays in files are sent as the files' names.
+    Raises UserError where the regions don't fit together or have too few axes.
     """
 
     def __init__(self, regions: Sequence[Region], ndim: int):
@@ -23,16 +23,16 @@ class Images:
             raise UserError("config.data", "a part of the split has no images; give more subjects or other fractions")
         for region in regions:
             _check(region, ndim, channels=regions[0].record.image.shape[-1])
-        self.regions = list(regions)
         self.ndim = ndim
         self.dtype = np.result_type(*{r.record.image.dtype for r in regions})
         self.channels = regions[0].record.image.shape[-1]
-        self.shapes = [self._space(r) for r in regions]
+        self.shapes = [(r.stop - r.start, *r.record.image.shape[1:])[r.record.ndim - ndim:-1] for r in regions]
         self.masked = any("mask" in r.record.extras for r in regions)
         fields, numbers = _extras([r.record for r in regions])
-        self._mapped = [Portable(r.record.image) for r in regions]
-        self._masks = [Portable(r.record.extras["mask"]) if "mask" in r.record.extras else None for r in regions]
-        self._fields = {name: [Portable(r.record.extras[name]) for r in regions] for name in fields}
+        self._images = [mapped(r.record.image) or r.record.image for r in regions]
+        masks = [r.record.extras.get("mask") for r in regions]
+        self._masks = [mask if mask is None else mapped(mask) or mask for mask in masks]
+        self._fields = {name: [mapped(e[name]) or e[name] for e in (r.record.extras for r in regions)] for name in fields}
         self.numbers = {name: np.stack([r.record.extras[name] for r in regions]) for name in numbers}
         self.names = [r.record.id for r in regions]
         self.slopes = np.array([r.record.slope for r in regions], np.float32)
@@ -41,15 +41,9 @@ class Images:
         self.counts = np.array([r.stop - r.start if r.record.ndim > ndim else 1 for r in regions])
         self._spans = [(r.start, r.stop) for r in regions]
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "regions": None}  # the arrays travel as file names
-
-    def _space(self, region: Region) -> tuple[int, ...]:
-        return region.image.shape[region.record.ndim - self.ndim:-1]
-
     def image(self, region: int, index: int) -> np.ndarray:
         """Image `index` of a region, `(*space, C)`, a view."""
-        return self._view(self._mapped[region], region, index)
+        return self._view(self._images[region], region, index)
 
     def mask(self, region: int, index: int) -> np.ndarray | None:
         """Its mask `(*space, 1)` bool, or None where the record has none."""
@@ -59,8 +53,8 @@ class Images:
         """Arrays for `image` and every field of a batch, their boxes of `shape`."""
         batch = {"image": np.empty((rows, *shape, self.channels), self.dtype)}
         for name, arrays in self._fields.items():
-            dtype = np.result_type(*{a.array.dtype for a in arrays})
-            batch[name] = np.empty((rows, *shape, arrays[0].array.shape[-1]), dtype)
+            dtype = np.result_type(*{a.dtype for a in arrays})
+            batch[name] = np.empty((rows, *shape, arrays[0].shape[-1]), dtype)
         return batch
 
     def copy(self, batch: dict[str, np.ndarray], row: int, region: int, index: int, corner: Sequence[int]) -> None:
@@ -74,7 +68,7 @@ class Images:
     def name(self, region: int, index: int, corner: Sequence[int]) -> str:
         """A sample's name: the record's id, the slice, and where the box starts if not at the image's corner."""
         parts = [self.names[region]]
-        sliced = self._mapped[region].array.ndim - 1 > self.ndim
+        sliced = self._images[region].ndim - 1 > self.ndim
         if sliced:
             parts.append(f"z{self.starts[region] + index}")
         elif self._spans[region][0]:
@@ -83,9 +77,8 @@ class Images:
             parts.append("at" + ",".join(str(int(c)) for c in corner))
         return ":".join(parts)
 
-    def _view(self, mapped: Portable, region: int, index: int) -> np.ndarray:
+    def _view(self, array: np.ndarray | Mapped, region: int, index: int) -> np.ndarray:
         start, stop = self._spans[region]
-        array = mapped.array
         return array[start + index] if array.ndim - 1 > self.ndim else array[start:stop]
 
 
@@ -123,7 +116,7 @@ def _extras(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     """The names of what travels with the images: on their grid, and as numbers of a record. All must have the same."""
     fields, numbers = [], []
     for name, value in records[0].extras.items():
-        if name == "mask" or np.asarray(value).dtype.kind not in "biuf":
+        if name == "mask" or value.dtype.kind not in "biuf":
             continue
         if value.shape[:-1] == records[0].image.shape[:-1]:
             fields.append(name)

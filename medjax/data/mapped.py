@@ -1,26 +1,54 @@
-"""Arrays that lie in files: where, and how to open them again in another process without copying them."""
+"""Arrays that lie in files and are mapped when they are looked at.
+
+A numpy memmap holds a file descriptor and a map for as long as it lives, and a data set of a hundred thousand images
+would run out of both. These hold neither: a few hundred maps are open at a time, and a worker process is sent the name
+of the file.
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+
+OPEN = 256
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A whole array inside a file, in C order."""
+    """A read-only array inside a file, in C order; indexing it gives a view of the map, `np.asarray` the whole."""
 
     filename: str
     offset: int
-    dtype: str
+    code: str
     shape: tuple[int, ...]
 
-    def open(self) -> np.ndarray:
-        """The array, mapped read-only."""
-        return np.memmap(self.filename, np.dtype(self.dtype), "r", self.offset, tuple(self.shape))
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.code)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return _open(self)[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(_open(self), dtype, copy=copy)
 
 
-def mapped(array: np.ndarray) -> Mapped | None:
+def mapped(array: np.ndarray | Mapped) -> Mapped | None:
     """Where `array` lies if it is all of a mapped file (a new axis does no harm), else None."""
+    if isinstance(array, Mapped):
+        return array
     whole = array
     while isinstance(whole.base, np.memmap):
         whole = whole.base
@@ -29,14 +57,6 @@ def mapped(array: np.ndarray) -> Mapped | None:
     return Mapped(str(whole.filename), whole.offset, array.dtype.str, array.shape)
 
 
-class Portable:
-    """An array that is sent to another process as the place where it is mapped, if it is."""
-
-    def __init__(self, array: np.ndarray):
-        self.array = array
-
-    def __getstate__(self) -> Mapped | np.ndarray:
-        return mapped(self.array) or self.array
-
-    def __setstate__(self, state: Mapped | np.ndarray) -> None:
-        self.array = state.open() if isinstance(state, Mapped) else state
+@lru_cache(OPEN)
+def _open(place: Mapped) -> np.ndarray:
+    return np.asarray(np.memmap(place.filename, place.dtype, "r", place.offset, place.shape))

@@ -12,6 +12,7 @@ from absl import flags
 from grain.experimental import index_shuffle
 
 from medjax.data.crops import Images, sample_id
+from medjax.data.mapped import Mapped, mapped
 from medjax.data.split import Region
 from medjax.data.statistics import foreground, value_range
 from medjax.types import UserError
@@ -110,7 +111,7 @@ class Patches:
         self.patch = _patch_shape(patch, self.images, multiple_of)
         self.identity = {"seed": int(seed), "batch_size": int(batch_size)}
         self._share = foreground_share
-        self._points = _points(regions) if foreground_share > 0 else []
+        self._points = [_points(region) for region in regions] if foreground_share > 0 else []
         rows = batch_size // process_count
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
         self._boxes = np.array([max(1, round(np.prod(shape) / np.prod(self.patch))) for shape in self.images.shapes])
@@ -257,12 +258,13 @@ def _round_up(shape: Sequence[int], multiple_of: int) -> tuple[int, ...]:
     return tuple(-(-int(n) // multiple_of) * multiple_of for n in shape)
 
 
-def _points(regions: Sequence[Region]) -> list[np.ndarray]:
-    """The tissue points of every region, their first index counted from the region's start."""
-    found = {id(r.record): foreground(r.record) for r in regions}
-    points = [found[id(r.record)] for r in regions]
-    inside = [p[(p[:, 0] >= r.start) & (p[:, 0] < r.stop)] for p, r in zip(points, regions, strict=True)]
-    return [p - np.eye(1, p.shape[1], dtype=p.dtype) * r.start for p, r in zip(inside, regions, strict=True)]
+def _points(region: Region) -> np.ndarray | Mapped:
+    """The tissue points of a region, their first index counted from its start; those of a whole record stay in its file."""
+    points = foreground(region.record)
+    if (region.start, region.stop) == (0, region.record.image.shape[0]):
+        return mapped(points) or points
+    inside = (points[:, 0] >= region.start) & (points[:, 0] < region.stop)
+    return points[inside] - np.eye(1, points.shape[1], dtype=points.dtype) * region.start
 
 
 def _split_point(point: np.ndarray, ndim: int) -> tuple:

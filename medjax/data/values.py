@@ -58,9 +58,10 @@ def grey(colour: np.ndarray, tolerance: int = 8, share: float = 0.05) -> np.ndar
     colour = colour[..., :3]
     if colour.shape[-1] < 3:
         return colour[..., :1]
-    spread = colour.max(-1).astype(np.int64) - colour.min(-1)
-    if not spread.any():
+    red, green, blue = (colour[..., i] for i in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
         return np.ascontiguousarray(colour[..., :1])
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return luminance(colour) if np.mean(spread > tolerance) <= share else np.ascontiguousarray(colour)
 
 
