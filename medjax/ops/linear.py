@@ -5,61 +5,89 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax._src import dispatch
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Inexact
 
 
 class LinearMap(Protocol):
-    """A hashable pair of functions on arrays `(*s, n)` that treat the `n` columns alike, each the other's transpose."""
+    """A hashable pair of functions, each the other's transpose, that treat all indices of one axis (`columns`) alike.
 
-    def forward(self, x: Inexact[Array, "*s n"]) -> Inexact[Array, "*t n"]:
-        """The map, in plain JAX operations. The result has as many axes as `x`."""
+    `columns` is 0 or -1; the result has as many axes as the argument. `tables` are arrays that both read.
+    """
+
+    columns: int
+
+    def forward(self, x: Inexact[Array, "*s"], *tables: Array) -> Inexact[Array, "*t"]:
+        """The map, in plain JAX operations."""
         ...
 
-    def transpose(self, y: Inexact[Array, "*t n"]) -> Inexact[Array, "*s n"]:
-        """Its transpose, likewise."""
+    def transpose(self, y: Inexact[Array, "*t"], *tables: Array) -> Inexact[Array, "*s"]:
+        """Its transpose (not conjugated), likewise."""
         ...
 
 
-def apply(linear: LinearMap, x: Inexact[Array, "*s n"]) -> Inexact[Array, "*t n"]:
-    """`linear.forward(x)`; reverse-mode differentiation runs `linear.transpose` and not what JAX would derive."""
-    return _linear.bind(x, linear=linear, transposed=False)
+def apply(linear: LinearMap, x: Inexact[Array, "*s"], *tables: Array) -> Inexact[Array, "*t"]:
+    """`linear.forward(x, *tables)`; its reverse mode runs `linear.transpose`, not what JAX would derive.
+
+    The tables get no gradient.
+    """
+    return _linear.bind(x, *map(lax.stop_gradient, tables), linear=linear, transposed=False)
 
 
-def apply_transpose(linear: LinearMap, y: Inexact[Array, "*t n"]) -> Inexact[Array, "*s n"]:
-    """`linear.transpose(y)`; its derivative runs `linear.forward`."""
-    return _linear.bind(y, linear=linear, transposed=True)
+def apply_transpose(linear: LinearMap, y: Inexact[Array, "*t"], *tables: Array) -> Inexact[Array, "*s"]:
+    """`linear.transpose(y, *tables)`; its reverse mode runs `linear.forward`."""
+    return _linear.bind(y, *map(lax.stop_gradient, tables), linear=linear, transposed=True)
 
 
-def _plain(x, *, linear, transposed):
-    return linear.transpose(x) if transposed else linear.forward(x)
+def _plain(x, *tables, linear, transposed):
+    return linear.transpose(x, *tables) if transposed else linear.forward(x, *tables)
 
 
-def _abstract(x, **which):
-    out = jax.eval_shape(functools.partial(_plain, **which), jax.ShapeDtypeStruct(x.shape, x.dtype))
+def _abstract(x, *tables, **which):
+    structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, *tables)]
+    out = jax.eval_shape(functools.partial(_plain, **which), *structs)
     return x.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
 
 @functools.partial(jax.jit, static_argnames=("linear", "transposed"))
-def _eager(x, *, linear, transposed):
-    return _linear.bind(x, linear=linear, transposed=transposed)
+def _eager(x, *tables, linear, transposed):
+    return _linear.bind(x, *tables, linear=linear, transposed=transposed)
 
 
-def _transpose(cotangent, x, *, linear, transposed):
-    return [_linear.bind(cotangent, linear=linear, transposed=not transposed)]
+def _jvp(primals, tangents, **which):
+    out = _linear.bind(*primals, **which)
+    if isinstance(tangents[0], ad.Zero):
+        return out, ad.Zero.from_primal_value(out)
+    return out, _linear.bind(tangents[0], *primals[1:], **which)
+
+
+def _transpose(cotangent, x, *tables, linear, transposed):
+    return [_linear.bind(cotangent, *tables, linear=linear, transposed=not transposed), *[None] * len(tables)]
 
 
 def _batch(operands, mapped, **which):
-    """The mapped axis folds into the columns."""
-    x = jnp.moveaxis(operands[0], mapped[0], -1)
-    y = _linear.bind(x.reshape(*x.shape[:-2], -1), **which)
+    """The mapped axis folds into the columns; where tables are mapped too, each has its own call."""
+    x, *tables = operands
+    if any(m is not None for m in mapped[1:]):
+        return jax.vmap(functools.partial(_plain, **which), mapped)(*operands), 0
+    if which["linear"].columns == 0:
+        x = jnp.moveaxis(x, mapped[0], 0)
+        y = _linear.bind(x.reshape(-1, *x.shape[2:]), *tables, **which)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    x = jnp.moveaxis(x, mapped[0], -1)
+    y = _linear.bind(x.reshape(*x.shape[:-2], -1), *tables, **which)
     return y.reshape(*y.shape[:-1], *x.shape[-2:]), y.ndim
 
 
 _linear = Primitive("linear_map")
 _linear.def_impl(_eager)
 _linear.def_abstract_eval(_abstract)
-ad.deflinear2(_linear, _transpose)
+ad.primitive_jvps[_linear] = _jvp
+ad.primitive_transposes[_linear] = _transpose
 batching.primitive_batchers[_linear] = _batch
-mlir.register_lowering(_linear, mlir.lower_fun(_plain, multiple_results=False))
+# What a map holds may ask for the devices when it is lowered, as the partitioned FFT does; JAX has no public way to say so.
+dispatch.prim_requires_devices_during_lowering.add(_linear)
+mlir.register_lowering(_linear, mlir.lower_fun(_plain, multiple_results=False), cacheable=False)

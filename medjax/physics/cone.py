@@ -92,6 +92,7 @@ class _ConeJoseph:
     """The projector as a linear map on `(D, H, W, n)` and `(views, rows, columns, n)`."""
 
     geometry: Cone
+    columns = -1
 
     def forward(self, x):
         stacks = jnp.moveaxis(x, 0, 2)

@@ -176,6 +176,7 @@ class _Joseph:
     """The projector of a geometry as a linear map on `(H, W, n)` and `(views, detectors, n)`."""
 
     geometry: Parallel | Fan
+    columns = -1
 
     def forward(self, x):
         sinogram = 0
