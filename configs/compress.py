@@ -20,6 +20,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.patch = (64, 64)
     config.augment.flip = 0.5
     config.optim.lr = 2e-3
+    config.optim.warmup = 20
     config.ema_decay = 0.98
     config.eval_every = 250
     config.checkpoint_every = 250
