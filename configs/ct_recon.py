@@ -1,0 +1,28 @@
+"""CT from few views: an unrolled network with the scanner inside, on chest phantoms in HU.
+
+    python train.py --config=configs/ct_recon.py --workdir=runs/ct_recon
+
+Limited angle: `--config.task.span=120`; low dose: `--config.task.photons=1e5 --config.task.dose=0.25`. Without truth, from
+the views alone: `--config=configs/ct_recon.py:objective=ssdu`.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=primal_dual" or "model=unet" (after FBP), "objective=ssdu" or "objective=noise2noise", "source=…"."""
+    names = base.parse(arg, model="modl", objective="supervised", source="phantoms")
+    config = base.get_config(task="ct_recon", **names)
+    config.steps = 400
+    config.batch_size = 2
+    config.task.views = 40
+    if names["model"] == "modl":
+        config.model.iterations = 3
+    if names["source"] == "phantoms":
+        config.data.source.update(kind="chest", shape=(128, 128), count=80)
+    config.data.patch = ()
+    config.data.range = (-1000.0, 1000.0)
+    config.eval_every = config.checkpoint_every = 200
+    return config

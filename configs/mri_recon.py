@@ -1,0 +1,27 @@
+"""MRI at four times the speed: a variational network on simulated 8-coil k-space of the ICBM152 T1 template.
+
+    python train.py --config=configs/mri_recon.py --workdir=runs/mri_recon
+
+Your own k-space (fastMRI .h5, or .npy): `--config=configs/mri_recon.py:source=kspace --config.data.source.path=FOLDER`;
+if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu --config.task.acceleration=1`. Learned
+sensitivities: `--config.model.sensitivities=True`.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=modl" or "model=unet", "objective=ssdu", "source=…"."""
+    names = base.parse(arg, model="varnet", objective="supervised", source="icbm152")
+    config = base.get_config(task="mri_recon", **names)
+    config.steps = 300
+    config.batch_size = 2
+    if names["model"] == "varnet":
+        config.model.iterations = 4
+    config.data.patch = (128, 128) if names["source"] != "kspace" else ()
+    config.data.range = (0.0, 255.0) if names["source"] == "icbm152" else (0.0, 1.0)
+    config.eval_every = config.checkpoint_every = 150
+    config.eval_samples = 8
+    return config

@@ -1,0 +1,80 @@
+"""Raw MR data: fastMRI files (`.h5`), or k-space as NumPy arrays (`.npy`)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from medjax.types import Record, UserError
+
+SUFFIXES = (".h5", ".npy")
+
+
+@dataclass(frozen=True)
+class Kspace:
+    """Every file in `path`, or that file, centred Cartesian k-space: `(slices, coils, H, W)`, one slice `(coils, H, W)`.
+
+    A fastMRI file holds it as "kspace" (Zbontar et al., 2018; single-coil: `(slices, H, W)`). The image of a record is the
+    root of the coil images' summed squares, `(slices, H, W, 1)` or `(H, W, 1)`, zeros where nothing was sampled, in units
+    in which the largest value of a file is 1; `extras["kspace"]` has the same grid and scale, float32, the coils' real
+    parts and then their imaginary parts as channels. Each file is a subject; all are held in memory.
+    """
+
+    path: str = ""
+
+    def load(self) -> list[Record]:
+        """The records. Raises UserError."""
+        if not self.path:
+            raise UserError("config.data.source.path", "is empty; give a .h5 or .npy file of k-space, or a folder of them")
+        place = Path(self.path).expanduser()
+        files = sorted(p for p in place.rglob("*") if p.suffix in SUFFIXES) if place.is_dir() else [place]
+        if not files or not all(p.exists() and p.suffix in SUFFIXES for p in files):
+            raise UserError(place, "holds no k-space; give a .h5 or .npy file, or a folder of them")
+        records = [_record(file, place if place.is_dir() else place.parent) for file in files]
+        for record in records:
+            if record.extras["kspace"].shape[-1] != records[0].extras["kspace"].shape[-1]:
+                raise UserError(record.id, f"has {record.extras['kspace'].shape[-1] // 2} coils, {records[0].id} "
+                                f"{records[0].extras['kspace'].shape[-1] // 2}; give files of one kind")
+        return records
+
+
+def _record(file: Path, folder: Path) -> Record:
+    kspace = _read(file)
+    images = np.sqrt(np.square(np.abs(_coil_images(kspace))).sum(1))
+    top = float(images.max())
+    if not np.isfinite(top) or top == 0:
+        raise UserError(file, "holds no numbers but zeros, or NaN; give measured k-space")
+    parts = np.concatenate([kspace.real, kspace.imag], 1) / top
+    image, extra = (images / top)[..., None], np.moveaxis(parts, 1, -1)
+    if len(image) == 1:
+        image, extra = image[0], extra[0]
+    name = str(file.relative_to(folder).with_suffix(""))
+    return Record(image.astype(np.float32), name, name, modality="MR",
+                  extras={"kspace": np.ascontiguousarray(extra, np.float32)})
+
+
+def _read(file: Path) -> np.ndarray:
+    """`(slices, coils, H, W)` complex."""
+    try:
+        if file.suffix == ".npy":
+            kspace = np.load(file)
+        else:
+            with h5py.File(file) as stored:
+                if "kspace" not in stored:
+                    raise UserError(file, f"has no data set kspace, only {', '.join(stored) or 'nothing'}")
+                kspace = stored["kspace"][()]
+                if kspace.ndim == 3:  # single-coil: slices first
+                    kspace = kspace[:, None]
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(file, f"damaged, or no k-space: {str(error).splitlines()[0]}") from error
+    kspace = kspace[None] if kspace.ndim == 3 else kspace
+    if kspace.ndim != 4 or not np.iscomplexobj(kspace) or 0 in kspace.shape:
+        raise UserError(file, f"has the shape {kspace.shape} of {kspace.dtype}; k-space is complex, (slices, coils, H, W) "
+                        "or (coils, H, W)")
+    return kspace
+
+
+def _coil_images(kspace: np.ndarray) -> np.ndarray:
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes), axes=axes, norm="ortho"), axes)

@@ -1,0 +1,152 @@
+"""MRI from undersampled k-space of many coils: simulated from images, or as it was measured."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medjax.classical import iterative
+from medjax.data.split import Splits
+from medjax.physics.noise import Gaussian
+from medjax.physics.sampling import ComplexChannels, to_channels, to_complex
+from medjax.physics.sense import Sense, centre_images, coil_ring, line_mask, relative_maps, to_kspace
+from medjax.tasks.reconstruction import Reconstruction, Solver
+from medjax.types import Array, Batch, Example, Key, UserError
+
+
+@dataclass(frozen=True)
+class MriRecon(Reconstruction):
+    """Complex images, as two channels, from k-space sampled on `mask` "random" or "equispaced" lines, or "points".
+
+    One of `acceleration` samples is kept, among them the middle part `centre` of each axis. From images, `coils` on a
+    ring are simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range.
+    Records that carry "kspace" are taken as measured, with sensitivities from their centre; with `acceleration` 1
+    nothing more is left out. Metrics judge magnitudes.
+    """
+
+    acceleration: float = 4.0
+    centre: float = 0.08
+    mask: str = "random"
+    coils: int = 8
+    sigma: float = 0.005
+    wavelet_weight: float = 2e-3
+
+    def __post_init__(self):
+        if self.data_range[0] != 0:
+            raise UserError("config.data.range", f"{self.data_range}; k-space needs a range that starts at 0: "
+                            f"--config.data.range='(0.0, {self.data_range[1]})'")
+        if self.mask not in ("random", "equispaced", "points"):
+            raise UserError("config.task.mask", f"no {self.mask!r}; there is random, equispaced, points")
+        if self.acceleration < 1 or not 0 < self.centre <= 1 or self.coils < 1:
+            raise UserError("config.task.acceleration", f"{self.acceleration}, centre {self.centre}, {self.coils} coils; "
+                            "give at least 1, a part between 0 and 1, at least 1")
+
+    def outputs(self, channels: int) -> int:
+        """Real and imaginary part of an image of one channel."""
+        if channels != 1:
+            raise UserError("config.data", f"the images have {channels} channels; MRI is reconstructed from one")
+        return 2
+
+    def settled(self, splits: Splits) -> dict[str, Any]:
+        """Nothing; but measured k-space can't be cut."""
+        for region in (r for part in splits.values() for r in part):
+            whole = (region.start, region.stop) == (0, region.record.image.shape[0])
+            if "kspace" in region.record.extras and region.record.ndim == self.ndim and not whole:
+                raise UserError("config.data.fractions", "a slice of k-space can't be cut into parts; give at least three "
+                                "files, or (1.0, 0.0, 0.0)")
+        return {}
+
+    def example(self, key: Key, batch: Batch) -> Example:
+        """Zero-filled images to whole ones; the context also has the "coils" images from the centre of k-space."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
+        clean, judged = self.clean(batch)
+        space = clean.shape[1:-1]
+        maps, full, target = self._measured(batch) if "kspace" in batch else self._simulated(keys, clean)
+        sampled = (jnp.abs(full).sum(1, keepdims=True) > 0).astype(jnp.float32)
+        if self.acceleration > 1:
+            sampled *= jax.vmap(lambda key: line_mask(jax.random.fold_in(key, 1), space, self.acceleration, self.centre,
+                                                      self.mask))(keys)
+        y = full * sampled
+        return self.measured(ComplexChannels(Sense(maps, sampled)), y, target, judged, coils=self._middle(y))
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+        """On real and imaginary parts; SSIM on magnitudes."""
+        found = super().losses(pred, example)
+        if "ssim" in found:
+            found["ssim"] = super().losses(magnitude(pred), _magnitudes(example))["ssim"]
+        return found
+
+    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
+        """As in every restoration, on magnitudes."""
+        return super().metrics(magnitude(pred), _magnitudes(example))
+
+    def show(self, x: Array) -> Array:
+        """Its magnitude."""
+        return magnitude(x)
+
+    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Magnitudes."""
+        return super().pictures(_magnitudes(example), {row: np.asarray(magnitude(image)) for row, image in answers.items()})
+
+    def solvers(self) -> dict[str, Solver]:
+        """CG-SENSE, stopped early, and sparse wavelets."""
+        return {"cg-sense": lambda A, y: to_channels(iterative.cgls(A.operator, y, 12, 1e-3)),
+                "l1-wavelet": lambda A, y: to_channels(iterative.l1_wavelet(A.operator, y, self.wavelet_weight, 60))}
+
+    def keep_part(self, key: Key, context: dict[str, Any], share: float) -> Array:
+        """Samples drawn at random; those in the middle are all kept."""
+        y = context["y"]
+        keep = jax.random.uniform(key, (y.shape[0], 1, *y.shape[2:])) < share
+        middle = jnp.ones((), bool)
+        for axis, n in enumerate(y.shape[2:], start=2):
+            near = jnp.abs(jnp.arange(n) - n // 2) <= 2
+            middle = middle & near.reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim)))
+        return (keep | middle).astype(jnp.float32)
+
+    def _simulated(self, keys: Array, clean: Array) -> tuple[Array, Array, Array]:
+        """Sensitivities, k-space and the complex image."""
+        space = clean.shape[1:-1]
+
+        def measure(key, image):
+            phase_key, noise_key = jax.random.split(key)
+            x = image[..., 0] * jnp.exp(1j * _smooth(phase_key, space))
+            return x, Gaussian(self.sigma)(noise_key, to_kspace((coil_ring(self.coils, space)[0] * x)[None])[0])
+
+        x, kspace = jax.vmap(measure)(keys, clean)
+        maps = jnp.broadcast_to(coil_ring(self.coils, space), kspace.shape)
+        return maps, kspace, to_channels(x[..., None])
+
+    def _measured(self, batch: Batch) -> tuple[Array, Array, Array]:
+        parts = jnp.moveaxis(batch["kspace"], -1, 1) / self.data_range[1]
+        coils = parts.shape[1] // 2
+        kspace = jax.lax.complex(parts[:, :coils], parts[:, coils:])
+        maps = relative_maps(self._middle(kspace))
+        everything = Sense(maps, jnp.ones((1, 1, *kspace.shape[2:])))
+        return maps, kspace, to_channels(everything.adjoint(kspace))
+
+    def _middle(self, kspace: Array) -> Array:
+        size = tuple(max(8, round(self.centre * n)) for n in kspace.shape[2:])
+        return centre_images(kspace, size)
+
+
+def magnitude(x: Array) -> Array:
+    """Of complex images as two channels; one channel is a magnitude already."""
+    return x if x.shape[-1] == 1 else jnp.abs(to_complex(jnp.asarray(x)))
+
+
+def _magnitudes(example: Example) -> Example:
+    return Example(example.input, magnitude(example.target), example.mask)
+
+
+def _smooth(key: Key, space: tuple[int, ...]) -> Array:
+    """A phase in radians that varies slowly: a random quadratic."""
+    axes = [jnp.linspace(-1, 1, n).reshape(tuple(-1 if a == i else 1 for a in range(len(space))))
+            for i, n in enumerate(space)]
+    terms = [jnp.ones((1,) * len(space)), *axes, *(a * a for a in axes)]
+    weights = jax.random.normal(key, (len(terms),))
+    return functools.reduce(lambda total, pair: total + pair[0] * pair[1], zip(weights, terms, strict=True),
+                            jnp.zeros(space))

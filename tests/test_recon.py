@@ -1,0 +1,384 @@
+"""Reconstruction: tasks with raw measurements, networks with physics inside, and learning without truth."""
+
+import importlib
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax import lookup
+from medjax.data.sources.kspace import Kspace
+from medjax.infer.plug_and_play import plug_and_play
+from medjax.models.consistency import consistent
+from medjax.physics.optics import Blur, Mask
+from medjax.physics.sampling import ComplexChannels, PerSample, Subset, to_channels, to_complex
+from medjax.physics.sense import Sense, coil_ring, line_mask
+from medjax.tasks.ct_lowdose import CtLowDose
+from medjax.tasks.ct_recon import CtRecon
+from medjax.tasks.deblur import Deblur
+from medjax.tasks.denoise import Denoise
+from medjax.tasks.inpaint import Inpaint
+from medjax.tasks.mri_recon import MriRecon
+from medjax.train.optim import optimizer
+from medjax.train.setup import assemble, load_splits, resolve
+from medjax.train.step import init_state, make_predict, make_step
+from medjax.types import Example, UserError
+
+KEY = jax.random.key(0)
+HU = (-1000.0, 1000.0)
+SMALL = {
+    "modl": {"iterations": 2, "cg_iterations": 3, "width": 4, "depth": 1},
+    "varnet": {"iterations": 2, "width": 4, "depth": 1},
+    "primal_dual": {"iterations": 2, "width": 6, "memory": 2},
+    "unet": {"width": 6, "depth": 2},
+    "cnn": {"features": (8, 8), "kernels": (3, 3, 3)},
+}
+
+
+def squares(n=2, size=16, ndim=2) -> np.ndarray:
+    """Bright boxes on 0, in unit range."""
+    image = np.zeros((n, *(size,) * ndim, 1), np.float32)
+    for i in range(n):
+        image[(i, *(slice(3 + i, size - 4),) * ndim)] = 0.5
+        image[(i, *(slice(6, 9 + i),) * ndim)] = 0.9
+    return image
+
+
+def batch(unit, data_range=(0.0, 1.0)):
+    n, (low, high) = len(unit), data_range
+    return {"image": jnp.asarray(unit * (high - low) + low), "slope": jnp.ones(n), "intercept": jnp.zeros(n),
+            "count": jnp.ones(n), "id": jnp.arange(n, dtype=jnp.uint32)}
+
+
+def network(name, ndim=2, channels=1, **changes):
+    return lookup.build("models", lookup.spec("models", name, **SMALL[name] | changes), ndim=ndim, channels=channels,
+                        scale=(1,) * ndim)
+
+
+def fit(task, objective, images, steps=60, lr=5e-3):
+    """The loss by step, and the state after them."""
+    rules = {"model": optimizer(steps, name="adam", lr=lr, warmup=5)}
+    state = jax.jit(lambda batch: init_state(task, objective, rules, 0.0, batch, KEY))(images)
+    step = jax.jit(make_step(task, objective, rules, 0.0))
+    losses = []
+    for _ in range(steps):
+        state, logs = step(state, images)
+        losses.append(float(logs["model/loss"]))
+        assert np.isfinite(float(logs["model/grad_norm"]))
+    return losses, state
+
+
+def objective(name, task, model, **values):
+    return lookup.build("objectives", lookup.spec("objectives", name, **values), task=task, model=model)
+
+
+def dense(A, shape) -> np.ndarray:
+    """The matrix of an operator on one image."""
+    basis = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
+    return np.asarray(jax.jit(A)(basis), np.float64).reshape(len(basis), -1).T
+
+
+@pytest.mark.parametrize("name", ["modl", "varnet", "primal_dual"])
+def test_networks_with_physics_learn_one_batch_by_heart(name):
+    task = CtRecon(HU, 2, views=6)
+    losses, _ = fit(task, objective("supervised", task, network(name), loss="l2"), batch(squares(), HU))
+    assert losses[-1] < 0.4 * losses[0], losses[::10]
+
+
+def test_data_consistency_is_the_exact_minimum():
+    A = CtRecon(HU, 2, views=5).operator((8, 8))
+    random = np.random.default_rng(0)
+    y, near = random.normal(size=(1, 5, 12, 1)), random.normal(size=(1, 8, 8, 1))
+    matrix = dense(A, (8, 8, 1))
+    expected = np.linalg.solve(matrix.T @ matrix + 0.1 * np.eye(64), matrix.T @ y.ravel() + 0.1 * near.ravel())
+    found = jax.jit(lambda y, near: consistent(A, y, near, 0.1, 60))(jnp.float32(y), jnp.float32(near))
+    np.testing.assert_allclose(np.ravel(found), expected, atol=2e-5)
+
+
+def test_modl_keeps_known_voxels_in_3d():
+    """With a weight near 0, what was measured without noise stays."""
+    task = Inpaint((0.0, 1.0), 3)
+    example = task.example(KEY, batch(squares(1, 12, 3)))
+    model = network("modl", 3, iterations=1, weight=1e-5)
+    found = jax.jit(lambda e: model.init_with_output(KEY, e.input, e.context)[0])(example)
+    known = np.asarray(example.context["operator"].operator.mask[0])
+    assert 0.4 < known.mean() < 0.6
+    np.testing.assert_allclose(np.asarray(found)[0][known], np.asarray(example.target)[0][known], atol=1e-4)
+
+
+def test_modl_shares_its_weights_or_not():
+    task = CtRecon(HU, 2, views=4)
+    example = jax.eval_shape(task.example, KEY, batch(squares(), HU))
+    count = {shared: len(jax.eval_shape(network("modl", shared=shared).init, KEY, example.input, example.context)["params"])
+             for shared in (True, False)}
+    assert count == {True: 1, False: 2}
+
+
+def test_each_sample_meets_its_own_operator():
+    kernels = jax.random.uniform(KEY, (2, 3, 5))
+    A = PerSample(Blur((kernels,)))
+    x, y = (jax.random.normal(jax.random.key(i), (2, 9, 9, 1)) for i in (1, 2))
+    for i in range(2):
+        np.testing.assert_allclose(A(x)[i], Blur((kernels[i],))(x[i][None])[0], atol=1e-6)
+    np.testing.assert_allclose(jnp.vdot(A(x), y), jnp.vdot(x, A.adjoint(y)), rtol=1e-4)
+
+
+def test_a_part_of_a_measurement_and_complex_channels_have_exact_adjoints():
+    keep = (jax.random.uniform(KEY, (2, 6, 6, 1)) < 0.5).astype(jnp.float32)
+    part = Subset(Mask(jnp.ones((1, 6, 6, 1))), keep, jnp.full(2, 0.5))
+    A = ComplexChannels(part)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 2))
+    y = to_complex(jax.random.normal(jax.random.key(2), (2, 6, 6, 2)))
+    np.testing.assert_allclose(to_channels(to_complex(x)), x)
+    np.testing.assert_allclose(jnp.vdot(y, A(x)).real, jnp.vdot(A.adjoint(y), x), rtol=1e-5)
+    np.testing.assert_allclose(A.init(y), to_channels(2 * y * keep), rtol=1e-6)
+
+
+def test_classical_reconstructions_stand_beside_the_model():
+    task = CtRecon(HU, 2, views=10)
+    example = jax.jit(task.example)(KEY, batch(squares(1, 32), HU))
+    rows = task.compared(jax.tree.map(lambda a: a[0], example))
+    score = {name: float(task.metrics(image[None], example)["psnr"][0]) for name, image in rows.items()}
+    assert set(score) == {"input", "fbp-hann", "sirt", "cgls", "tv"}
+    assert score["tv"] > score["input"] + 3, score
+    assert min(score["sirt"], score["cgls"]) > score["input"], score
+
+
+def test_the_input_of_ct_is_fbp_in_unit_range():
+    """Many views without noise give the image back, whatever the size of the pixels."""
+    task = CtRecon(HU, 2, views=90, pixel_mm=0.3)
+    smooth = np.exp(-np.square(np.linspace(-3, 3, 32))[:, None] - np.square(np.linspace(-3, 3, 32))[None])
+    example = task.example(KEY, batch(np.float32(smooth)[None, ..., None], HU))
+    np.testing.assert_allclose(example.input, example.target, atol=0.02)
+    fan = CtRecon(HU, 2, views=180, span=360.0, beam="fan")
+    example = fan.example(KEY, batch(np.float32(smooth)[None, ..., None], HU))
+    np.testing.assert_allclose(example.input, example.target, atol=0.02)
+
+
+def test_low_dose_noise_grows_as_the_dose_falls():
+    water = np.full((1, 48, 48, 1), 0.5, np.float32)
+    spread = {}
+    for dose in (1.0, 0.25):
+        task = CtLowDose(HU, 2, dose=(dose, dose), photons=2e4, electronic=0.0, measured=False)
+        example = jax.jit(task.example)(KEY, batch(water, HU))
+        spread[dose] = float(jnp.std(example.input - example.target))
+    np.testing.assert_allclose(spread[0.25] / spread[1.0], 2, rtol=0.05)
+    nothing = CtLowDose(HU, 2, dose=(1.0, 1.0), measured=True).example(KEY, batch(water, HU))
+    np.testing.assert_allclose(nothing.input, nothing.target, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"blur": "gaussian"}, {"blur": "motion", "size": (3.0, 5.0)}])
+def test_deblur_hands_on_the_blur_that_it_used(options):
+    task = Deblur((0.0, 1.0), 2, sigma=0.0, **options)
+    example = jax.jit(task.example)(KEY, batch(squares()))
+    np.testing.assert_allclose(example.context["operator"](example.target), example.context["y"], atol=1e-6)
+    assert float(jnp.abs(example.input - example.target).max()) > 0.05
+
+
+def gain(task, objective, images, state) -> float:
+    """How much nearer than its input the model is to the truth it never saw, in dB."""
+    example, _, scores = jax.jit(make_predict(task, objective))(state, images, jax.random.key(9))
+    return float((scores["psnr"] - task.metrics(example.input, example)["psnr"]).mean())
+
+
+@pytest.mark.parametrize(("name", "values"), [("noise2noise", {}), ("noise2self", {"share": 0.1}),
+                                              ("noise2self", {"share": 0.1, "fill": "mean"}), ("sure", {"sigma": 0.1})])
+def test_denoising_is_learned_without_truth(name, values):
+    task = Denoise((0.0, 1.0), 2, "gaussian", (0.1, 0.1))
+    learner, images = objective(name, task, network("cnn"), **values), batch(squares(4, 24))
+    losses, state = fit(task, learner, images, 120, 1e-2)
+    assert np.mean(losses[-10:]) < np.mean(losses[:5])
+    assert gain(task, learner, images, state) > 1.5
+
+
+def test_ct_is_learned_from_its_views_alone():
+    task = CtRecon(HU, 2, views=12)
+    learner, images = objective("ssdu", task, network("modl")), batch(squares(2, 24), HU)
+    losses, state = fit(task, learner, images, 80, 5e-3)
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+    assert gain(task, learner, images, state) > 1.5
+
+
+def test_plug_and_play_uses_any_denoiser():
+    task = Inpaint((0.0, 1.0), 2, keep=0.6)
+    example = task.example(KEY, batch(squares()))
+    A, y = example.context["operator"], example.context["y"]
+    smooth = Blur.gaussian(0.7)
+    found = jax.jit(lambda A, y: plug_and_play(A, y, smooth, weight=0.01))(A, y)
+    score = task.metrics(found, example)["psnr"] - task.metrics(example.input, example)["psnr"]
+    assert float(score.min()) > 2
+
+
+def complex_normal(seed, shape):
+    return jax.lax.complex(*jax.random.normal(jax.random.key(seed), (2, *shape)))
+
+
+@pytest.mark.parametrize("space", [(7, 8), (4, 5, 6)])
+def test_multi_coil_mri_has_an_exact_adjoint_of_norm_one(space):
+    A = Sense(coil_ring(3, space), line_mask(KEY, space, 2.0, 0.2, "random")[None])
+    x, y = complex_normal(1, (2, *space, 1)), complex_normal(2, (2, 3, *space))
+    np.testing.assert_allclose(jnp.vdot(y, A(x)), jnp.vdot(A.adjoint(y), x), rtol=1e-4)
+    everything = Sense(A.maps, jnp.ones((1, 1, *space)))
+    np.testing.assert_allclose(everything.adjoint(everything(x)), x, atol=1e-5)
+
+
+def test_k_space_is_the_centred_orthonormal_transform_of_each_coil():
+    maps, x = coil_ring(2, (5, 6)), complex_normal(1, (1, 5, 6, 1))
+    found = Sense(maps, jnp.ones((1, 1, 5, 6)))(x)
+    rows, columns = (np.exp(-2j * np.pi * np.outer(k := np.arange(n) - n // 2, k) / n) / np.sqrt(n) for n in (5, 6))
+    for coil in range(2):
+        np.testing.assert_allclose(found[0, coil], rows @ np.asarray(maps[0, coil] * x[0, ..., 0]) @ columns, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["random", "equispaced", "points"])
+def test_masks_keep_the_middle_and_the_asked_number(kind):
+    masks = np.asarray(jax.vmap(lambda key: line_mask(key, (64, 96), 4.0, 0.1, kind))(jax.random.split(KEY, 32)))
+    assert masks.shape == (32, 1, 64, 96)
+    assert masks[:, :, 30:34, 45:51].all()
+    np.testing.assert_allclose(masks.mean(), 0.25, rtol=0.04)
+    if kind != "points":
+        assert (masks == masks[:, :, :1]).all()
+
+
+def test_mri_is_reconstructed_better_than_zero_filled():
+    """Classical methods at once, and a variational network that finds the sensitivities itself."""
+    task = MriRecon((0.0, 1.0), 2, acceleration=3.0, coils=4, sigma=0.002)
+    images = batch(squares(2, 32))
+    example = jax.jit(task.example)(KEY, images)
+    rows = task.compared(jax.tree.map(lambda a: a[0], example))
+    score = {name: float(task.metrics(jnp.asarray(image)[None], jax.tree.map(lambda a: a[:1], example))["psnr"][0])
+             for name, image in rows.items()}
+    assert score["cg-sense"] > score["input"] + 3, score
+    assert score["l1-wavelet"] > score["input"] + 3, score
+    learner = objective("supervised", task, network("varnet", channels=2, sensitivities=True), loss="l2")
+    losses, state = fit(task, learner, images, 60, 5e-3)
+    assert losses[-1] < 0.5 * losses[0]
+    one = jax.tree.map(lambda a: a[0], jax.device_get(jax.jit(make_predict(task, learner))(state, images, KEY)))
+    assert task.pictures(one[0], {"model": one[1]})["model"].shape == (32, 32, 1)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A fastMRI file and its twin as an array: four slices of fully sampled k-space of three coils."""
+    folder = tmp_path_factory.mktemp("kspace")
+    A = Sense(coil_ring(3, (24, 20)), jnp.ones((1, 1, 24, 20)))
+    kspace = np.array(A(jax.lax.complex(jnp.asarray(squares(4, 24)[:, :, :20]), jnp.zeros((4, 24, 20, 1)))))
+    with h5py.File(folder / "file1.h5", "w") as file:
+        file["kspace"] = 5e-4 * kspace
+        file["ismrmrd_header"] = "<xml/>"
+    np.save(folder / "file2.npy", kspace)
+    return folder
+
+
+def test_fastmri_files_and_arrays_are_the_same_data(raw):
+    first, second = Kspace(str(raw)).load()
+    assert first.image.shape == (4, 24, 20, 1)
+    assert first.extras["kspace"].shape == (4, 24, 20, 6)
+    np.testing.assert_allclose(first.image, second.image, atol=1e-6)
+    np.testing.assert_allclose(first.extras["kspace"], second.extras["kspace"], atol=1e-5)
+    expected = squares(4, 24)[:, :, :20]
+    np.testing.assert_allclose(second.image, expected / expected.max(), atol=1e-5)  # the maps' squares sum to 1
+
+
+def test_measured_k_space_goes_through_the_task(raw):
+    record = Kspace(str(raw / "file1.h5")).load()[0]
+    images = batch(record.image) | {"kspace": jnp.asarray(record.extras["kspace"])}
+    whole = jax.jit(MriRecon((0.0, 1.0), 2, acceleration=1.0, centre=0.5).example)(KEY, images)
+    np.testing.assert_allclose(whole.input, whole.target, atol=1e-5)
+    magnitude = np.hypot(*np.moveaxis(np.asarray(whole.target), -1, 0))[..., None]
+    tissue = record.image > 0.3
+    np.testing.assert_allclose(magnitude[tissue], record.image[tissue], atol=0.1)
+    part = jax.jit(MriRecon((0.0, 1.0), 2, acceleration=4.0).example)(KEY, images)
+    assert 0.15 < float((jnp.abs(part.context["y"][:, 0]) > 0).mean()) < 0.4
+
+
+@pytest.mark.parametrize(("name", "content", "problem"), [
+    ("flat.npy", np.ones((4, 4), complex), "shape"), ("real.npy", np.ones((2, 4, 4)), "complex"),
+    ("zero.npy", np.zeros((2, 4, 4), complex), "zeros"), ("text.h5", b"no file", "damaged"),
+    ("empty.h5", None, "no data set"),
+])
+def test_files_that_hold_no_k_space_are_one_line(tmp_path, name, content, problem):
+    file = tmp_path / name
+    if isinstance(content, np.ndarray):
+        np.save(file, content)
+    elif content is None:
+        h5py.File(file, "w").close()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}.*{problem}") as error:
+        Kspace(str(file)).load()
+    assert "\n" not in str(error.value)
+
+
+def test_a_slice_of_k_space_is_not_cut(raw):
+    np.save(raw.parent / "one.npy", np.load(raw / "file2.npy")[0])
+    config = importlib.import_module("configs.mri_recon").get_config("source=kspace,objective=ssdu")
+    config.data.source.path = str(raw.parent / "one.npy")
+    with pytest.raises(UserError, match=r"^config\.data\.fractions: "):
+        resolve(config, load_splits(config))
+
+
+CONFIGS = ["mri_recon", "mri_recon:model=modl,objective=ssdu", "mri_recon:model=unet",
+           "ct_recon", "ct_recon:model=primal_dual", "ct_recon:model=unet", "ct_recon:objective=ssdu", "ct_lowdose",
+           "ct_lowdose:model=unet,objective=noise2noise", "deblur", "deblur:model=modl", "inpaint"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_fit_together(name):
+    file, _, arg = name.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(arg)
+    if "count" in config.data.source:
+        config.data.source.update(count=6, shape=(32, 32))
+    run = assemble(resolve(config, load_splits(config)))
+    images = batch(squares(2, 32), run.task.data_range)
+    state = jax.eval_shape(lambda batch: init_state(run.task, run.objective, run.optimizers, 0.0, batch, KEY), images)
+    _, logs = jax.eval_shape(make_step(run.task, run.objective, run.optimizers, 0.0), state, images)
+    assert "model/loss" in logs
+
+
+@pytest.mark.parametrize(("key", "make"), [
+    ("config.data.range", lambda: CtRecon((0.0, 1.0), 2)),
+    ("config.data.ndim", lambda: CtRecon(HU, 3)),
+    ("config.task.beam", lambda: CtRecon(HU, 2, beam="cone")),
+    ("config.task.filter", lambda: CtRecon(HU, 2, filter="hamming")),
+    ("config.task", lambda: CtRecon(HU, 2, views=0)),
+    ("config.task.dose", lambda: CtLowDose(HU, 2, dose=(0.5, 2.0))),
+    ("config.task.blur", lambda: Deblur(HU, 2, blur="lens")),
+    ("config.task.size", lambda: Deblur(HU, 2, size=(3.0, 1.0))),
+    ("config.task.missing", lambda: Inpaint(HU, 2, missing="lines")),
+    ("config.data.range", lambda: MriRecon((-1.0, 1.0), 2)),
+    ("config.task.mask", lambda: MriRecon((0.0, 1.0), 2, mask="spiral")),
+    ("config.task.acceleration", lambda: MriRecon((0.0, 1.0), 2, acceleration=0.5)),
+    ("config.data", lambda: MriRecon((0.0, 1.0), 2).outputs(3)),
+    ("config.data.source.path", lambda: Kspace().load()),
+    ("config.objective.fill", lambda: objective("noise2self", None, None, fill="zero")),
+    ("config.objective.share", lambda: objective("ssdu", None, None, share=1.5)),
+    ("config.objective.name", lambda: objective("ssdu", Denoise(HU, 2), None)),
+    ("config.objective.sigma", lambda: objective("sure", None, None, sigma=0.0)),
+])
+def test_mistakes_are_one_line(key, make):
+    with pytest.raises(UserError, match=rf"^{key}: ") as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["modl", "varnet", "primal_dual"])
+def test_networks_with_physics_need_a_measurement(name):
+    with pytest.raises(UserError, match=rf"^config\.model\.name: {name} works on raw measurements"):
+        jax.eval_shape(network(name).init, KEY, jnp.zeros((1, 16, 16, 1)))
+
+
+def test_primal_dual_refuses_complex_measurements():
+    context = {"operator": None, "y": jnp.zeros((1, 4, 16, 16), complex)}
+    with pytest.raises(UserError, match=r"^config\.model\.name: primal_dual .* real"):
+        jax.eval_shape(lambda x: network("primal_dual").init(KEY, x, context), jnp.zeros((1, 16, 16, 2)))
+
+
+def test_an_image_measurement_can_not_be_divided():
+    task = Deblur((0.0, 1.0), 2)
+    with pytest.raises(UserError, match=r"^config\.objective\.name: "):
+        jax.eval_shape(lambda b: objective("ssdu", task, network("unet")).player_loss(
+            {}, "model", {}, task.example(KEY, b), KEY), batch(squares()))
+    assert Example(1, 2).context is None
