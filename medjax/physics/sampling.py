@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
+from medjax.physics.mri import to_channels, to_complex
 from medjax.physics.operator import Operator
 from medjax.types import pytree
 
@@ -64,13 +64,3 @@ class ComplexChannels:
     def with_maps(self, maps: Inexact[Array, "b *m"]) -> "ComplexChannels":
         """The same operator with other coil sensitivities."""
         return ComplexChannels(replace(self.operator, maps=maps))
-
-
-def to_complex(x: Float[Array, "*s 2"]) -> Inexact[Array, "*s 1"]:
-    """Two channels to a complex one."""
-    return jax.lax.complex(x[..., :1], x[..., 1:])
-
-
-def to_channels(x: Inexact[Array, "*s 1"]) -> Float[Array, "*s 2"]:
-    """A complex channel to its real and imaginary part."""
-    return jnp.concatenate([jnp.real(x), jnp.imag(x)], -1)
