@@ -93,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     heads, _ = slices(args.data / "dicom" / "ct_ge_head")
     abdomen, abdomen_mm = slices(args.data / "dicom" / "ct_regular_3slice")
-    heads = heads[::2]
+    heads = heads[::4]
     # Pixels of the size of the abdomen's: the head, seen as larger, meets noise of the same grain and strength.
     train_low, test_low = simulate(heads, abdomen_mm, 0), simulate(abdomen, abdomen_mm, 1000)
     middle = (slice(None), slice(96, 416), slice(96, 416))

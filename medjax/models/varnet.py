@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from medjax.models.blocks import check_ndim, check_same_grid
 from medjax.models.consistency import measurement
 from medjax.models.unet import UNet
-from medjax.physics.sampling import to_channels, to_complex
+from medjax.physics.mri import to_channels, to_complex
 from medjax.types import Array, UserError
 
 

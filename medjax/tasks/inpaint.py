@@ -39,7 +39,7 @@ class Inpaint(Reconstruction):
         clean, mask = self.clean(batch)
         hole_key, noise_key = jax.random.split(key)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(hole_key, batch["id"])
-        operator = PerSample(Mask(jax.vmap(lambda key: self._known(key, clean.shape[1:-1]))(keys)))
+        operator = PerSample(Mask(jax.vmap(lambda key: self._known(key, clean.shape[1:-1])[None])(keys)))
         y = clean
         if self.sigma:
             y = self.per_sample(noise_key, batch, Gaussian(self.sigma), y)

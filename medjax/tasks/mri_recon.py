@@ -1,6 +1,5 @@
 """MRI from undersampled k-space of many coils: simulated from images, or as it was measured."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +10,32 @@ import numpy as np
 
 from medjax.classical import iterative
 from medjax.data.split import Splits
+from medjax.ops.fft import fft, ifft
+from medjax.physics.mri import (
+    Cartesian,
+    birdcage,
+    equispaced_lines,
+    random_lines,
+    smooth_phase,
+    to_channels,
+    to_complex,
+)
 from medjax.physics.noise import Gaussian
-from medjax.physics.sampling import ComplexChannels, to_channels, to_complex
-from medjax.physics.sense import Sense, centre_images, coil_ring, line_mask, relative_maps, to_kspace
+from medjax.physics.sampling import ComplexChannels
 from medjax.tasks.reconstruction import Reconstruction, Solver
 from medjax.types import Array, Batch, Example, Key, UserError
+
+LINES = {"random": random_lines, "equispaced": equispaced_lines}
 
 
 @dataclass(frozen=True)
 class MriRecon(Reconstruction):
-    """Complex images, as two channels, from k-space sampled on `mask` "random" or "equispaced" lines, or "points".
+    """Complex images, as two channels, from k-space sampled on `mask` "random" or "equispaced" lines.
 
-    One of `acceleration` samples is kept, among them the middle part `centre` of each axis. From images, `coils` on a
-    ring are simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range.
-    Records that carry "kspace" are taken as measured, with sensitivities from their centre; with `acceleration` 1
-    nothing more is left out. Metrics judge magnitudes.
+    One of `acceleration` lines is kept, among them the middle part `centre`. From images, `coils` of a birdcage are
+    simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range. Records that
+    carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or simple ones from their
+    centre; with `acceleration` 1 nothing more is left out. Metrics judge magnitudes.
     """
 
     acceleration: float = 4.0
@@ -39,8 +49,8 @@ class MriRecon(Reconstruction):
         if self.data_range[0] != 0:
             raise UserError("config.data.range", f"{self.data_range}; k-space needs a range that starts at 0: "
                             f"--config.data.range='(0.0, {self.data_range[1]})'")
-        if self.mask not in ("random", "equispaced", "points"):
-            raise UserError("config.task.mask", f"no {self.mask!r}; there is random, equispaced, points")
+        if self.mask not in LINES:
+            raise UserError("config.task.mask", f"no {self.mask!r}; there is {', '.join(LINES)}")
         if self.acceleration < 1 or not 0 < self.centre <= 1 or self.coils < 1:
             raise UserError("config.task.acceleration", f"{self.acceleration}, centre {self.centre}, {self.coils} coils; "
                             "give at least 1, a part between 0 and 1, at least 1")
@@ -68,10 +78,11 @@ class MriRecon(Reconstruction):
         maps, full, target = self._measured(batch) if "kspace" in batch else self._simulated(keys, clean)
         sampled = (jnp.abs(full).sum(1, keepdims=True) > 0).astype(jnp.float32)
         if self.acceleration > 1:
-            sampled *= jax.vmap(lambda key: line_mask(jax.random.fold_in(key, 1), space, self.acceleration, self.centre,
-                                                      self.mask))(keys)
+            sampled *= jax.vmap(lambda key: LINES[self.mask](jax.random.fold_in(key, 1), space, self.acceleration,
+                                                             self.centre))(keys)[:, None]
         y = full * sampled
-        return self.measured(ComplexChannels(Sense(maps, sampled)), y, target, judged, coils=self._middle(y))
+        return self.measured(ComplexChannels(Cartesian(maps, sampled)), y, target, judged,
+                             coils=_low_resolution(y, self.centre))
 
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
         """On real and imaginary parts; SSIM on magnitudes."""
@@ -110,27 +121,17 @@ class MriRecon(Reconstruction):
     def _simulated(self, keys: Array, clean: Array) -> tuple[Array, Array, Array]:
         """Sensitivities, k-space and the complex image."""
         space = clean.shape[1:-1]
-
-        def measure(key, image):
-            phase_key, noise_key = jax.random.split(key)
-            x = image[..., 0] * jnp.exp(1j * _smooth(phase_key, space))
-            return x, Gaussian(self.sigma)(noise_key, to_kspace((coil_ring(self.coils, space)[0] * x)[None])[0])
-
-        x, kspace = jax.vmap(measure)(keys, clean)
-        maps = jnp.broadcast_to(coil_ring(self.coils, space), kspace.shape)
-        return maps, kspace, to_channels(x[..., None])
+        phase_keys, noise_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (2, 3))
+        maps = jnp.broadcast_to(birdcage(self.coils, space), (clean.shape[0], self.coils, *space))
+        x = clean * jax.vmap(lambda key: smooth_phase(key, space))(phase_keys)[..., None]
+        kspace = jax.vmap(Gaussian(self.sigma))(noise_keys, fft(maps * jnp.moveaxis(x, -1, 1), self.ndim))
+        return maps, kspace, to_channels(x)
 
     def _measured(self, batch: Batch) -> tuple[Array, Array, Array]:
-        parts = jnp.moveaxis(batch["kspace"], -1, 1) / self.data_range[1]
-        coils = parts.shape[1] // 2
-        kspace = jax.lax.complex(parts[:, :coils], parts[:, coils:])
-        maps = relative_maps(self._middle(kspace))
-        everything = Sense(maps, jnp.ones((1, 1, *kspace.shape[2:])))
+        kspace = _complex(batch["kspace"]) / self.data_range[1]
+        maps = _complex(batch["maps"]) if "maps" in batch else _relative(_low_resolution(kspace, self.centre))
+        everything = Cartesian(maps, jnp.ones((1, 1, *kspace.shape[2:])))
         return maps, kspace, to_channels(everything.adjoint(kspace))
-
-    def _middle(self, kspace: Array) -> Array:
-        size = tuple(max(8, round(self.centre * n)) for n in kspace.shape[2:])
-        return centre_images(kspace, size)
 
 
 def magnitude(x: Array) -> Array:
@@ -142,11 +143,25 @@ def _magnitudes(example: Example) -> Example:
     return Example(example.input, magnitude(example.target), example.mask)
 
 
-def _smooth(key: Key, space: tuple[int, ...]) -> Array:
-    """A phase in radians that varies slowly: a random quadratic."""
-    axes = [jnp.linspace(-1, 1, n).reshape(tuple(-1 if a == i else 1 for a in range(len(space))))
-            for i, n in enumerate(space)]
-    terms = [jnp.ones((1,) * len(space)), *axes, *(a * a for a in axes)]
-    weights = jax.random.normal(key, (len(terms),))
-    return functools.reduce(lambda total, pair: total + pair[0] * pair[1], zip(weights, terms, strict=True),
-                            jnp.zeros(space))
+def _low_resolution(kspace: Array, centre: float) -> Array:
+    """Coil images from the middle part `centre` of k-space, smoothly cut."""
+    for axis, n in enumerate(kspace.shape[2:], start=2):
+        far = jnp.abs(jnp.arange(n) - n // 2) / (max(8, round(centre * n)) / 2)
+        taper = jnp.where(far < 1, 0.5 + 0.5 * jnp.cos(jnp.pi * far), 0)
+        kspace = kspace * taper.reshape(tuple(-1 if a == axis else 1 for a in range(kspace.ndim)))
+    return ifft(kspace, kspace.ndim - 2)
+
+
+def _relative(coil_images: Array, floor: float = 0.03) -> Array:
+    """Coil images by their summed squares (Roemer 1990), the first coil's phase taken off; below `floor` they fade to 0."""
+    size = jnp.sqrt(jnp.square(jnp.abs(coil_images)).sum(1, keepdims=True))
+    least = floor * size.max(tuple(range(1, size.ndim)), keepdims=True)
+    first = coil_images[:, :1]
+    return coil_images * jnp.conj(first) / jnp.maximum(jnp.abs(first), 1e-12) / jnp.maximum(size, least)
+
+
+def _complex(parts: Array) -> Array:
+    """Real parts of all coils, then imaginary ones, as channels `(B, *space, 2 coils)`: complex `(B, coils, *space)`."""
+    parts = jnp.moveaxis(parts, -1, 1)
+    coils = parts.shape[1] // 2
+    return jax.lax.complex(parts[:, :coils], parts[:, coils:])

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from medjax.physics.espirit import espirit
 from medjax.types import Record, UserError
 
 SUFFIXES = (".h5", ".npy")
@@ -18,10 +19,12 @@ class Kspace:
     A fastMRI file holds it as "kspace" (Zbontar et al., 2018; single-coil: `(slices, H, W)`). The image of a record is the
     root of the coil images' summed squares, `(slices, H, W, 1)` or `(H, W, 1)`, zeros where nothing was sampled, in units
     in which the largest value of a file is 1; `extras["kspace"]` has the same grid and scale, float32, the coils' real
-    parts and then their imaginary parts as channels. Each file is a subject; all are held in memory.
+    parts and then their imaginary parts as channels. With `calibration` > 0, `extras["maps"]` holds the coils' ESPIRiT
+    sensitivities in the same form, from a full centre of that width. Each file is a subject; all are held in memory.
     """
 
     path: str = ""
+    calibration: int = 0
 
     def load(self) -> list[Record]:
         """The records. Raises UserError."""
@@ -31,7 +34,7 @@ class Kspace:
         files = sorted(p for p in place.rglob("*") if p.suffix in SUFFIXES) if place.is_dir() else [place]
         if not files or not all(p.exists() and p.suffix in SUFFIXES for p in files):
             raise UserError(place, "holds no k-space; give a .h5 or .npy file, or a folder of them")
-        records = [_record(file, place if place.is_dir() else place.parent) for file in files]
+        records = [_record(file, place if place.is_dir() else place.parent, self.calibration) for file in files]
         for record in records:
             if record.extras["kspace"].shape[-1] != records[0].extras["kspace"].shape[-1]:
                 raise UserError(record.id, f"has {record.extras['kspace'].shape[-1] // 2} coils, {records[0].id} "
@@ -39,19 +42,19 @@ class Kspace:
         return records
 
 
-def _record(file: Path, folder: Path) -> Record:
+def _record(file: Path, folder: Path, calibration: int) -> Record:
     kspace = _read(file)
     images = np.sqrt(np.square(np.abs(_coil_images(kspace))).sum(1))
     top = float(images.max())
     if not np.isfinite(top) or top == 0:
         raise UserError(file, "holds no numbers but zeros, or NaN; give measured k-space")
-    parts = np.concatenate([kspace.real, kspace.imag], 1) / top
-    image, extra = (images / top)[..., None], np.moveaxis(parts, 1, -1)
+    image, extras = (images / top)[..., None].astype(np.float32), {"kspace": _channels(kspace / top)}
+    if calibration:
+        extras["maps"] = _channels(np.stack([np.asarray(espirit(k, calibration)) for k in kspace]))
     if len(image) == 1:
-        image, extra = image[0], extra[0]
+        image, extras = image[0], {key: value[0] for key, value in extras.items()}
     name = str(file.relative_to(folder).with_suffix(""))
-    return Record(image.astype(np.float32), name, name, modality="MR",
-                  extras={"kspace": np.ascontiguousarray(extra, np.float32)})
+    return Record(image, name, name, modality="MR", extras=extras)
 
 
 def _read(file: Path) -> np.ndarray:
@@ -73,6 +76,11 @@ def _read(file: Path) -> np.ndarray:
         raise UserError(file, f"has the shape {kspace.shape} of {kspace.dtype}; k-space is complex, (slices, coils, H, W) "
                         "or (coils, H, W)")
     return kspace
+
+
+def _channels(coils: np.ndarray) -> np.ndarray:
+    """Complex `(slices, coils, H, W)` as `(slices, H, W, 2 coils)` float32."""
+    return np.ascontiguousarray(np.moveaxis(np.concatenate([coils.real, coils.imag], 1), 1, -1), np.float32)
 
 
 def _coil_images(kspace: np.ndarray) -> np.ndarray:
