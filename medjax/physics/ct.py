@@ -53,7 +53,8 @@ class Planar:
     @property
     def spacing(self) -> tuple[float, float]:
         """Size of a pixel in mm along rows and columns of the array."""
-        return (self.pixel_mm,) * 2 if isinstance(self.pixel_mm, int | float) else tuple(self.pixel_mm)
+        row, column = (self.pixel_mm,) * 2 if isinstance(self.pixel_mm, int | float) else self.pixel_mm
+        return row, column
 
     def __call__(self, x: Image) -> Sinogram:
         """The line integrals `(B, views, detectors, C)` of attenuation `x` per mm."""
@@ -175,7 +176,7 @@ class Fan(Planar):
 class _Joseph:
     """The projector of a geometry as a linear map on `(H, W, n)` and `(views, detectors, n)`."""
 
-    geometry: Parallel | Fan
+    geometry: Planar
     columns = -1
 
     def forward(self, x):

@@ -20,7 +20,7 @@ def espirit(kspace: Complex[Array, "coils *space"], calibration: int = 24, kerne
     `calibration` is the width of the centre that is used, `kernel` that of the k-space kernels, of which those count whose
     singular value is above `threshold` of the largest. The phase is that of the first coil set to 0.
     """
-    coils, *space = kspace.shape
+    _, *space = kspace.shape
     if min(space) < calibration or calibration < 2 * kernel:
         raise UserError("mri.calibration", f"{calibration} in {tuple(space)} with kernels of {kernel}; it must fit into "
                         "k-space and hold two kernels")

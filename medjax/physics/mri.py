@@ -171,7 +171,7 @@ def _line_counts(shape, acceleration, centre):
     size = shape[-1]
     total, low = round(size / acceleration), round(size * centre)
     if acceleration < 1 or low > total:
-        raise UserError("mri.acceleration", f"{acceleration:g} of {size} lines leaves {total}, fewer than the {low} in the centre")
+        raise UserError("mri.acceleration", f"{acceleration:g} leaves {total} of {size} lines, fewer than the centre's {low}")
     start = size // 2 - low // 2
     return size, total, slice(start, start + low)
 
