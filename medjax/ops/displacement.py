@@ -30,7 +30,7 @@ def integrate(velocity: Field, steps: int = 6) -> Field:
 def jacobian_determinant(displacement: Field) -> Float[Array, "b *space"]:
     """The determinant of the derivative of `x + displacement(x)`, by central differences: 0 or less where space folds."""
     n = displacement.shape[-1]
-    slopes = [jnp.gradient(displacement, axis=axis + 1) for axis in range(n)]
+    slopes = [jnp.asarray(jnp.gradient(displacement, axis=axis + 1)) for axis in range(n)]
     matrix = jnp.stack(slopes, -1) + jnp.eye(n).reshape((1,) * (n + 1) + (n, n))
     if n == 2:
         return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]

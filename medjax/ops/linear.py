@@ -1,6 +1,7 @@
 """Linear maps that bring their own transpose: differentiable to any order in both modes, mapped, jitted, sharded."""
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -20,11 +21,13 @@ class LinearMap(Protocol):
 
     columns: int
 
-    def forward(self, x: Inexact[Array, "*s"], *tables: Array) -> Inexact[Array, "*t"]:
-        """The map, in plain JAX operations."""
+    @property
+    def forward(self) -> Callable[..., Array]:
+        """The map, in plain JAX operations: of `x` and the tables."""
         ...
 
-    def transpose(self, y: Inexact[Array, "*t"], *tables: Array) -> Inexact[Array, "*s"]:
+    @property
+    def transpose(self) -> Callable[..., Array]:
         """Its transpose (not conjugated), likewise."""
         ...
 

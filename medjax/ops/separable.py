@@ -1,5 +1,8 @@
 """Filtering along one axis, as a sum of shifted slices: float32-exact on every device, and it shards with halos."""
 
+import functools
+import operator
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Real
@@ -11,7 +14,8 @@ def correlate_axis(x: Inexact[Array, "*s"], taps: Real[Array, " k"], axis: int,
     n = (x.shape[axis] - taps.shape[0]) // stride + 1
     stop = (n - 1) * stride + 1
     taps = taps.astype(x.dtype)
-    return sum(taps[k] * lax.slice_in_dim(x, k, k + stop, stride, axis) for k in range(taps.shape[0]))
+    return functools.reduce(operator.add, (taps[k] * lax.slice_in_dim(x, k, k + stop, stride, axis)
+                                           for k in range(taps.shape[0])))
 
 
 def gaussian_taps(sigma: float | Real[Array, ""], radius: int, centre: float = 0.0) -> Real[Array, " k"]:

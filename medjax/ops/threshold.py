@@ -24,7 +24,7 @@ def edge_strength(x: Float[Array, "*space"]) -> Float[Array, "*space"]:
     """The norm of the central differences, per voxel."""
     total = jnp.zeros_like(x)
     for axis in range(x.ndim):
-        total += jnp.square(jnp.gradient(x, axis=axis))
+        total += jnp.square(jnp.asarray(jnp.gradient(x, axis=axis)))
     return jnp.sqrt(total)
 
 

@@ -58,8 +58,9 @@ class Cone:
     @property
     def plane(self) -> Fan:
         """The fan beam of the middle plane."""
-        return Fan(self.shape[1:], self.voxel_mm[1:], self.angles, self.detectors[1], self.detector_mm[1], self.shift_mm,
-                   self.source_mm, self.detector_distance_mm)
+        voxel_mm, detector_mm = np.asarray(self.voxel_mm), np.asarray(self.detector_mm)
+        return Fan(self.shape[1:], (float(voxel_mm[1]), float(voxel_mm[2])), self.angles, self.detectors[1],
+                   float(detector_mm[1]), self.shift_mm, self.source_mm, self.detector_distance_mm)
 
     def __call__(self, x: Volume) -> Projections:
         """The line integrals `(B, views, rows, columns, C)` of attenuation `x` per mm."""

@@ -1,6 +1,6 @@
 """Low-dose CT: photon and electronic noise of line integrals, set by a dose or by the noise it leaves in the image."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def photons_for_noise(scanner: Scanner, noise_hu: float, diameter_mm: float = 20
     """
     if noise_hu <= 0:
         raise UserError("dose.noise_hu", f"{noise_hu} HU; give a positive standard deviation")
-    plane = getattr(scanner, "plane", scanner)
+    plane: Any = getattr(scanner, "plane", scanner)
     disc = Ellipsoids(np.zeros((1, 2)), np.full((1, 2), diameter_mm / 2), np.zeros(1), np.full(1, water))
     deviation = np.exp(disc.line_integrals(*plane.rays()) / 2).astype(np.float32)[None, ..., None]
     draws = deviation * np.random.default_rng(0).standard_normal((8, *deviation.shape[1:]), np.float32)

@@ -1,5 +1,7 @@
 """Filtered back-projection: Ramachandran and Lakshminarayanan 1971; fan and cone after Feldkamp 1984, Parker 1982."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -8,7 +10,7 @@ from jaxtyping import Array, Float
 from medjax.physics.rays import take, zeros
 from medjax.types import UserError
 
-WINDOWS = {
+WINDOWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "ramp": np.ones_like,
     "shepp-logan": np.sinc,
     "cosine": lambda f: np.cos(np.pi * f),
