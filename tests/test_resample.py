@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
 from skimage.measure import block_reduce
 
 from medjax.ops.resample import max_pool, mean_pool, pixel_shuffle, upsample
@@ -59,6 +60,17 @@ def test_gradients_are_transposes():
     np.testing.assert_array_equal(jax.grad(lambda v: upsample(v, 3).sum())(x), np.full(x.shape, 9.0))
     largest = np.asarray(upsample(max_pool(x)) == x, np.float32)
     np.testing.assert_array_equal(jax.grad(lambda v: max_pool(v).sum())(x), largest)
+
+
+@pytest.mark.parametrize("resample", [max_pool, mean_pool, upsample])
+@pytest.mark.parametrize(("shape", "factor"), [((1, 4, 4, 1), 2), ((1, 3, 2, 2, 1), (3, 2, 1))])
+def test_derivatives_of_both_modes_and_second_order(resample, shape, factor):
+    check_grads(lambda x: jnp.sin(resample(x, factor)), (jnp.asarray(image(shape)),), order=2, atol=2e-2, rtol=2e-2)
+
+
+def test_equal_maxima_share_the_gradient():
+    x = jnp.asarray([3.0, 3, 1, 0]).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(jax.grad(lambda v: max_pool(v).sum())(x).ravel(), [0.5, 0.5, 0, 0])
 
 
 def test_sharded_volumes_are_never_gathered():

@@ -29,6 +29,7 @@ def alternate(contestants: Sequence[Contestant], seconds: float, block_ms: float
     All together take about `seconds`, but at least 3 rounds.
     """
     first = [min(run(2)) for run in contestants]
+    block_ms = min(block_ms, 1e3 * seconds / 3 / len(first))
     steps = [int(np.clip(block_ms // ms, 2, 2000)) for ms in first]
     round_ms = sum((n + 1) * ms for n, ms in zip(steps, first, strict=True))
     rounds = int(np.clip(1e3 * seconds / round_ms, 3, 50))

@@ -1,9 +1,14 @@
 """Changing the grid: pooling, upsampling, pixel shuffle. Forms that stay local when an axis is sharded."""
 
+import functools
+import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Float
 
 from medjax.types import Array
@@ -14,30 +19,77 @@ def _factors(x: Array, factor: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def max_pool(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> Float[Array, "b *small c"]:
-    """Maximum over blocks of `factor` along each spatial axis; sizes must divide.
-
-    The maximum of strided slices compiles to one fused loop on CPU, where `reduce_window` costs ten times as much.
-    """
-    factors = _factors(x, factor)
-    corners = [x[(slice(None), *(slice(o, None, f) for o, f in zip(at, factors, strict=True)))]
-               for at in product(*(range(f) for f in factors))]
-    result = corners[0]
-    for corner in corners[1:]:
-        result = jnp.maximum(result, corner)
-    return result
+    """Maximum over blocks of `factor` along each spatial axis; sizes must divide. Equal maxima share the gradient."""
+    return _max_pool(x, _factors(x, factor))
 
 
 def mean_pool(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> Float[Array, "b *small c"]:
     """Mean over blocks of `factor` along each spatial axis; sizes must divide."""
-    shape = [x.shape[0]]
-    for size, f in zip(x.shape[1:-1], _factors(x, factor), strict=True):
-        shape += [size // f, f]
-    return x.reshape(*shape, x.shape[-1]).mean(axis=tuple(range(2, len(shape), 2)))
+    factors = _factors(x, factor)
+    return _sum_pool(x, factors) / math.prod(factors)
 
 
 def upsample(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> Float[Array, "b *large c"]:
     """Nearest neighbour: every voxel repeated `factor` times along each spatial axis."""
-    factors = _factors(x, factor)
+    return _repeat(x, _factors(x, factor))
+
+
+# On CPU, sums and maxima of strided slices and repeats by broadcasting compile to one fused loop. Their transposes,
+# strided pads and reductions of blocks, cost up to 200 times as much. So each map below is computed in the form that
+# is fast, and differentiated in the equal form whose transpose is.
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool(x: Array, factors: tuple[int, ...]) -> Array:
+    return functools.reduce(jnp.maximum, _corners(x, factors))
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(factors: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    y = _max_pool(x, factors)
+    share = 1 / functools.reduce(jnp.add, [(corner == y).astype(x.dtype) for corner in _corners(x, factors)])
+    return y, _sum_blocks(jnp.where(x == _broadcast(y, factors), dx, 0), factors) * share
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _sum_pool(x: Array, factors: tuple[int, ...]) -> Array:
+    return functools.reduce(jnp.add, _corners(x, factors))
+
+
+@_sum_pool.defjvp
+def _sum_pool_jvp(factors: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _sum_pool(*primals, factors), _sum_blocks(*tangents, factors)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _repeat(x: Array, factors: tuple[int, ...]) -> Array:
+    return _broadcast(x, factors)
+
+
+@_repeat.defjvp
+def _repeat_jvp(factors: tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (dx,) = tangents
+    places = product(*(range(f) for f in factors))
+    spread = (((0, 0, 0), *((o, f - 1 - o, f - 1) for o, f in zip(at, factors, strict=True)), (0, 0, 0)) for at in places)
+    parts = [lax.pad(dx, jnp.zeros((), dx.dtype), pads) for pads in spread]
+    return _repeat(*primals, factors), functools.reduce(jnp.add, parts)
+
+
+def _corners(x: Array, factors: tuple[int, ...]) -> list[Array]:
+    """Of every block the first voxel, of every block the second, and so on."""
+    return [x[(slice(None), *(slice(o, None, f) for o, f in zip(at, factors, strict=True)))]
+            for at in product(*(range(f) for f in factors))]
+
+
+def _sum_blocks(x: Array, factors: tuple[int, ...]) -> Array:
+    split = [x.shape[0]]
+    for size, f in zip(x.shape[1:-1], factors, strict=True):
+        split += [size // f, f]
+    return x.reshape(*split, x.shape[-1]).sum(axis=tuple(range(2, len(split), 2)))
+
+
+def _broadcast(x: Array, factors: tuple[int, ...]) -> Array:
     split = [x.shape[0]]
     whole = [x.shape[0]]
     for size, f in zip(x.shape[1:-1], factors, strict=True):
