@@ -44,4 +44,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.augment.rotate = 15.0
         config.augment.zoom = 0.1
         config.augment.contrast = 0.2
+        config.optim.lr = 2e-3  # a small lesion is lost for good where the first steps are too long
+        config.optim.warmup = 100
+        config.steps = 300
     return config
