@@ -25,7 +25,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.augment.rotate = 10.0
     config.augment.zoom = 0.1
     config.optim.lr = 2e-3
-    config.optim.warmup = 20
     config.ema_decay = 0.98
     config.eval_every = 200
     config.checkpoint_every = 200

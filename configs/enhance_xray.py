@@ -26,7 +26,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.foreground = 0.0
     config.augment.flip = 0.5
     config.optim.lr = 2e-3
-    config.optim.warmup = 20
     config.ema_decay = 0.98
     config.eval_every = 150
     config.checkpoint_every = 150

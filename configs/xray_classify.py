@@ -31,7 +31,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.augment.contrast = 0.2
     config.optim.lr = 2e-3
     config.optim.weight_decay = 1e-2
-    config.optim.warmup = 20
     config.ema_decay = 0.98
     config.eval_every = 100
     config.checkpoint_every = 100
