@@ -3,13 +3,16 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test check lock .venv
+.PHONY: train test configs check lock .venv
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
 
 test: .venv
 	.venv/bin/python -m pytest
+
+configs: .venv
+	.venv/bin/python -m pytest -m configs
 
 check: .venv
 	.venv/bin/ruff check .

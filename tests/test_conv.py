@@ -32,7 +32,8 @@ def error(got, want):
 def oracle(x, w, *, stride=1, dilation=1, padding="SAME", groups=1):
     n = x.ndim - 2
     image = "N" + "DHW"[-n:] + "C"
-    each = lambda v: (v,) * n if isinstance(v, int) else v
+    def each(v):
+        return (v,) * n if isinstance(v, int) else v
     return lax.conv_general_dilated(x, w, each(stride), padding, rhs_dilation=each(dilation),
                                     feature_group_count=groups,
                                     dimension_numbers=(image, image[1:-1] + "IO", image))
@@ -87,7 +88,7 @@ def test_bfloat16_is_float32_rounded(case):
     assert error(got, want) < 1e-2
 
 
-@pytest.mark.parametrize("space, kernel, options", [
+@pytest.mark.parametrize(("space", "kernel", "options"), [
     ((8,), (3,), {"stride": 2}),
     ((6, 5), (3, 3), {}),
     ((6, 5), (5, 5), {"padding": "VALID"}),
@@ -100,7 +101,8 @@ def test_transposed_is_the_adjoint(space, kernel, options):
     out = conv_transpose(x, w, **options)
     if options.get("padding", "SAME") == "SAME":
         assert out.shape[1:-1] == tuple(np.multiply(space, options.get("stride", 1)))
-    adjoint = lambda x, w: jax.linear_transpose(lambda y: oracle(y, w, **options), out)(x)[0]
+    def adjoint(x, w):
+        return jax.linear_transpose(lambda y: oracle(y, w, **options), out)(x)[0]
     assert error(with_gradients(functools.partial(conv_transpose, **options))(x, w),
                  with_gradients(adjoint)(x, w)) < 2e-6
 
@@ -115,8 +117,9 @@ def loss(kernels, x, conv=conv, conv_transpose=conv_transpose):
 
 
 def oracle_loss(kernels, x):
-    up = lambda y, w, stride: jax.linear_transpose(
-        lambda z: oracle(z, w, stride=stride), jnp.zeros((len(y), 8, 8, 4)))(y)[0]
+    def up(y, w, stride):
+        return jax.linear_transpose(
+            lambda z: oracle(z, w, stride=stride), jnp.zeros((len(y), 8, 8, 4)))(y)[0]
     return loss(kernels, x, oracle, up)
 
 
@@ -183,7 +186,8 @@ def test_shard_map(mesh, gradients, check_vma):
     if check_vma:
         step = jax.grad(lambda kernels, x: lax.pmean(loss(kernels, x), "data"))
     else:
-        step = lambda kernels, x: lax.pmean(jax.grad(loss)(kernels, x), "data")
+        def step(kernels, x):
+            return lax.pmean(jax.grad(loss)(kernels, x), "data")
     f = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=check_vma))
     assert calls(f, (W, V), X) == (0 if native.problem() else 5)
     assert error(f((W, V), X), gradients) < 2e-6

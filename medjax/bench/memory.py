@@ -85,7 +85,8 @@ def _run_step(plan: Plan) -> Step:
              "id": ShapeDtypeStruct((case.batch,), jnp.uint32),
              **{name: ShapeDtypeStruct((case.batch,), jnp.float32) for name in ("slope", "intercept", "count")}}
     parts = (run.task, run.objective, run.optimizers, config.ema_decay)
-    return partial(init_state, *parts), make_step(*parts, Augment(**lookup.frozen(config.augment))), batch, sharding.make_mesh(*plan.mesh)
+    step = make_step(*parts, Augment(**lookup.frozen(config.augment)))
+    return partial(init_state, *parts), step, batch, sharding.make_mesh(*plan.mesh)
 
 
 def _sizes(flag: str, text: str, count: int) -> tuple[int, ...]:

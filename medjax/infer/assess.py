@@ -59,7 +59,8 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
             pictures = run.task.pictures(sample.example, answers | {"model": sample.pred})
             pictures = {row: _cut(image, sample.example) for row, image in pictures.items()}
             shown.append(Sample(sample.name, _record(sample.name, regions), pictures,
-                                {row: evaluate.scalars(metrics) for row, metrics in scores.items()}))
+                                {row: _leading(run.config.metric, evaluate.scalars(metrics))
+                                 for row, metrics in scores.items()}))
     summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
     rows = {row: _leading(run.config.metric, evaluate.scalars(summary)) for row, summary in summaries.items()}
     tables = {row: {k: v for k, v in summary.items() if k not in rows[row]} for row, summary in summaries.items()}
