@@ -197,8 +197,8 @@ def test_ct_is_learned_from_its_views_alone():
     task = CtRecon(HU, 2, views=12)
     learner, images = objective("ssdu", task, network("modl")), batch(squares(2, 24), HU)
     losses, state = fit(task, learner, images, 80, 5e-3)
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
-    assert gain(task, learner, images, state) > 1.5
+    assert np.mean(losses[-30:]) < np.mean(losses[:10])  # the views held out change, and the loss with them
+    assert gain(task, learner, images, state) > 3
 
 
 def test_plug_and_play_uses_any_denoiser():
