@@ -1,82 +1,84 @@
-"""One program on one device and on eight: the same losses, gradients and weights."""
+"""One device or eight: the same run."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from medjax.models.unet import UNet
-from medjax.objectives.supervised import Supervised
-from medjax.tasks.denoise import Denoise
-from medjax.train.sharding import batch_sharding, check_batch, make_mesh, replicated
+from medjax import lookup
+from medjax.train import sharding
+from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
 from medjax.types import UserError
 
-KEY = jax.random.key(0)
+STEPS = 4
 
 
-def setting(ndim):
-    task = Denoise((0.0, 1.0), ndim, "gaussian", (0.1, 0.1))
-    objective = Supervised(task, UNet(ndim=ndim, channels=1, scale=(1,) * ndim, width=4, depth=2), "l2")
-    return task, objective, {"model": optax.sgd(0.5)}
+def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1) -> dict[str, list[float]]:
+    """Losses and gradient norms of a small denoiser on the first `data` devices."""
+    task = lookup.build("tasks", lookup.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
+    network = lookup.spec("models", "unet", width=4, depth=2)
+    model = lookup.build("models", network, ndim=2, channels=1, scale=task.scale)
+    objective = lookup.build("objectives", lookup.spec("objectives", "supervised"), task=task, model=model)
+    optimizers = {"model": optimizer(100, warmup=2)}
+    mesh = sharding.make_mesh(data)
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 255, (8, 16, 16, 1), np.uint8), "slope": np.ones(8, np.float32),
+        "intercept": np.zeros(8, np.float32), "id": np.arange(8, dtype=np.uint32), "count": np.ones(8, np.float32),
+    }
+    batch = jax.device_put(batch, sharding.batch_sharding(mesh, batch))
+    init = partial(init_state, task, objective, optimizers, 0.9, key=jax.random.PRNGKey(0))
+    shardings = sharding.state_sharding(mesh, jax.eval_shape(init, batch), fsdp)
+    state = jax.jit(init, out_shardings=shardings)(batch)
+    step = make_step(task, objective, optimizers, 0.9, accumulate=accumulate, axis=None if mode == "jit" else "data")
+    step = sharding.parallel(step, mesh, mode, shardings)
+    logs = []
+    for _ in range(STEPS):
+        state, log = step(state, batch)
+        logs.append(jax.device_get(log))
+    split = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
+    assert bool(split) == fsdp
+    return {name: [float(log[name]) for log in logs] for name in ("model/loss", "model/grad_norm")}
 
 
-def batch(ndim, n=8, size=8):
-    images = np.random.default_rng(0).uniform(size=(n, *(size,) * ndim, 1)).astype(np.float32)
-    return {"image": images, "slope": np.ones(n, np.float32), "intercept": np.zeros(n, np.float32),
-            "count": np.float32(np.arange(n) < n - 1), "id": np.arange(n, dtype=np.uint32)}
+@pytest.fixture(scope="module")
+def one() -> dict[str, list[float]]:
+    """The run on one device."""
+    return curves(1)
 
 
-def curve(mesh, ndim, steps=4):
-    task, objective, rules = setting(ndim)
-    images = batch(ndim)
-    placed = jax.device_put(images, batch_sharding(mesh, images))
-    init = jax.jit(lambda b: init_state(task, objective, rules, 0.9, b, KEY), out_shardings=replicated(mesh))
-    state = init({name: array[:1] for name, array in images.items()})
-    step = jax.jit(make_step(task, objective, rules, 0.9))
-    text = step.lower(state, placed).compile().as_text()
-    found = []
-    for _ in range(steps):
-        state, logs = step(state, placed)
-        found.append((float(logs["model/loss"]), float(logs["model/grad_norm"])))
-    return np.array(found), state, text
+VARIANTS = {
+    "shard_map": {"mode": "shard_map"}, "pmap": {"mode": "pmap"}, "accumulate": {"accumulate": 2}, "fsdp": {"fsdp": True},
+}
 
 
-@pytest.mark.parametrize(("ndim", "data", "space"), [(2, 8, 1), (3, 2, 2)])
-def test_many_devices_train_as_one(ndim, data, space):
-    """Losses to 1e-5 and gradient norms, with one sample of the last device not counting; images are never gathered."""
-    alone, one, _ = curve(make_mesh(1, 1), ndim)
-    found, many, text = curve(make_mesh(data, space), ndim)
-    np.testing.assert_allclose(found, alone, rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    assert "all-gather" not in text
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(many.params))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_eight_devices_make_the_run_of_one(variant, one, monkeypatch):
+    monkeypatch.setattr(sharding, "FSDP_FROM", 64)
+    data = 4 if variant == "accumulate" else 8
+    eight = curves(data, **VARIANTS[variant])
+    np.testing.assert_allclose(eight["model/loss"], one["model/loss"], rtol=1e-5)
+    np.testing.assert_allclose(eight["model/grad_norm"], one["model/grad_norm"], rtol=1e-5)
+    assert one["model/loss"][-1] < one["model/loss"][0]
 
 
-def test_batches_are_split_over_samples_and_the_first_spatial_axis():
-    mesh = make_mesh(4, 2)
-    arrays = {"image": jnp.zeros((8, 6, 4, 4, 1)), "id": jnp.zeros(8)}
-    placed = jax.device_put(arrays, batch_sharding(mesh, arrays))
-    assert placed["image"].addressable_shards[0].data.shape == (2, 3, 4, 4, 1)
-    assert placed["id"].addressable_shards[0].data.shape == (2,)
+def test_a_batch_that_does_not_divide_names_the_nearest_that_does():
+    with pytest.raises(UserError, match="12 does not split over 8 devices; the nearest that does is 16"):
+        sharding.check_batch(sharding.make_mesh(8), 12)
+    with pytest.raises(UserError, match="3 does not divide the 8 devices"):
+        sharding.make_mesh(-1, 3)
+    with pytest.raises(UserError, match="no 'pjit'; there is jit, shard_map, pmap"):
+        sharding.check_mode(sharding.make_mesh(8), "pjit", fsdp=False)
+    with pytest.raises(UserError, match="need mode=jit"):
+        sharding.check_mode(sharding.make_mesh(2, 4), "pmap", fsdp=False)
 
 
-def test_a_mesh_takes_all_devices_or_those_asked_for():
-    assert dict(make_mesh().shape) == {"data": 8, "space": 1}
-    assert dict(make_mesh(space=4).shape) == {"data": 2, "space": 4}
-    assert dict(make_mesh(3, 2).shape) == {"data": 3, "space": 2}
-
-
-@pytest.mark.parametrize(("data", "space"), [(-1, 3), (9, 1), (4, 4), (0, 1), (-1, 0), (-2, 1), (2, -1)])
-def test_a_mesh_that_does_not_fit_is_one_line(data, space):
-    with pytest.raises(UserError, match=r"^config\.mesh[^\n]*8"):
-        make_mesh(data, space)
-
-
-@pytest.mark.parametrize(("size", "hint"), [(12, "8 or 16"), (3, "8"), (20, "16 or 24"), (0, "8"), (-8, "8")])
-def test_a_batch_that_does_not_split_is_one_line(size, hint):
-    with pytest.raises(UserError, match=rf"^config\.batch_size: {size} [^\n]*8 devices[^\n]*{hint}"):
-        check_batch(make_mesh(8, 1), size)
-    check_batch(make_mesh(8, 1), 16)
+def test_images_go_over_both_axes_of_the_mesh():
+    mesh = sharding.make_mesh(2, 4)
+    batch = {"image": jnp.zeros((2, 8, 6, 6, 1)), "id": jnp.zeros(2, jnp.uint32)}
+    placed = jax.device_put(batch, sharding.batch_sharding(mesh, batch))
+    assert placed["image"].addressable_shards[0].data.shape == (1, 2, 6, 6, 1)
+    assert placed["id"].addressable_shards[0].data.shape == (1,)
