@@ -65,7 +65,7 @@ def _largest_eigenvector(matrix, iterations):
 
     def step(vector, _):
         new = jnp.einsum("cd...,d...->c...", matrix, vector, precision="highest")
-        value = jnp.linalg.norm(new, axis=0)
+        value = jnp.linalg.norm(new, axis=0, keepdims=True)
         return new / jnp.maximum(value, 1e-12), value
 
     vectors, values = lax.scan(step, jnp.ones(matrix.shape[1:], matrix.dtype), length=iterations)

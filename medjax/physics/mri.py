@@ -132,10 +132,10 @@ def split_samples(key: Key[Array, ""], mask: Bool[Array, "*s"], held: float = 0.
 
     A `held` fraction of the samples, at random, goes to the second; a block of `keep` in the centre stays in the first.
     """
-    middle = [jnp.abs(jnp.arange(n) - n // 2) < keep / 2 for n in mask.shape]
-    block = jnp.ones(mask.shape, bool)
-    for axis, inside in enumerate(middle):
-        block &= jnp.expand_dims(inside, tuple(a for a in range(mask.ndim) if a != axis))
+    block = np.ones(mask.shape, bool)
+    for axis, n in enumerate(mask.shape):
+        inside = np.isin(np.arange(n), np.arange(keep) + n // 2 - keep // 2)
+        block &= np.expand_dims(inside, tuple(a for a in range(mask.ndim) if a != axis))
     second = mask & ~block & (jax.random.uniform(key, mask.shape) < held)
     return mask & ~second, second
 
@@ -171,7 +171,8 @@ def _line_counts(shape, acceleration, centre):
     size = shape[-1]
     total, low = round(size / acceleration), round(size * centre)
     if acceleration < 1 or low > total:
-        raise UserError("mri.acceleration", f"{acceleration:g} leaves {total} of {size} lines, fewer than the centre's {low}")
+        problem = f"{acceleration:g} leaves {total} of {size} lines, fewer than the centre's {low}"
+        raise UserError("mri.acceleration", problem)
     start = size // 2 - low // 2
     return size, total, slice(start, start + low)
 

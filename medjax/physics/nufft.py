@@ -115,9 +115,12 @@ def radial(spokes: int, samples: int, size: int) -> np.ndarray:
 
 
 def spiral(interleaves: int, samples: int, size: int, turns: float | None = None) -> np.ndarray:
-    """Archimedean spirals, evenly turned, `(interleaves * samples, 2)`; by default as many `turns` as Nyquist asks for."""
+    """Archimedean spirals, evenly turned, `(interleaves * samples, 2)`; by default as many `turns` as Nyquist asks for.
+
+    The radius grows as time to the power 2/3, as a limited slew rate makes it (Glover 1999).
+    """
     turns = size / (2 * interleaves) if turns is None else turns
-    along = np.sqrt((np.arange(samples) + 0.5) / samples)
+    along = (np.arange(samples) / samples) ** (2 / 3)
     angles = 2 * np.pi * (turns * along + np.arange(interleaves)[:, None] / interleaves)
     return np.stack([along * np.sin(angles), along * np.cos(angles)], -1).reshape(-1, 2) * size / 2
 
@@ -155,15 +158,15 @@ class _Interpolation:
         counts = [g // _TILE for g in self.grid]
         tiles, members = bins[: len(bins) // 2], bins[len(bins) // 2:]
         padded = [jnp.pad(t, [(0, 1)] + [(0, 0)] * (t.ndim - 1)) for t in (samples, first % _TILE, weights)]
-        windows = zeros((int(np.prod(counts)), reach**ndim * n), samples)
+        windows = zeros((int(np.prod(counts)), *[reach] * ndim, n), samples)
         for tile, member in zip(tiles, members, strict=True):
             per_tile = member.shape[1] * reach ** (ndim - 1) * n
             sums = lax.map(lambda ids: self._window(ids, *padded), member, batch_size=max(1, _CHUNK // per_tile))
             windows = windows.at[tile].set(sums, unique_indices=True, indices_are_sorted=True)
-        return self._overlap(windows.reshape(*counts, *[reach] * ndim, n)).reshape(-1, n)
+        return self._overlap(windows.reshape(*counts, *windows.shape[1:])).reshape(-1, n)
 
     def _window(self, ids, samples, offset, weights):
-        """The cells around one tile, from the samples `ids`: `(reach^ndim n,)`."""
+        """The cells around one tile, from the samples `ids`: `(reach…, n)`."""
         cell = jnp.arange(_TILE + self.width - 1)[None]
         value = take(samples, ids)
         kernels = []
@@ -172,8 +175,8 @@ class _Interpolation:
             taps = take(weights[:, axis], ids)
             kernels.append(sum(jnp.where(away == k, taps[:, k:k + 1], 0) for k in range(self.width)))
         for kernel in kernels[:0:-1]:
-            value = (kernel[:, :, None] * value[:, None, :]).reshape(len(ids), -1)
-        return jnp.einsum("pr,pv->rv", kernels[0], value, precision="highest").ravel()
+            value = kernel.reshape(*kernel.shape, *[1] * (value.ndim - 1)) * value[:, None]
+        return jnp.tensordot(kernels[0], value, (0, 0), precision="highest")
 
     def _overlap(self, windows):
         """Windows `(tiles…, reach…, n)` added up on the periodic grid."""
@@ -210,13 +213,13 @@ def _margins(plan):
 def _as_columns(v, space):
     """Complex `(…, *space)` to real `(cells, 2 n)`."""
     flat = v.reshape(-1, int(np.prod(v.shape[v.ndim - space:]))).T
-    return jnp.concatenate([flat.real, flat.imag], axis=1)
+    return jnp.stack([flat.real, flat.imag], axis=2).reshape(len(flat), -1)
 
 
 def _from_columns(columns, shape, space=None):
     """Real `(cells, 2 n)` to complex `(*shape, cells)`, or, with `space` axes, `shape`."""
-    real, imaginary = jnp.split(columns, 2, axis=1)
-    flat = lax.complex(real, imaginary).T
+    pairs = columns.reshape(len(columns), -1, 2)
+    flat = lax.complex(pairs[..., 0], pairs[..., 1]).T
     return flat.reshape(*shape, -1) if space is None else flat.reshape(shape)
 
 
