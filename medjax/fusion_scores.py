@@ -8,19 +8,21 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from medjax import metrics
-from medjax.metrics import Images, Mask
+from medjax.metrics import Mask
 from medjax.types import Array
 
+Fused = Float[Array, "b *space 1"]
+Sources = Float[Array, "b *space m"]
 PerSample = Float[Array, " b"]
 BINS = 64
 
 
-def entropy(fused: Images, mask: Mask = None) -> PerSample:
+def entropy(fused: Fused, mask: Mask = None) -> PerSample:
     """The entropy of the histogram of 64 bins, in bits."""
     return jax.vmap(lambda f, w: _entropy(_histogram(_bins(f), w, BINS)))(_flat(fused[..., 0]), _weights(fused, mask))
 
 
-def mutual_information(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+def mutual_information(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """The sum over sources of what the fused image tells of each, in bits, from joint histograms (Qu et al., 2002)."""
     def one(f: Array, s: Array, w: Array) -> Array:
         joint = _histogram(_bins(f) * BINS + _bins(s), w, BINS * BINS)
@@ -31,13 +33,13 @@ def mutual_information(fused: Images, sources: Images, mask: Mask = None) -> Per
     return sum(jax.vmap(one)(_flat(fused[..., 0]), _flat(sources[..., m]), weights) for m in range(sources.shape[-1]))
 
 
-def structure(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+def structure(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """The mean over sources of the SSIM with the fused image."""
     each = [metrics.ssim(fused, sources[..., m:m + 1], 1.0, mask) for m in range(sources.shape[-1])]
     return sum(each) / len(each)
 
 
-def edges(fused: Images, sources: Images, mask: Mask = None) -> PerSample:
+def edges(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """Q^{AB/F}: how well strength and direction of the sources' edges are kept (Xydeas & Petrović, 2000), 0 … 1.
 
     Sobel gradients in the plane of the last two axes; each source weighs by its own edge strength.

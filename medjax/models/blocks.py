@@ -45,10 +45,8 @@ class Conv(nn.Module):
         kernel = (self.kernel,) * n if isinstance(self.kernel, int) else tuple(self.kernel)
         init = nn.initializers.variance_scaling(self.scale, "fan_in", "truncated_normal")
         w = self.param("kernel", init, (*kernel, x.shape[-1], self.features))
-        y = ops.conv(x.astype(self.dtype), w.astype(self.dtype), stride=self.stride, padding=self.padding)
-        if self.bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[(None,) * (n + 1)]
-        return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
+        return ops.conv(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride, padding=self.padding)
 
 
 class ConvTranspose(nn.Module):
@@ -66,10 +64,9 @@ class ConvTranspose(nn.Module):
         n = x.ndim - 2
         init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
         w = self.param("kernel", init, (*(self.kernel,) * n, self.features, x.shape[-1]))
-        y = ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), stride=self.stride, padding=self.padding)
-        if self.bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[(None,) * (n + 1)]
-        return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
+        return ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride,
+                                  padding=self.padding)
 
 
 class Norm(nn.Module):
@@ -87,13 +84,14 @@ class Norm(nn.Module):
             return x
         if self.kind not in ("batch", "group", "instance", "layer"):
             raise UserError("config.model.norm", f"no {self.kind!r}; there is none, batch, group, instance, layer")
+        x = x.astype(jnp.float32)
         channels = x.shape[-1]
         row = (1,) * (x.ndim - 1) + (channels,)
         scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(row)
         bias = self.param("bias", nn.initializers.zeros, (channels,)).reshape(row)
         mean, var = self._batch_moments(x, train) if self.kind == "batch" else self._sample_moments(x)
         gain = scale * jax.lax.rsqrt(var + 1e-5)
-        return (x.astype(jnp.float32) * gain + (bias - mean * gain)).astype(self.dtype)
+        return (x * gain + (bias - mean * gain)).astype(self.dtype)
 
     def _sample_moments(self, x: Array) -> tuple[Array, Array]:
         if self.kind == "layer":
@@ -124,7 +122,6 @@ class Norm(nn.Module):
 
 
 def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    x = x.astype(jnp.float32)
     mean = x.mean(axes, keepdims=True)
     return mean, jnp.maximum(jnp.square(x).mean(axes, keepdims=True) - jnp.square(mean), 0)
 
@@ -142,8 +139,8 @@ class ConvNormAct(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         x = Conv(self.features, self.kernel, self.stride, bias=self.norm == "none", dtype=self.dtype)(x)
-        x = Norm(self.norm, self.dtype)(x, train)
-        return activation(self.act)(x)
+        x = Norm(self.norm)(x, train)  # stays float32 through the activation: one pass less
+        return activation(self.act)(x).astype(self.dtype)
 
 
 def check_ndim(x: Array, ndim: int) -> None:

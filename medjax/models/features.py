@@ -48,7 +48,7 @@ class FeatureNetwork:
 @functools.lru_cache
 def random_network(ndim: int, channels: int) -> FeatureNetwork:
     """A U-Net with fixed random weights and no normalisation: features without training, the same in every run."""
-    module = UNet(ndim=ndim, channels=channels, scale=(1,) * ndim, width=8, norm="none")
+    module = UNet(ndim=ndim, channels=channels, scale=(1,) * ndim, width=8, depth=3, norm="none")
     with jax.ensure_compile_time_eval():
-        variables = module.init(jax.random.PRNGKey(0), jnp.zeros((1, *(8,) * ndim, channels)))
+        variables = jax.jit(module.init)(jax.random.PRNGKey(0), jnp.zeros((1, *(8,) * ndim, channels)))
     return FeatureNetwork(module, variables, ndim, channels)

@@ -17,7 +17,7 @@ SHRINK = 0.2  # residuals are scaled by it, as published: without normalisation 
 class RRDB(nn.Module):
     """`blocks` residual-in-residual dense blocks on the input's grid, then pixel shuffle by `scale` to the target's.
 
-    A block is three dense blocks of five convolutions, each of which adds `growth` channels; there is no normalisation.
+    A block is `dense` dense blocks of five convolutions, of which four add `growth` channels; there is no normalisation.
     The output is added to the input repeated to the fine grid.
     """
 
@@ -27,6 +27,7 @@ class RRDB(nn.Module):
     width: int = 64
     growth: int = 32
     blocks: int = 8
+    dense: int = 3
     dtype: Any = "float32"
 
     @nn.compact
@@ -35,7 +36,7 @@ class RRDB(nn.Module):
         head = h = Conv(self.width, dtype=self.dtype)(x)
         for _ in range(self.blocks):
             inner = h
-            for _ in range(3):
+            for _ in range(self.dense):
                 inner = inner + SHRINK * self._dense(inner)
             h = h + SHRINK * inner
         h = Conv(self.width, dtype=self.dtype)(h) + head

@@ -65,14 +65,15 @@ class Series(Denoise):
                 "mse": metrics.mse(pred, example.target, example.mask) * (high - low) ** 2}
 
     def baselines(self) -> dict[str, Baseline]:
-        """Denoisers of the whole stack and the mean of three frames, enlarged by cubic convolution."""
+        """Denoisers of the whole stack, the means of three and of all frames; enlarged by cubic convolution."""
         enlarge = partial(interpolate.bicubic, factor=self.scale)
 
         def then(fn: Baseline) -> Baseline:
             return lambda x: enlarge(fn(x)) if self.factor > 1 else fn(x)
 
         three: Callable[[np.ndarray], np.ndarray] = partial(ndimage.uniform_filter1d, size=3, axis=0, mode="nearest")
-        return {name: then(fn) for name, fn in {**super().baselines(), "three_frames": three}.items()}
+        own = {"three_frames": three, "all_frames": lambda x: np.broadcast_to(x.mean(0, keepdims=True), x.shape)}
+        return {name: then(fn) for name, fn in {**super().baselines(), **own}.items()}
 
     def show(self, x: Array) -> Array:
         """The frames, every pixel repeated."""

@@ -1,0 +1,208 @@
+"""Fields and series: registration, volumes from projections, recurrence over frames."""
+
+import jax
+import jax.numpy as jnp
+import nibabel
+import numpy as np
+import pytest
+from scipy import linalg, ndimage
+
+from medjax.classical import register as classical
+from medjax.data.sources.frames import Frames
+from medjax.data.split import Region
+from medjax.models.conv_rnn import ConvRNN
+from medjax.models.voxelmorph import VoxelMorph
+from medjax.models.voxnet import VoxNet
+from medjax.objectives.supervised import Supervised
+from medjax.ops import displacement as ops
+from medjax.physics.projections import Projections
+from medjax.tasks.register import Register
+from medjax.tasks.series import Series
+from medjax.tasks.volume import Volume
+from medjax.types import Record, UserError
+from tests.test_gan import KEY, RANGE, learn, make_batch
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_warp_is_that_of_scipy(ndim):
+    random = np.random.default_rng(0)
+    space = (9, 8, 7)[:ndim]
+    image = random.random((2, *space, 2)).astype(np.float32)
+    field = (3 * random.normal(size=(2, *space, ndim))).astype(np.float32)
+    places = np.stack(np.meshgrid(*map(np.arange, space), indexing="ij")) + np.moveaxis(field, -1, 1)
+    expected = [[ndimage.map_coordinates(image[b, ..., c], places[b], order=1, mode="nearest") for c in range(2)]
+                for b in range(2)]
+    np.testing.assert_allclose(ops.warp(image, field), np.moveaxis(np.array(expected), 1, -1), atol=2e-6)
+
+
+def test_a_linear_velocity_integrates_to_the_exponential_of_its_matrix():
+    matrix = np.array([[0.0, 0.15], [-0.15, 0.05]])
+    grid = np.stack(np.meshgrid(*[np.arange(41.0) - 20] * 2, indexing="ij"), -1)
+    moved = ops.integrate(jnp.asarray(grid @ matrix.T, jnp.float32)[None])[0]
+    expected = grid @ (linalg.expm(matrix) - np.eye(2)).T
+    np.testing.assert_allclose(moved[12:29, 12:29], expected[12:29, 12:29], atol=0.02)
+
+
+def test_the_negative_velocity_goes_back():
+    field = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(1, 32, 32, 2)), (0, 5, 5, 0)) * 15
+    there, back = (ops.integrate(jnp.asarray(sign * field, jnp.float32)) for sign in (1, -1))
+    left = there + ops.warp(back, there)
+    assert float(jnp.abs(there).max()) > 1
+    assert float(jnp.abs(left[:, 8:24, 8:24]).max()) < 0.05
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_jacobian_of_an_affine_map_is_its_determinant_and_mirrors_fold(ndim):
+    matrix = np.eye(ndim) + np.random.default_rng(1).normal(size=(ndim, ndim)) * 0.2
+    grid = np.stack(np.meshgrid(*[np.arange(6.0)] * ndim, indexing="ij"), -1)
+    field = jnp.asarray(grid @ (matrix - np.eye(ndim)).T, jnp.float32)[None]
+    np.testing.assert_allclose(ops.jacobian_determinant(field), np.linalg.det(matrix), rtol=1e-4)
+    assert bool((ops.jacobian_determinant(jnp.asarray(-2 * grid, jnp.float32)[None]) * (-1) ** ndim > 0).all())
+
+
+def register(ndim: int, **keys) -> Register:
+    return Register(RANGE, ndim, period=8, contrasts=("0",), spacing_mm=(2.0,) * ndim, **keys)
+
+
+def test_the_known_displacement_brings_the_moving_image_onto_the_fixed_one():
+    task, batch = register(2, bend=1.0), make_batch((32, 32))
+    example = jax.jit(task.example)(KEY, batch)
+    true = example.target["displacement"]
+    rate = jax.jit(task.metrics)
+    right, wrong = rate(true, example), rate(0 * true, example)
+    np.testing.assert_allclose(right["registration_error"], 0, atol=1e-5)
+    np.testing.assert_allclose(right["folds"], 0)
+    tissue = np.asarray(example.target["fixed"][..., 0] > 0.1)
+    distance = 2.0 * np.linalg.norm(true, axis=-1)
+    np.testing.assert_allclose(wrong["registration_error"], [d[t].mean() for d, t in zip(distance, tissue, strict=True)],
+                               rtol=1e-4)
+    off, on = (np.abs(np.asarray(ops.warp(example.input[..., :1], u)) - example.target["fixed"])[:, 6:-6, 6:-6].mean()
+               for u in (0 * true, true))
+    assert on < 0.1 * off
+
+
+def test_voxelmorph_overfits_a_batch():
+    task = register(2, turn=0.0, bend=0.5)
+    model = VoxelMorph(2, 2, (1, 1), width=8, depth=2, steps=4)
+    *_, logs = learn(task, Supervised(task, model, "mse + 0.0001*smooth"), make_batch((16, 16)), 60, lr=1e-2)
+    assert np.mean([log["model/mse"] for log in logs[-10:]]) < 0.5 * np.mean([log["model/mse"] for log in logs[:10]])
+
+
+def test_voxelmorph_takes_volumes_in_half_precision():
+    model = VoxelMorph(3, 3, (1, 1, 1), width=4, depth=2, dtype="bfloat16")
+    field, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, 8, 8, 8, 2)))
+    assert (field.shape, field.dtype) == ((1, 8, 8, 8, 3), jnp.float32)
+
+
+def test_optical_flow_and_a_rigid_fit_find_known_motions():
+    random = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(random.random((48, 48)), 2)
+    texture = ((texture - texture.min()) / np.ptp(texture)).astype(np.float32)
+    flow = classical.ilk(texture, np.roll(texture, 2, 0))
+    np.testing.assert_allclose(np.median(flow.reshape(-1, 2), 0), [2, 0], atol=0.2)
+    head = np.zeros((40, 40, 40), np.float32)
+    head[8:30, 10:32, 12:26] = 1
+    head[12:18, 12:28, 14:20] = 0.4
+    head[20:28, 22:30, 14:24] = 0.7
+    angles, shift = np.array([0.0, 0.0, 8.0]), np.array([3.0, 0.0, -2.0])
+    other = 1 - classical.moved(head, angles, shift)  # another contrast
+    found_angles, found_shift = classical.rigid(other, head, 1.0, scales=(2,))
+    np.testing.assert_allclose(found_angles, angles, atol=1.5)
+    np.testing.assert_allclose(found_shift, shift, atol=0.7)
+
+
+def test_a_register_task_names_what_the_images_lack():
+    record = Record(np.zeros((20, 8, 8, 2), np.uint8), "a", "a", modality="T1+T2", spacing_mm=(3.0, 1.0, 1.0))
+    split = {"train": [Region.whole(record)]}
+    assert Register(RANGE, 2).settled(split) == {"contrasts": ("T1", "T2"), "spacing_mm": (1.0, 1.0)}
+    with pytest.raises(UserError, match="no contrast PD"):
+        Register(RANGE, 2, moving="PD").settled(split)
+    with pytest.raises(UserError, match="task=register"):
+        jax.eval_shape(VoxelMorph(2, 1, (1, 1)).init, KEY, jnp.zeros((1, 16, 16, 2)))
+
+
+def test_two_projections_are_sums_from_the_front_and_from_the_side():
+    x = np.random.default_rng(0).random((2, 3, 6, 6, 1)).astype(np.float32)
+    seen = Projections(2)(x)
+    np.testing.assert_allclose(seen[..., 0], x.mean(2)[..., 0], atol=1e-6)
+    np.testing.assert_allclose(seen[..., 1], x.mean(3)[..., 0], atol=1e-5)
+
+
+def test_backprojection_is_the_adjoint():
+    random = np.random.default_rng(0)
+    operator = Projections(3)
+    x, y = random.normal(size=(1, 2, 7, 7, 1)).astype(np.float32), random.normal(size=(1, 2, 7, 3)).astype(np.float32)
+    np.testing.assert_allclose((operator(x) * y).sum(), (x * operator.backproject(y, 7)).sum() * 3 / 7, rtol=1e-4)
+
+
+def test_sirt_is_nearer_to_the_volume_than_smeared_projections():
+    batch = make_batch((4, 12, 12), count=1)
+    task = Volume(RANGE, 3, views=6)
+    example = task.example(KEY, batch)
+    answers = task.answers(np.asarray(example.input[0]))
+    error = {row: float(np.abs(image - example.target[0]).mean()) for row, image in answers.items()}
+    assert error["sirt"] < 0.5 * error["input"]
+
+
+def test_voxnet_overfits_a_batch():
+    task = Volume(RANGE, 3)
+    model = VoxNet(3, 1, (1, 1, 1), width=8, depth=1, lift=4, blocks=1, dtype="bfloat16")
+    *_, logs = learn(task, Supervised(task, model), make_batch((8, 8, 8)), 60, lr=1e-2)
+    assert logs[-1]["model/loss"] < 0.4 * logs[0]["model/loss"]
+
+
+def test_volumes_need_projections_and_square_planes():
+    with pytest.raises(UserError, match="task=volume"):
+        jax.eval_shape(VoxNet(3, 1, (1, 1, 1)).init, KEY, jnp.zeros((1, 8, 8, 8, 1)))
+    with pytest.raises(UserError, match="8x6"):
+        Projections(2)(jnp.zeros((1, 4, 8, 6, 1)))
+    with pytest.raises(UserError, match="ndim"):
+        Volume(RANGE, 2)
+
+
+def test_a_recurrent_network_overfits_a_series():
+    task = Series(RANGE, 3, noise="gaussian", factor=2)
+    model = ConvRNN(3, 1, task.scale, width=8, both_ways=False, dtype="bfloat16")
+    *_, logs = learn(task, Supervised(task, model), make_batch((3, 12, 12)), 40, lr=1e-2)
+    assert logs[-1]["model/loss"] < 0.7 * logs[0]["model/loss"]
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_one_way_frames_know_nothing_of_the_future_and_both_ways_everything(both_ways):
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 6, 1)).astype(np.float32)
+    x[1] = x[0]
+    x[1, 3] += 1
+    model = ConvRNN(3, 1, (1, 1, 1), width=4, cell="lstm", both_ways=both_ways)
+    random = np.random.default_rng(1)
+    params = jax.tree.map(lambda a: random.normal(size=a.shape).astype(np.float32) / 2, jax.eval_shape(model.init, KEY, x))
+    one, other = jax.jit(model.apply)(params, x)
+    moved = np.abs(one - other).max((1, 2, 3))
+    assert (moved[0] > 0) == both_ways
+    assert moved[3] > 0
+
+
+def test_series_are_judged_frame_by_frame():
+    task, batch = Series(RANGE, 3, factor=2), make_batch((8, 24, 24), count=2)
+    example = task.example(KEY, batch)
+    assert example.input.shape == (2, 8, 12, 12, 1)
+    perfect = task.metrics(example.target, example)
+    np.testing.assert_allclose(perfect["ssim"], 1, atol=1e-5)
+    for row, image in task.answers(np.asarray(example.input[0])).items():
+        assert image.shape == (8, 24, 24, 1), row
+    with pytest.raises(UserError, match="ndim"):
+        Series(RANGE, 2)
+    with pytest.raises(UserError, match="first axis"):
+        jax.eval_shape(ConvRNN(2, 1, (1, 1)).init, KEY, jnp.zeros((1, 8, 8, 1)))
+
+
+def test_frames_of_a_file_become_series(tmp_path):
+    values = np.random.default_rng(0).integers(0, 99, (5, 6, 3, 4)).astype(np.int16)
+    nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "run.nii.gz")
+    records = Frames(str(tmp_path / "run.nii.gz")).load()
+    assert [r.image.shape for r in records] == [(4, 6, 5, 1)] * 3
+    np.testing.assert_array_equal(records[2].image[1, :, :, 0], values[:, :, 2, 1].T)
+    assert len({r.subject for r in records}) == 3
+    assert len(Frames(str(tmp_path / "run.nii.gz"), length=2).load()) == 6
+    nibabel.Nifti1Image(values[..., 0], np.eye(4)).to_filename(tmp_path / "one.nii.gz")
+    with pytest.raises(UserError, match="1 frames"):
+        Frames(str(tmp_path / "one.nii.gz")).load()
