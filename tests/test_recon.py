@@ -148,7 +148,7 @@ def test_classical_reconstructions_stand_beside_the_model():
 
 def test_the_input_of_ct_is_fbp_in_unit_range():
     """Many views without noise give the image back, whatever the size of the pixels."""
-    task = CtRecon(HU, 2, views=90, pixel_mm=0.3)
+    task = CtRecon(HU, 2, views=180, pixel_mm=0.3)
     smooth = np.exp(-np.square(np.linspace(-3, 3, 64))[:, None] - np.square(np.linspace(-3, 3, 64))[None])
     example = task.example(KEY, batch(np.float32(smooth)[None, ..., None], HU))
     np.testing.assert_allclose(example.input, example.target, atol=0.02)
