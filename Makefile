@@ -12,7 +12,7 @@ test: .venv
 	.venv/bin/python -m pytest
 
 configs: .venv
-	.venv/bin/python -m pytest -m configs
+	.venv/bin/python -m pytest -m configs --dist=load
 
 check: .venv
 	.venv/bin/ruff check .
