@@ -11,7 +11,7 @@ from medjax.train.loop import train
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("base", "__init__"))
 SMALL_NETWORK = {"width": 4, "depth": 2, "blocks": 1, "iterations": 2, "latent": 4}
-KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose"}  # the network or the scanner has one size
+KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"}  # network or scanner has its own sizes
 
 
 @pytest.mark.configs
