@@ -168,29 +168,24 @@ class _ConeSweep:
         detectors = rays.shape[1]
         chunk = min(rows, max(1, _CHUNK // ((columns + detectors) * self.slices * n)))
         padded = jnp.pad(rays * self._lengths(rays.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        tables = tuple(np.pad(t, ((0, 0), (1, 1)), mode="edge") for t in (*_full(self.plane.lines, rays.shape[:2]),
-                                                                        *_full(self.rise, rays.shape[:2])))
+        rise = tuple(np.pad(t, ((0, 0), (1, 1)), mode="edge") for t in _full(self.rise, rays.shape[:2]))
 
         def spread_to_rows(_, i):
             step = functools.partial(self._add_view, i[:, None])
             start = zeros((chunk, columns, self.slices, n), rays)
-            return None, lax.scan(step, start, (padded, tables, self.plane.first_tables))[0]
+            return None, lax.scan(step, start, (padded, rise, self.plane.footprint.tables))[0]
 
         i = jnp.arange(-(-rows // chunk) * chunk, dtype=jnp.int32).reshape(-1, chunk) - rows // 2
         _, stacks = lax.scan(spread_to_rows, None, i)
         return stacks.reshape(-1, *stacks.shape[2:])[:rows]
 
     def _add_view(self, i, total, step):
-        view, tables, first_tables = step
-        profiles = self._profiles(view, position(tuple(t[None] for t in tables[3:]), i))
+        view, rise, tables = step
+        profiles = self._profiles(view, position(tuple(t[None] for t in rise), i))
         flat = profiles.reshape(-1, *profiles.shape[2:])
-        j, detectors, bits = centred(self.plane.shape[1])[None], view.shape[0] - 2, self.plane.lines.bits
-        first = self.plane.first(first_tables, i, j)
         base = jnp.arange(i.shape[0])[:, None] * profiles.shape[1]
-        for tap in range(self.plane.taps):
-            detector = jnp.clip(first + tap, -1, detectors) + 1
-            at = position(tuple(take(t, detector) for t in tables[:3]), i)
-            total = total + hat(at - (j << bits), bits)[..., None, None] * take(flat, base + detector)
+        for detector, weight in self.plane.footprint.meet(tables, i, centred(self.plane.shape[1])[None]):
+            total = total + weight[..., None, None] * take(flat, base + detector)
         return total, None
 
     def _profiles(self, view, rise):

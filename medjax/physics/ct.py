@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 
 from medjax.ops import linear
 from medjax.physics import fbp
+from medjax.physics.footprint import Affine, Projective
 from medjax.physics.joseph import Sweep, lines_across
-from medjax.physics.rays import Lines, bits_for
+from medjax.physics.rays import Lines
 from medjax.types import UserError
 
 Image = Float[Array, "b h w c"]
@@ -230,41 +231,18 @@ def _sweep(geometry, turn):
     if not len(views):
         return None
     lines = Lines(*(np.ascontiguousarray(t[views]) for t in lines.tables), lines.bits)
-    first, tables, taps = _first_detector(geometry, views, turn)
-    return Sweep(shape, views, lines, length[views].astype(np.float32), first, tables, taps)
+    c, s = np.cos(geometry.angles)[views], np.sin(geometry.angles)[views]
+    index = functools.partial(_index, geometry, turn)
+    if isinstance(geometry, Parallel):
+        by_angle = functools.partial(index, c[:, None, None], s[:, None, None])
+        footprint = Affine.of(by_angle, shape, geometry.detectors)
+    else:
+        footprint = Projective.of(lines, index, c, s, shape, geometry.detectors)
+    return Sweep(shape, views, lines, length[views].astype(np.float32), footprint)
 
 
 def _cos_sin(angles):
     return np.cos(angles)[:, None], np.sin(angles)[:, None]
-
-
-def _first_detector(geometry, views, turn):
-    """Which detectors a pixel meets: a function of tables, row and column, its tables, and how many detectors follow.
-
-    The rays that cross a row between a pixel's two neighbours are those with detector indices between the neighbours'.
-    """
-    c, s = (t[views] for t in _cos_sin(geometry.angles))
-    c, s = (t[..., None] for t in (c, s))
-    i, j = (np.arange(n) - n // 2 for n in (geometry.shape[::-1] if turn else geometry.shape))
-    index = functools.partial(_index, geometry, turn)
-    if isinstance(geometry, Parallel):
-        step = index(c, s, 0, 1.0) - index(c, s, 0, 0.0)
-        along = index(c, s, 0, j[None, None]) - np.abs(step)
-        across = index(c, s, i[None, :, None], 0) - index(c, s, 0, 0)
-        bits = bits_for(np.abs(along).max() + np.abs(across).max())
-        fixed = tuple(np.round(t * 2.0**bits).astype(np.int32) for t in (across, along))
-        taps = int(np.ceil(2 * np.abs(step).max() - 1e-9))
-        return (lambda tables, i, j: ((tables[0] + tables[1]) >> bits) + 1), fixed, taps
-
-    slack = 0.01  # detectors; float32 finds the index to a hundredth of that
-    some_i, some_j = (np.unique(np.linspace(v[0], v[-1], 33)) for v in (i, j))
-    spread = np.diff([index(c, s, some_i[:, None], some_j[None, :] + k) for k in (-1, 1)], axis=0)
-
-    def first(tables, i, j):
-        left, right = (index(*tables, i, j + k) for k in (-1, 1))
-        return jnp.floor(jnp.minimum(left, right) - slack).astype(jnp.int32) + 1
-
-    return first, tuple(t[:, 0, 0].astype(np.float32) for t in (c, s)), int(np.ceil(np.abs(spread).max() + 2 * slack))
 
 
 def _index(geometry, turn, c, s, i, j):

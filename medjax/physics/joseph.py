@@ -4,16 +4,15 @@ Both walk along scan-friendly axes: the projection adds one image row to all ray
 pixels. Trailing columns (batch, channels, slices) lie contiguous, so a table look-up serves all of them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from medjax.physics.rays import Lines, bits_for, centred, fraction, hat, position, take, zeros
+from medjax.physics.footprint import Footprint
+from medjax.physics.rays import Lines, bits_for, centred, fraction, position, take, zeros
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,14 @@ class Sweep:
     """The rays that run mostly across the rows of an image of `shape`, of the `views` that have such.
 
     `lines` gives a ray's column (from the middle one, `shape[1] // 2`) at a row (from `shape[0] // 2`), `length` the
-    path per row in mm, 0 for rays of the other sweep. A pixel gets its share from `taps` detectors from `first` on.
+    path per row in mm, 0 for rays of the other sweep. `footprint` tells which rays a pixel meets.
     """
 
     shape: tuple[int, int]
     views: np.ndarray
     lines: Lines
     length: np.ndarray
-    first: Callable[[Any, Int[Array, "h 1"], Int[Array, "1 w"]], Int[Array, "h w"]]
-    first_tables: Any
-    taps: int
+    footprint: Footprint
 
     def project(self, image: Float[Array, "h w n"]) -> Float[Array, "v d n"]:
         """Line integrals along the rays, 0 for those of the other sweep."""
@@ -53,23 +50,18 @@ class Sweep:
     def spread(self, rays: Float[Array, "v d n"]) -> Float[Array, "h w n"]:
         """The transpose of `project`."""
         rows, columns = self.shape
-        detectors, bits = rays.shape[1], self.lines.bits
         i, j = centred(rows)[:, None], centred(columns)[None, :]
 
         def add_view(total, step):
-            view, tables, first_tables = step
-            first = self.first(first_tables, i, j)
-            for tap in range(self.taps):
-                detector = jnp.clip(first + tap, -1, detectors) + 1
-                at = position(tuple(take(t, detector) if t.shape[0] > 1 else t[0] for t in tables), i)
-                total = total + hat(at - (j << bits), bits)[..., None] * take(view, detector)
+            view, tables = step
+            for detector, weight in self.footprint.meet(tables, i, j):
+                total = total + weight[..., None] * take(view, detector)
             return total, None
 
         weighted = rays * jnp.asarray(self.length)[..., None].astype(rays.dtype)
         padded = jnp.pad(weighted, ((0, 0), (1, 1), (0, 0)))
-        tables = tuple(np.pad(t, ((0, 0), (1, 1)), mode="edge") if t.shape[1] > 1 else t for t in self.lines.tables)
         start = zeros((rows, columns, rays.shape[-1]), rays)
-        return lax.scan(add_view, start, (padded, tables, self.first_tables))[0]
+        return lax.scan(add_view, start, (padded, self.footprint.tables))[0]
 
 
 def lines_across(points: np.ndarray, directions: np.ndarray, shape: tuple[int, int], spacing: tuple[float, float]):
