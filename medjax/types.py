@@ -25,7 +25,10 @@ class UserError(Exception):
     """Something the user gave is wrong; `where` is the file or key. The front doors print it as one line, exit code 2."""
 
     def __init__(self, where: object, problem: str):
-        super().__init__(f"{where}: {problem}")
+        super().__init__(str(where), problem)  # both are kept, so that it can be sent from a process to another
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,24 @@ would run out of both. These hold neither: a few hundred maps are open at a time
 of the file.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from medjax.types import UserError
+
 OPEN = 256
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A read-only array inside a file, in C order; indexing it gives a view of the map, `np.asarray` the whole."""
+    """A read-only array inside a file, in C order; indexing it gives a view of the map, `np.asarray` the whole.
+
+    Both raise UserError where the file is gone or was cut off since it was found.
+    """
 
     filename: str
     offset: int
@@ -39,10 +45,24 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        self._check()
         return _open(self)[index]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        self._check()
         return np.array(_open(self), dtype, copy=copy)
+
+    def _check(self) -> None:
+        """Raises UserError where the file is gone or too short: to read past the end of one that is mapped kills."""
+        try:
+            there = os.stat(self.filename).st_size
+        except OSError as error:
+            raise UserError(self.filename, f"can't be read any more ({error.strerror}); it was there when the run "
+                            "began") from None
+        needed = self.offset + self.size * self.dtype.itemsize
+        if there < needed:
+            raise UserError(self.filename, f"is cut off: {there} of {needed} bytes; copy it again, or delete it if it "
+                            "lies in the cache")
 
 
 def mapped(array: np.ndarray | Mapped) -> Mapped | None:

@@ -15,6 +15,7 @@ from medjax.data.crops import Images, sample_id
 from medjax.data.mapped import Mapped, mapped
 from medjax.data.split import Region
 from medjax.data.statistics import foreground, value_range
+from medjax.data.values import one_line
 from medjax.types import UserError
 
 __all__ = ["Stream", "eval_batches", "train_stream", "value_range"]
@@ -59,7 +60,13 @@ class Stream:
     def __next__(self) -> HostBatch:
         if self._batches is None:
             self._batches = self._read_from(self._taken)
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise UserError("config.data.workers", f"{one_line(error).partition('. ')[0]}: it was killed, for want of memory "
+                            "perhaps, or a file was cut off under it; try fewer workers") from error
         self._taken += 1
         return batch
 
