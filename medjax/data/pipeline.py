@@ -65,8 +65,8 @@ class Stream:
         except RuntimeError as error:
             if "Worker process was terminated" not in str(error):
                 raise
-            raise UserError("config.data.workers", f"{one_line(error).partition('. ')[0]}: it was killed, for want of memory "
-                            "perhaps, or a file was cut off under it; try fewer workers") from error
+            raise UserError("config.data.workers", f"{one_line(error).partition('. ')[0]}: it was killed, for want of "
+                            "memory perhaps, or a file was cut off under it; try fewer workers") from error
         self._taken += 1
         return batch
 
