@@ -20,7 +20,8 @@ class Kspace:
     root of the coil images' summed squares, `(slices, H, W, 1)` or `(H, W, 1)`, zeros where nothing was sampled, in units
     in which the largest value of a file is 1; `extras["kspace"]` has the same grid and scale, float32, the coils' real
     parts and then their imaginary parts as channels. With `calibration` > 0, `extras["maps"]` holds the coils' ESPIRiT
-    sensitivities in the same form, from a full centre of that width. Each file is a subject; all are held in memory.
+    sensitivities in the same form, from a full centre of that width. The subject is the file's attribute "patient_id" where
+    it has one, else the file; all are held in memory.
     """
 
     path: str = ""
@@ -28,18 +29,38 @@ class Kspace:
 
     def load(self) -> list[Record]:
         """The records. Raises UserError."""
+        records = [self.record(file) for file in self.files()]
+        for record in records:
+            if record.extras["kspace"].shape[-1] != records[0].extras["kspace"].shape[-1]:
+                raise UserError(record.id, f"has {record.extras['kspace'].shape[-1] // 2} coils, {records[0].id} "
+                                f"{records[0].extras['kspace'].shape[-1] // 2}; give files of one kind")
+        return records
+
+    def files(self) -> list[Path]:
+        """The files there are, by name. Raises UserError."""
         if not self.path:
             raise UserError("config.data.source.path", "is empty; give a .h5 or .npy file of k-space, or a folder of them")
         place = Path(self.path).expanduser()
         files = sorted(p for p in place.rglob("*") if p.suffix in SUFFIXES) if place.is_dir() else [place]
         if not files or not all(p.exists() and p.suffix in SUFFIXES for p in files):
             raise UserError(place, "holds no k-space; give a .h5 or .npy file, or a folder of them")
-        records = [_record(file, place if place.is_dir() else place.parent, self.calibration) for file in files]
-        for record in records:
-            if record.extras["kspace"].shape[-1] != records[0].extras["kspace"].shape[-1]:
-                raise UserError(record.id, f"has {record.extras['kspace'].shape[-1] // 2} coils, {records[0].id} "
-                                f"{records[0].extras['kspace'].shape[-1] // 2}; give files of one kind")
-        return records
+        return files
+
+    def record(self, file: Path) -> Record:
+        """The record of one file. Raises UserError."""
+        place = Path(self.path).expanduser()
+        return _record(file, place if place.is_dir() else place.parent, self.calibration)
+
+
+def subject_of(file: Path) -> str:
+    """Whose k-space a file holds: fastMRI's attribute "patient_id", "" where there is none. Raises UserError."""
+    if file.suffix != ".h5":
+        return ""
+    try:
+        with h5py.File(file) as stored:
+            return str(stored.attrs.get("patient_id", ""))
+    except OSError as error:
+        raise UserError(file, f"damaged, or no k-space: {str(error).splitlines()[0]}") from error
 
 
 def _record(file: Path, folder: Path, calibration: int) -> Record:
@@ -54,7 +75,7 @@ def _record(file: Path, folder: Path, calibration: int) -> Record:
     if len(image) == 1:
         image, extras = image[0], {key: value[0] for key, value in extras.items()}
     name = str(file.relative_to(folder).with_suffix(""))
-    return Record(image, name, name, modality="MR", extras=extras)
+    return Record(image, name, subject_of(file) or name, modality="MR", extras=extras)
 
 
 def _read(file: Path) -> np.ndarray:

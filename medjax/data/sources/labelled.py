@@ -14,6 +14,8 @@ from medjax.types import Record, UserError
 class Labelled:
     """The images of `path`/`images` that `path`/`index` names: 8 bit, grey or `colour`, their longest side `size` pixels.
 
+    `size` 0 leaves them as they are.
+
     `file`, `label` and `subject` are columns of the index; no split divides a subject. A class in `classes` is the name
     of a label, or several that count as one: "pneumonia|sepsis"; "*" takes all labels that no other names. Rows of other
     labels are left out. With `separator` a row may have several labels ("a, b"), and extras["class"] is `(K,)` of 0 and 1;
@@ -33,6 +35,10 @@ class Labelled:
 
     def load(self) -> list[Record]:
         """The records, in the order of the index. Raises UserError."""
+        return [self.record(row) for row in self.rows()]
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the index that have one of the classes. Raises UserError."""
         index = Path(self.path) / self.index
         if not self.path or not index.is_file():
             raise UserError("config.data.source.path", f"no file {self.index} in {self.path!r}; give the folder that has it")
@@ -41,13 +47,18 @@ class Labelled:
         for column in (self.file, self.label, self.subject):
             if not rows or column not in rows[0]:
                 raise UserError(index, f"has no column {column!r}; it has {', '.join(rows[0]) if rows else 'no rows'}")
-        records = [self._record(index, row) for row in rows if self._class(row[self.label]) is not None]
-        if not records:
+        chosen = [row for row in rows if self._class(row[self.label]) is not None]
+        if not chosen:
             raise UserError(index, f"no row has one of {', '.join(self.classes)} in column {self.label}")
-        return records
+        return chosen
 
-    def _record(self, index: Path, row: dict[str, str]) -> Record:
-        path = index.parent / self.images / row[self.file]
+    def file_of(self, row: dict[str, str]) -> Path:
+        """The image of a row."""
+        return (Path(self.path) / self.index).parent / self.images / row[self.file]
+
+    def record(self, row: dict[str, str]) -> Record:
+        """The image of a row and its class. Raises UserError."""
+        path = self.file_of(row)
         return Record(read(path, self.size, self.colour), Path(row[self.file]).stem, row[self.subject],
                       extras={"class": self._class(row[self.label])})
 
@@ -63,7 +74,7 @@ class Labelled:
 
 
 def read(path: Path, size: int, colour: bool) -> np.ndarray:
-    """An image file as `(H, W, 1 or 3)` uint8, its longest side `size` pixels. Raises UserError."""
+    """An image file as `(H, W, 1 or 3)` uint8, its longest side `size` pixels (0: as it is). Raises UserError."""
     try:
         with Image.open(path) as file:
             image = file.convert("RGB" if colour else "L")
@@ -71,8 +82,9 @@ def read(path: Path, size: int, colour: bool) -> np.ndarray:
         raise UserError(path, "is in the index, but there is no such file") from None
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(path, f"is no image that can be read ({error})") from None
-    factor = size / max(image.size)
-    image = image.resize([max(1, round(n * factor)) for n in image.size], Image.Resampling.BOX if factor < 1 else
-                         Image.Resampling.BICUBIC)
+    if size:
+        factor = size / max(image.size)
+        image = image.resize([max(1, round(n * factor)) for n in image.size], Image.Resampling.BOX if factor < 1 else
+                             Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels if colour else pixels[..., None]

@@ -23,15 +23,24 @@ class Phantoms:
 
     def load(self) -> list[Record]:
         """The phantoms, kept in memory, with `mask` the body. Raises UserError."""
+        self.check()
+        numbers = tqdm(range(self.count), f"drawing {self.kind} phantoms", unit="image", leave=False, delay=2)
+        return [self.record(index) for index in numbers]
+
+    def check(self) -> None:
+        """Raises UserError for a kind or shape that can't be drawn."""
         if self.kind not in KINDS:
             raise UserError("config.data.kind", f"no phantom {self.kind!r}; there is {', '.join(KINDS)}")
         if len(self.shape) not in (2, 3) or min(self.shape) < 8:
             raise UserError("config.data.shape", f"{tuple(self.shape)}; give two or three sizes of at least 8")
-        numbers = tqdm(range(self.count), f"drawing {self.kind} phantoms", unit="image", leave=False, delay=2)
-        return [self._record(index) for index in numbers]
 
-    def _record(self, index: int) -> Record:
-        name = f"{self.kind}-{self.seed}-{index:04d}"
+    def name(self, index: int) -> str:
+        """The id of a phantom, and its subject."""
+        return f"{self.kind}-{self.seed}-{index:04d}"
+
+    def record(self, index: int) -> Record:
+        """Phantom `index`."""
+        name = self.name(index)
         image, body, voxel = draw(self.kind, np.random.default_rng((self.seed, index)), tuple(self.shape))
         affine = np.diag([voxel] * 3 + [1.0])[[2, 1, 0, 3]] if len(self.shape) == 3 else None
         return Record(image[..., None], name, name, spacing_mm=(voxel,) * len(self.shape), affine=affine,

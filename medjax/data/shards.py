@@ -1,0 +1,259 @@
+"""Prepared data sets, written shard by shard: in processes or by Beam, going on after a kill, with checksums.
+
+TFDS's own writer starts over when it is interrupted. Here each shard is written under another name, checked, synced and
+renamed, and then noted beside; a build that comes again makes only what is missing. The metadata that TFDS and
+`medjax.data.prepared` read the set by come last, so a set is whole or it is none.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import shlex
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from tqdm import tqdm
+
+from medjax.data.builder import Builder, Shard
+from medjax.data.prepared import MANIFEST, MARKS, UNFINISHED, manifest
+from medjax.data.values import one_line
+from medjax.types import UserError
+
+OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
+ENGINES = ("processes", "beam")
+PLAN = "plan.json"
+
+Note = dict[str, Any]
+
+
+def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "processes", beam_options: str = "") -> Note:
+    """Writes the shards that `folder` lacks, then the metadata and the manifest, which is returned.
+
+    The engine "beam" runs the shards as an Apache Beam pipeline, on the machines that `beam_options` name; all must see
+    the source and `folder`. Raises UserError: for another build in the folder, for what can't be read or written.
+    """
+    digest = _digest(builder)
+    with _held(folder):
+        notes = _notes(folder, digest)
+        missing = [shard for shard in builder.shards if not _is_there(folder, notes.get(shard.filename(builder.name)))]
+        if not missing and (folder / MANIFEST).is_file():
+            return manifest(folder)
+        for remains in folder.glob(".partial-*"):
+            remains.unlink()
+        _note(folder / UNFINISHED / PLAN, {"digest": digest})
+        written = _in_processes(builder, missing, folder, processes) if engine == "processes" else \
+            _on_beam(builder, missing, folder, beam_options)
+        total, left = (sum(len(shard.items) for shard in shards) for shards in (builder.shards, missing))
+        with tqdm(total=total, initial=total - left, desc="building", unit="study", dynamic_ncols=True) as bar:
+            for shard, note in written:
+                notes[note["file"]] = note
+                bar.update(len(shard.items))
+        return _finish(builder, folder, digest, notes)
+
+
+def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
+    """Writes one shard and its note: the file's name, bytes, sha256, and how many examples. Raises UserError."""
+    target = folder / shard.filename(builder.name)
+    part = folder / f".partial-{target.name}"
+    features = builder.info.features
+    count = 0
+    try:
+        writer = ArrayRecordWriter(str(part), OPTIONS)
+        try:
+            for _, example in builder.examples(shard):
+                writer.write(features.serialize_example(example))
+                count += 1
+        finally:
+            writer.close()
+        note = {"file": target.name, "split": shard.split, "examples": count, "bytes": part.stat().st_size,
+                "subjects": len({item.subject for item in shard.items}), "sha256": _sha256(part)}
+        if ArrayRecordReader(str(part)).num_records() != count:
+            raise OSError(f"{part} was not written whole")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, target)
+        _note(folder / UNFINISHED / f"{target.name}.json", note)
+        return note
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError, for a full disk too
+        raise UserError(target, f"can't be written: {one_line(error)}; make room and run the same command again") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def verify(folder: Path) -> Note:
+    """The manifest of a set whose every file was read and has its checksum. Raises UserError for the first that has not."""
+    noted = manifest(folder)
+    if not noted:
+        raise UserError(folder, f"has no {MANIFEST}; build it with python -m medjax.build")
+    for name, note in tqdm(noted["files"].items(), "verifying", unit="file", leave=False):
+        path = folder / name
+        if not path.is_file():
+            raise UserError(path, "is missing; run the command that builds the set again, and it is made anew")
+        if path.stat().st_size != note["bytes"] or _sha256(path) != note["sha256"]:
+            raise UserError(path, "fails its checksum; delete it and run the command that builds the set again")
+    return noted
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder for one build at a time, and what the disk says as one line."""
+    unfinished = folder / UNFINISHED
+    done = False
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with (unfinished / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(folder, "another build is writing here; wait for it, or name another folder") from None
+            try:
+                yield
+                done = True
+            finally:
+                if done or not (unfinished / PLAN).exists():
+                    shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise UserError(folder, f"can't be written: {one_line(error)}; make room and run the same command again") from error
+
+
+def _digest(builder: Builder) -> str:
+    """What the bytes of a build follow from."""
+    facts = [(shard.filename(builder.name), [(item.id, item.subject, item.files) for item in shard.items])
+             for shard in builder.shards]
+    given = {key: repr(value) for key, value in builder.arguments.items() if key not in ("source", "layout", "data_dir")}
+    return hashlib.sha256(json.dumps([str(builder.VERSION), sorted(given.items()), facts]).encode()).hexdigest()
+
+
+def _notes(folder: Path, digest: str) -> dict[str, Note]:
+    """What is there of this very build, by file name. Raises UserError where the folder holds another."""
+    noted, plan = manifest(folder), folder / UNFINISHED / PLAN
+    begun = noted.get("digest") or (_read_note(plan)["digest"] if plan.is_file() else digest)
+    if begun != digest:
+        raise UserError(folder, "holds a build of other files or other options; name another folder, or delete it")
+    found = {name: {"file": name, **note} for name, note in noted.get("files", {}).items()}
+    for path in (folder / UNFINISHED).glob("*.array_record*.json"):
+        note = _read_note(path)
+        found[note["file"]] = note
+    return found
+
+
+def _is_there(folder: Path, note: Note | None) -> bool:
+    path = folder / note["file"] if note else folder / UNFINISHED / "none"
+    return path.is_file() and path.stat().st_size == note["bytes"]
+
+
+def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> Note:
+    """Writes what TFDS reads a set by, through TFDS, and the manifest last."""
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=builder.name, filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+    ordered = [notes[shard.filename(builder.name)] for shard in builder.shards]
+    names = list(dict.fromkeys(note["split"] for note in ordered))
+    rows = {name: [note for note in ordered if note["split"] == name] for name in names}
+    infos = [tfds.core.SplitInfo(name=name, shard_lengths=[n["examples"] for n in rows[name]],
+                                 num_bytes=sum(n["bytes"] for n in rows[name]),
+                                 filename_template=template.replace(split=name)) for name in names]
+    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    with tempfile.TemporaryDirectory(dir=folder / UNFINISHED) as made:
+        builder.info.write_to_directory(made)
+        for path in sorted(Path(made).iterdir(), key=lambda path: path.name == MARKS[0]):  # the first mark comes last
+            os.replace(path, folder / path.name)
+            ordered.append({"file": path.name, "bytes": (folder / path.name).stat().st_size,
+                            "sha256": _sha256(folder / path.name)})
+    splits = {name: {"examples": sum(n["examples"] for n in rows[name]), "shards": len(rows[name]),
+                     "subjects": len({item.subject for shard in builder.shards if shard.split == name
+                                      for item in shard.items}),
+                     "bytes": sum(n["bytes"] for n in rows[name])} for name in names}
+    noted = {"name": builder.name, "source": str(builder.source), "digest": digest, "splits": splits,
+             "classes": list(builder.classes), "config": builder.config,
+             "files": {n["file"]: {key: value for key, value in n.items() if key != "file"} for n in ordered}}
+    _note(folder / MANIFEST, noted)
+    return noted
+
+
+def _in_processes(builder: Builder, shards: Sequence[Shard], folder: Path, processes: int) -> Iterator[tuple[Shard, Note]]:
+    if processes <= 1 or len(shards) <= 1:
+        for shard in shards:
+            yield shard, write_shard(builder, shard, folder)
+        return
+    sent = pickle.dumps(builder)
+    context = multiprocessing.get_context("spawn")  # jax has threads, which a fork would lose
+    with ProcessPoolExecutor(min(processes, len(shards)), context, _end_with_parent) as pool:
+        try:
+            waiting = {pool.submit(_write_sent, shard, sent, folder): shard for shard in shards}
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool:
+            raise UserError(folder, "a process of the build was killed, for want of memory perhaps; run the command again "
+                            "with fewer --processes") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _on_beam(builder: Builder, shards: Sequence[Shard], folder: Path, options: str) -> Iterator[tuple[Shard, Note]]:
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError("--engine", "beam needs a package that is not installed: pip install apache-beam") from None
+    sent = pickle.dumps(builder)
+    try:
+        with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
+            _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_sent, sent, folder)
+    except (RuntimeError, UserError) as error:  # a runner wraps what a step raised
+        raise UserError(folder, f"the Beam pipeline failed: {one_line(error)}") from error
+    for shard in shards:
+        yield shard, _read_note(folder / UNFINISHED / f"{shard.filename(builder.name)}.json")
+
+
+def _write_sent(shard: Shard, sent: bytes, folder: Path) -> Note:
+    return write_shard(_builder(sent), shard, folder)
+
+
+@lru_cache(1)
+def _builder(sent: bytes) -> Builder:
+    return pickle.loads(sent)
+
+
+def _end_with_parent() -> None:
+    """A process of the pool whose parent was killed would wait for work for ever, or write on beside the next build."""
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _note(path: Path, values: Note) -> None:
+    """Writes a whole note or none."""
+    part = path.with_name(f"{path.name}.partial")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _read_note(path: Path) -> Note:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(path, f"damaged: {one_line(error)}; delete it and run the same command again") from error
