@@ -1,6 +1,15 @@
-"""Checkpoints: the state, the pipeline's position and the versions, written asynchronously and atomically."""
+"""Checkpoints: the state, the pipeline's position and the versions, written asynchronously and atomically.
 
+Each carries the checksums of its files, so that one that lost bits since is told from a sound one, and passed over.
+"""
+
+import errno
+import json
 import logging
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +18,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from medjax.types import State
+from medjax.train import processes
+from medjax.types import State, UserError
 
 # Orbax warns of every checkpoint without metrics; most are meant to have none.
 logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
 POLICY = ocp.checkpoint_managers
+SUMS = "checksums.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def versions() -> dict[str, str]:
@@ -32,23 +44,55 @@ class Checkpoints:
                                  keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             best_fn=lambda m: m[metric], best_mode=best,
-            preservation_policy=POLICY.AnyPreservationPolicy([POLICY.LatestN(keep), keep_best]))
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+            preservation_policy=POLICY.AnyPreservationPolicy([POLICY.LatestN(keep), keep_best]),
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up))
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._writing = 0
 
     def save(self, state: State, data: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
-        """Starts writing the state and the pipeline's position; returns once they are copied from the device."""
-        stored = ocp.args.Composite(state=ocp.args.StandardSave(_storable(state)), data=ocp.args.JsonSave(data),
-                                    versions=ocp.args.JsonSave(versions()))
-        self._manager.save(int(state.step), args=stored, metrics=metrics)
+        """Starts writing the state and the pipeline's position; returns once they are copied from the device.
+
+        Raises UserError where the disk has no room for it; the checkpoints that are there stay as they are.
+        """
+        stored = _storable(state)
+        step = int(state.step)
+        self.wait()
+        self._writing = step
+        self._check_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(stored)))
+        self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(stored), data=ocp.args.JsonSave(data), versions=ocp.args.JsonSave(versions())))
 
     def latest(self) -> int | None:
-        """The newest whole checkpoint's step."""
+        """The newest checkpoint's step."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """The step of the checkpoint with the best metric; the newest where none has metrics."""
+        """The step of the sound checkpoint with the best metric; the newest sound one where none has metrics.
+
+        None where there is no checkpoint yet. Raises UserError where every one is damaged.
+        """
         best = self._manager.best_step()
-        return self.latest() if best is None else best
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return self._first_sound(steps if best is None else [best, *(step for step in steps if step != best)])
+
+    def restore_latest(self, like: State) -> tuple[State, dict[str, Any]] | None:
+        """The newest sound checkpoint: its state, placed as `like` is, and the pipeline's position.
+
+        Damaged ones are said and set aside, as `<step>.damaged`. None where there is no checkpoint yet. Raises UserError
+        where every one is damaged.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        sound = self._first_sound(steps)
+        damaged = [step for step in steps if sound is not None and step > sound]
+        if damaged and processes.speaks():
+            for step in damaged:
+                shutil.rmtree(self._folder / f"{step}.damaged", ignore_errors=True)
+                (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
+        if damaged:
+            processes.wait_for_all("set aside")
+            self._manager.reload()
+        return None if sound is None else self.restore(sound, like)
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """The state at `step`, placed as `like` is, and the pipeline's position."""
@@ -65,12 +109,77 @@ class Checkpoints:
         return State(**found.state | {"opt_state": {}})
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk. Raises UserError where the disk filled up meanwhile."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            if not any(os.strerror(number) in str(error) for number in NO_ROOM):
+                raise
+            raise UserError(self._folder, f"the disk filled up while step {self._writing} was written; make room, and the "
+                            f"same command {self._going_on()}") from None
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
         self._manager.close()
+
+    def _first_sound(self, steps: list[int]) -> int | None:
+        """The first of `steps` that is whole, as process 0 finds them; what is wrong with those before it is said."""
+        found = {}
+        for step in steps:
+            wrong = processes.told_by_first(_damage(self._folder / str(step)) if processes.speaks() else "")
+            if not wrong:
+                return step
+            found[step] = wrong
+            if processes.speaks():
+                print(f"checkpoint of step {step} is damaged ({wrong}); taking the one before")
+        if found:
+            wrong = ", ".join(f"step {step}: {what}" for step, what in found.items())
+            raise UserError(self._folder, f"every checkpoint is damaged ({wrong}); put a sound copy back, or delete the folder "
+                            "to train from the start")
+        return None
+
+    def _check_room(self, step: int, size: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if size > free:
+            raise UserError(self._folder, f"no room for the checkpoint of step {step}: it takes {size / 2**20:.3g} MB and "
+                            f"{free / 2**20:.3g} MB are free; make room, and the same command {self._going_on()}")
+
+    def _going_on(self) -> str:
+        kept = [step for step in self._manager.all_steps() if step != self._writing]
+        return f"goes on from step {max(kept)}" if kept else "starts again"
+
+    def _sum_up(self) -> None:
+        """Writes the checksums of a checkpoint, as its last file before it gets its name."""
+        for folder in self._folder.glob(f"{self._writing}.*tmp*") if processes.speaks() else ():
+            sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
+            (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with a checkpoint's files; nothing where all are as they were written."""
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            if not (folder / name).exists():
+                return f"{name} is missing"
+            if _checksum(folder / name) != expected:
+                return f"{name} is not what was written"
+    except (OSError, ValueError) as error:
+        return f"{SUMS} cannot be read: {error}" if (folder / SUMS).exists() else f"it has no {SUMS}: half-written"
+    return ""
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    # Orbax writes the time into its own notes once more, after everything else.
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (SUMS, "_CHECKPOINT_METADATA"))
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            total = zlib.crc32(block, total)
+    return total
 
 
 def _storable(state: State) -> dict[str, Any]:

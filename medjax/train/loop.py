@@ -43,12 +43,12 @@ def train(config: Config, workdir: Path) -> State:
         processes.wait_for_all("claimed")
         with open_checkpoints(config, workdir) as checkpoints:
             state = _start(run, mesh, stream)
-            latest = checkpoints.latest()
-            if latest is not None:
-                state, position = checkpoints.restore(latest, state)
+            found = checkpoints.restore_latest(state)
+            if found is not None:
+                state, position = found
                 stream.set_state(position)
                 if processes.speaks():
-                    print(f"going on from step {latest}")
+                    print(f"going on from step {int(state.step)}")
             return _loop(run, mesh, splits, workdir, checkpoints, stream, state)
 
 
@@ -162,7 +162,7 @@ def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Ar
     scalars = {name: float(value) for name, value in jax.device_get(logs).items()}
     broken = [name for name, value in scalars.items() if not np.isfinite(value)]
     if broken:
-        samples = ", ".join(str(i) for i in np.asarray(ids).tolist())
+        samples = ", ".join(str(i) for shard in ids.addressable_shards for i in np.asarray(shard.data).tolist())
         checkpoints.wait()
         raise UserError(f"step {step}", f"{broken[0]} is not finite, on samples {samples}; the last checkpoint is of step "
                         f"{checkpoints.latest()}; try a smaller config.optim.lr or config.optim.clip")

@@ -4,6 +4,7 @@ import os
 import sys
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from medjax.types import UserError
@@ -45,6 +46,14 @@ def wait_for_all(name: str) -> None:
     """Returns when every process is here."""
     if several():
         multihost_utils.sync_global_devices(name)
+
+
+def told_by_first(text: str) -> str:
+    """What process 0 says (up to 500 letters), in every process."""
+    if not several():
+        return text
+    letters = np.frombuffer(text.encode()[:500].ljust(500), np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(letters)).decode(errors="ignore").rstrip()
 
 
 def leave(error: Exception) -> None:
