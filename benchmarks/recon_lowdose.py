@@ -2,14 +2,18 @@
 
     python benchmarks/recon_lowdose.py --data=../shared/data --output=benchmarks/results/recon_lowdose.json
 
-Learns on a series of heads and is judged on three slices of another patient's abdomen, from another scanner. The noise
-is what is missing between the scans as they are and a quarter of their dose; full dose is set to 4 HU in 20 cm of water.
+Learns on a series of heads and is judged on three slices of another patient's abdomen, from another scanner. These come
+from a sharp kernel, with 36 HU of noise in the liver, and are first given a soft one, as soft tissue is read: 16 HU. The
+heads have next to no noise; they get that of full dose. Then both get what is missing at a quarter of the dose. The
+photons of full dose are those that leave 16 HU in the liver (5.7 HU in 20 cm of water).
+Classical methods get the best of several strengths, seen on the abdomen itself, which is in their favour.
 """
 
 import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import metrics
+from medjax.classical import denoise
 from medjax.data.io import discover
 from medjax.models.redcnn import REDCNN
 from medjax.objectives.supervised import Supervised
@@ -29,7 +34,8 @@ from medjax.train.step import init_state, make_step
 from medjax.types import Batch, Example, Key
 
 DATA_RANGE = (-1000.0, 1000.0)
-NOISE_HU, CROP = 4.0, 64
+NOISE_HU, CROP = 5.7, 64
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the noise level that is found in the image
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,16 @@ def slices(folder: Path) -> tuple[np.ndarray, float]:
     return (hu - low) / (high - low), record.spacing_mm[-1]
 
 
-def simulate(images: np.ndarray, pixel_mm: float, first: int) -> np.ndarray:
-    """The images at a quarter of the dose, one at a time."""
-    task = CtLowDose(DATA_RANGE, 2, noise_hu=NOISE_HU, pixel_mm=pixel_mm)
+def soft(images: np.ndarray) -> np.ndarray:
+    """The images as from a softer kernel: the radial Hann window over frequencies up to Nyquist."""
+    frequency = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in images.shape[1:3]), indexing="ij"))
+    passed = (0.5 + 0.5 * np.cos(2 * np.pi * np.minimum(frequency, 0.5)))[..., None]
+    return np.fft.ifft2(np.fft.fft2(images, axes=(1, 2)) * passed, axes=(1, 2)).real.astype(np.float32)
+
+
+def simulate(images: np.ndarray, pixel_mm: float, first: int, dose: float, measured: bool) -> np.ndarray:
+    """The images at a dose, one at a time; `measured` ones have the noise of full dose already."""
+    task = CtLowDose(DATA_RANGE, 2, dose=(dose, dose), noise_hu=NOISE_HU, pixel_mm=pixel_mm, measured=measured)
     low, high = DATA_RANGE
     run = jax.jit(lambda batch: task.example(jax.random.key(0), batch).input)
     made = []
@@ -70,7 +83,7 @@ def crops(low: np.ndarray, full: np.ndarray, batch: int):
             i, (r, c), turn = random.integers(len(full)), random.integers(0, full.shape[1] - CROP + 1, 2), random.integers(4)
             cut = i, slice(r, r + CROP), slice(c, c + CROP)
             if (full[cut] > 0.4).mean() > 0.3:
-                found.append([np.rot90(image[cut]) if turn else image[cut] for image in (low, full)])
+                found.append([np.rot90(image[cut], turn) for image in (low, full)])
         yield {"low": np.stack([a for a, _ in found]), "image": np.stack([b for _, b in found])}
 
 
@@ -84,41 +97,52 @@ def scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
             "ssim_soft_tissue": float(metrics.ssim(a, b, 1.0).mean())}
 
 
+def classical(denoiser: Callable[[np.ndarray, float], np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The scores of the strength with the best PSNR through the window."""
+    def run(strength: float) -> dict[str, float]:
+        found = np.stack([denoiser(x, strength * denoise.noise_level(x)) for x in given])
+        return scores(found, truth) | {"strength": strength}
+
+    return max(map(run, STRENGTHS), key=lambda row: row["psnr_soft_tissue"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recon_lowdose.json"))
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     heads, _ = slices(args.data / "dicom" / "ct_ge_head")
     abdomen, abdomen_mm = slices(args.data / "dicom" / "ct_regular_3slice")
-    heads = heads[::4]
+    abdomen = soft(abdomen)
     # Pixels of the size of the abdomen's: the head, seen as larger, meets noise of the same grain and strength.
-    train_low, test_low = simulate(heads, abdomen_mm, 0), simulate(abdomen, abdomen_mm, 1000)
+    train_full = simulate(heads[::2], abdomen_mm, 0, 1.0, measured=False)
+    train_low = simulate(train_full, abdomen_mm, 100, 0.25, measured=True)
+    test_low = simulate(abdomen, abdomen_mm, 1000, 0.25, measured=True)
     middle = (slice(None), slice(96, 416), slice(96, 416))
     truth, given = abdomen[middle], test_low[middle]
-    rows = {"fbp": scores(given, truth)}
-    baselines = CtLowDose(DATA_RANGE, 2).baselines()
-    rows |= {name: scores(np.stack([fn(x) for x in given]), truth) for name, fn in baselines.items()}
-    print(rows, flush=True)
+    rows = {"fbp": scores(given, truth)} | {name: classical(denoiser, given, truth) for name, denoiser in
+                                            (("nlm", denoise.nlm), ("tv", denoise.tv), ("wavelet", denoise.wavelet))}
+    print(json.dumps(rows), flush=True)
 
     task = Pairs(DATA_RANGE, 2)
-    learner = Supervised(task, REDCNN(2, 1, (1, 1), width=args.width, depth=4, kernel=3), "l2")
+    learner = Supervised(task, REDCNN(2, 1, (1, 1), width=args.width, depth=5, kernel=3), "l2")
     rules = {"model": optimizer(args.steps, name="adam", lr=1e-3, warmup=20)}
-    batches = crops(train_low, heads, 8)
+    batches = crops(train_low, train_full, args.batch)
     first = next(batches)
     state = jax.jit(lambda batch: init_state(task, learner, rules, 0.0, batch, jax.random.key(0)))(first)
     step = jax.jit(make_step(task, learner, rules, 0.0), donate_argnums=0)
     began, cpu = time.time(), time.process_time()
     for number in range(args.steps):
         state, logs = step(state, next(batches))
-        if number % 25 == 0:
+        if number % 100 == 0:
             print(number, float(logs["model/loss"]), f"{time.time() - began:.0f} s", flush=True)
     seconds, cpu = time.time() - began, time.process_time() - cpu
     predict = jax.jit(lambda x: learner.predict(state.params, state.variables, Example(x, None)))
     rows["redcnn"] = scores(np.concatenate([np.asarray(predict(x[None])) for x in given]), truth)
-    out = {"dose": 0.25, "noise_hu": NOISE_HU, "train_slices": len(heads), "test_slices": len(abdomen), "rows": rows,
+    out = {"dose": 0.25, "noise_hu": NOISE_HU, "train_slices": len(train_low), "test_slices": len(abdomen), "rows": rows,
            "steps": args.steps, "seconds": seconds, "cpu_seconds": cpu, "jax": jax.__version__, "cores": os.cpu_count()}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")

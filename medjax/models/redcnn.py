@@ -12,7 +12,8 @@ from medjax.types import Array
 class REDCNN(nn.Module):
     """`depth` convolutions, as many transposed ones, and a shortcut around every second pair and the whole.
 
-    The published network pads nothing and so shrinks and grows; with SAME padding it takes any size.
+    The published network pads nothing and so shrinks and grows; with SAME padding it takes any size. Its last layer starts
+    at 0, so that training starts at the input.
     """
 
     ndim: int
@@ -33,10 +34,11 @@ class REDCNN(nn.Module):
             if i % 2 == 0:
                 shortcuts.append(h)
             h = nn.relu(Conv(self.width, self.kernel, dtype=self.dtype)(h))
-        for i in reversed(range(self.depth)):
-            width = self.width if i else self.channels
-            h = ConvTranspose(width, self.kernel, dtype=self.dtype)(h)
+        for i in reversed(range(1, self.depth)):
+            h = ConvTranspose(self.width, self.kernel, dtype=self.dtype)(h)
             if i % 2 == 0:
-                h += shortcuts.pop()[..., :width]
-            h = nn.relu(h) if i else h
-        return h.astype(x.dtype)
+                h += shortcuts.pop()
+            h = nn.relu(h)
+        # Of stride 1, a convolution is a transposed one.
+        h = Conv(self.channels, self.kernel, scale=0.0, dtype=self.dtype)(h)
+        return (h + shortcuts.pop()[..., : self.channels]).astype(x.dtype)
