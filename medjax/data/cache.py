@@ -5,6 +5,7 @@ A study's folder is named by a hash of its files (path, time, size) and of the v
 one is never used.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from medjax.data.mapped import Mapped, mapped
 from medjax.data.statistics import foreground
+from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
 VERSION = 2
@@ -54,6 +56,8 @@ def unpack(studies: Sequence[Unread], folder: str | Path = "") -> list[Record]:
     for i in tqdm(missing, "unpacking", unit="study", leave=False, disable=not missing):
         _write(homes[i], studies[i])
         found[i] = _load(homes[i], studies[i])
+        if found[i] is None:
+            raise UserError(homes[i], f"what was unpacked from {studies[i].paths[0]} can't be read back; is the disk sound?")
     return [record for records in found for record in records]
 
 
@@ -62,22 +66,26 @@ def default_folder() -> Path:
 
 
 def _key(study: Unread) -> str:
-    facts = [(str(path.resolve()), stat.st_mtime_ns, stat.st_size) for path in study.paths for stat in [path.stat()]]
+    try:
+        facts = [(str(path.resolve()), stat.st_mtime_ns, stat.st_size) for path in study.paths for stat in [path.stat()]]
+    except OSError as error:
+        raise UserError(error.filename, f"can't be read ({error.strerror}), but was there a moment ago") from error
     return hashlib.sha256(json.dumps([VERSION, facts]).encode()).hexdigest()[:32]
 
 
 def _write(home: Path, study: Unread) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=f".partial-{home.name}-", dir=home.parent))
     try:
-        index = [_write_record(partial, number, record, study) for number, record in enumerate(study.read())]
-        (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        shutil.rmtree(home, ignore_errors=True)
-        os.rename(partial, home)
+        with tempfile.TemporaryDirectory(prefix=f".partial-{home.name}-", dir=home.parent, ignore_cleanup_errors=True) as made:
+            whole = Path(made, "whole")
+            whole.mkdir()
+            index = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
+            (whole / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            shutil.rmtree(home, ignore_errors=True)
+            os.rename(whole, home)
     except OSError as error:
-        if not home.is_dir():  # else another run has just unpacked the same
-            raise UserError(home.parent, f"unpacking {study.paths[0]} failed: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # then another run has just unpacked the same
+            why = error.strerror or one_line(error)
+            raise UserError(home.parent, f"unpacking {study.paths[0]} failed: {why}; make room, or set another cache") from error
 
 
 def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:

@@ -157,9 +157,12 @@ def _format(file: Path) -> str:
             return format_
     if name == "dicomdir":
         return ""
-    with file.open("rb") as opened:
-        opened.seek(MAGIC_AT)
-        return "dicom" if opened.read(4) == b"DICM" else ""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(MAGIC_AT)
+            return "dicom" if opened.read(4) == b"DICM" else ""
+    except OSError as error:
+        raise UserError(file, f"can't be read: {error.strerror}") from error
 
 
 def _stem(path: Path) -> str:

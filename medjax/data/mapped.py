@@ -61,8 +61,8 @@ class Mapped:
                             "began") from None
         needed = self.offset + self.size * self.dtype.itemsize
         if there < needed:
-            raise UserError(self.filename, f"is cut off: {there} of {needed} bytes; copy it again, or delete it if it "
-                            "lies in the cache")
+            raise UserError(self.filename, f"is cut off: {there} of {needed} bytes; copy it again (the next run unpacks "
+                            "anew what lies in the cache)")
 
 
 def mapped(array: np.ndarray | Mapped) -> Mapped | None:

@@ -157,7 +157,7 @@ def _fitted(where: str, name: str, value: np.ndarray | None, dtype: str, shape: 
     if not np.can_cast(value.dtype, dtype, "safe"):
         wider = np.promote_types(value.dtype, dtype).name
         raise UserError(where, f"its {name} is {value.dtype}, the first image's {dtype}; store all as --dtype={wider}")
-    return np.ascontiguousarray(value, dtype)
+    return np.asarray(value, dtype, order="C")
 
 
 def _builder(folder: Path) -> Any:

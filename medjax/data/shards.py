@@ -35,6 +35,7 @@ from medjax.types import UserError
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
 ENGINES = ("processes", "beam")
 PLAN = "plan.json"
+NOTES = "*.array_record*.json"
 
 Note = dict[str, Any]
 
@@ -123,7 +124,7 @@ def _held(folder: Path) -> Iterator[None]:
                 yield
                 done = True
             finally:
-                if done or not (unfinished / PLAN).exists():
+                if done or not any(unfinished.glob(NOTES)):  # nothing there to go on from
                     shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(folder, f"can't be written: {one_line(error)}; make room and run the same command again") from error
@@ -144,7 +145,7 @@ def _notes(folder: Path, digest: str) -> dict[str, Note]:
     if begun != digest:
         raise UserError(folder, "holds a build of other files or other options; name another folder, or delete it")
     found = {name: {"file": name, **note} for name, note in noted.get("files", {}).items()}
-    for path in (folder / UNFINISHED).glob("*.array_record*.json"):
+    for path in (folder / UNFINISHED).glob(NOTES):
         note = _read_note(path)
         found[note["file"]] = note
     return found
