@@ -17,6 +17,7 @@ import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.train import processes
 from medjax.types import State, UserError
@@ -47,7 +48,9 @@ class Checkpoints:
             preservation_policy=POLICY.AnyPreservationPolicy([POLICY.LatestN(keep), keep_best]),
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up))
         self._folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler(),
+                    "versions": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
         self._writing = 0
 
     def save(self, state: State, data: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
@@ -104,9 +107,19 @@ class Checkpoints:
         return State(**found.state | {"opt_state": opt_state}), found.data
 
     def networks(self, step: int) -> State:
-        """The state at `step` without its optimizers, on the host: what evaluation and use need, whatever made it."""
-        found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-        return State(**found.state | {"opt_state": {}})
+        """The state at `step` without its optimizers: what evaluation and use need, whatever devices made it."""
+        state, _ = self.contents(step)
+        return State(**state | {"opt_state": {}})
+
+    def contents(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All arrays at `step`, the optimizers' by path, with a copy in every process; and the pipeline's position."""
+        here = jax.devices() if processes.several() else jax.devices()[:1]
+        place = NamedSharding(Mesh(np.array(here), ("copies",)), PartitionSpec())
+        target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=place),
+                              dict(self._manager.item_metadata(step)["state"]))
+        found = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target),
+                                                                    data=ocp.args.JsonRestore()))
+        return found.state, found.data
 
     def wait(self) -> None:
         """Returns when everything is on disk. Raises UserError where the disk filled up meanwhile."""
@@ -134,8 +147,8 @@ class Checkpoints:
                 print(f"checkpoint of step {step} is damaged ({wrong}); taking the one before")
         if found:
             wrong = ", ".join(f"step {step}: {what}" for step, what in found.items())
-            raise UserError(self._folder, f"every checkpoint is damaged ({wrong}); put a sound copy back, or delete the folder "
-                            "to train from the start")
+            raise UserError(self._folder, f"every checkpoint is damaged ({wrong}); put a sound copy back, or delete the "
+                            "folder to train from the start")
         return None
 
     def _check_room(self, step: int, size: int) -> None:
