@@ -75,7 +75,8 @@ def _key(study: Unread) -> str:
 
 def _write(home: Path, study: Unread) -> None:
     try:
-        with tempfile.TemporaryDirectory(prefix=f".partial-{home.name}-", dir=home.parent, ignore_cleanup_errors=True) as made:
+        name = f".partial-{home.name}-"
+        with tempfile.TemporaryDirectory(prefix=name, dir=home.parent, ignore_cleanup_errors=True) as made:
             whole = Path(made, "whole")
             whole.mkdir()
             index = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
@@ -84,8 +85,8 @@ def _write(home: Path, study: Unread) -> None:
             os.rename(whole, home)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # then another run has just unpacked the same
-            why = error.strerror or one_line(error)
-            raise UserError(home.parent, f"unpacking {study.paths[0]} failed: {why}; make room, or set another cache") from error
+            raise UserError(home.parent, f"unpacking {study.paths[0]} failed: {error.strerror or one_line(error)}; make "
+                            "room, or set another cache folder") from error
 
 
 def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from medjax.types import Record, UserError
 
 MARKS = ("dataset_info.json", "features.json")
 MANIFEST = "manifest.json"
-UNFINISHED = ".build"
 PARTS = {"validation": "val"}
 DAMAGE = (OSError, ValueError, RuntimeError, ImportError, KeyError)
 
@@ -59,9 +58,14 @@ def is_prepared(path: Path) -> bool:
     """Whether a folder is a prepared data set (`…/<name>/<version>`). Raises UserError for one that is not finished."""
     if all((path / mark).is_file() for mark in MARKS):
         return True
-    if (path / UNFINISHED).is_dir():
+    if not path.exists() and unfinished(path).is_dir():
         raise UserError(path, "is half built; run the command that builds it again, and it goes on")
     return False
+
+
+def unfinished(folder: Path) -> Path:
+    """Where a data set is while it is built."""
+    return folder.with_name(f".{folder.name}.build")
 
 
 def parts(folder: Path) -> list[Part]:

@@ -1,20 +1,20 @@
 """Prepared data sets, written shard by shard: in processes or by Beam, going on after a kill, with checksums.
 
-TFDS's own writer starts over when it is interrupted. Here each shard is written under another name, checked, synced and
-renamed, and then noted beside; a build that comes again makes only what is missing. The metadata that TFDS and
-`medjax.data.prepared` read the set by come last, so a set is whole or it is none.
+TFDS's own writer starts over when it is interrupted. Here each shard is written under another name, checked, synced,
+renamed and noted, in a hidden folder named by a digest of the studies and options; a build that comes again makes only what
+is missing there. The folder gets its own name last, so a set is whole or it is none.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import pickle
 import shlex
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,41 +28,48 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from tqdm import tqdm
 
 from medjax.data.builder import Builder, Shard
-from medjax.data.prepared import MANIFEST, MARKS, UNFINISHED, manifest
+from medjax.data.prepared import MANIFEST, manifest, unfinished
 from medjax.data.values import one_line
 from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
 ENGINES = ("processes", "beam")
-PLAN = "plan.json"
-NOTES = "*.array_record*.json"
+NOTES = ".notes"
 
 Note = dict[str, Any]
 
 
 def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "processes", beam_options: str = "") -> Note:
-    """Writes the shards that `folder` lacks, then the metadata and the manifest, which is returned.
+    """Writes `folder`, shard by shard, or what it lacks; returns its manifest.
 
     The engine "beam" runs the shards as an Apache Beam pipeline, on the machines that `beam_options` name; all must see
     the source and `folder`. Raises UserError: for another build in the folder, for what can't be read or written.
     """
     digest = _digest(builder)
-    with _held(folder):
-        notes = _notes(folder, digest)
-        missing = [shard for shard in builder.shards if not _is_there(folder, notes.get(shard.filename(builder.name)))]
-        if not missing and (folder / MANIFEST).is_file():
-            return manifest(folder)
-        for remains in folder.glob(".partial-*"):
-            remains.unlink()
-        _note(folder / UNFINISHED / PLAN, {"digest": digest})
-        written = _in_processes(builder, missing, folder, processes) if engine == "processes" else \
-            _on_beam(builder, missing, folder, beam_options)
-        total, left = (sum(len(shard.items) for shard in shards) for shards in (builder.shards, missing))
-        with tqdm(total=total, initial=total - left, desc="building", unit="study", dynamic_ncols=True) as bar:
-            for shard, note in written:
-                notes[note["file"]] = note
-                bar.update(len(shard.items))
-        return _finish(builder, folder, digest, notes)
+    with _held(folder) as beside:
+        work = _workplace(folder, beside, digest)
+        notes = _notes(work)
+        missing = [shard for shard in builder.shards if not _is_there(work, notes.get(shard.filename(builder.name)))]
+        if missing or work != folder:
+            if work == folder:  # what is no longer whole is built on
+                work = beside / digest
+                shutil.rmtree(work, ignore_errors=True)
+                os.rename(folder, work)
+            (work / NOTES).mkdir(exist_ok=True)
+            for remains in work.glob(".partial-*"):
+                remains.unlink()
+            written = _in_processes(builder, missing, work, processes) if engine == "processes" else \
+                _on_beam(builder, missing, work, beam_options)
+            total, left = (sum(len(shard.items) for shard in shards) for shards in (builder.shards, missing))
+            with tqdm(total=total, initial=total - left, desc="building", unit="study", dynamic_ncols=True) as bar:
+                for shard, note in written:
+                    notes[note["file"]] = note
+                    bar.update(len(shard.items))
+            _finish(builder, work, digest, notes)
+            shutil.rmtree(work / NOTES, ignore_errors=True)
+            os.rename(work, folder)
+        shutil.rmtree(beside)
+    return manifest(folder)
 
 
 def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
@@ -86,7 +93,7 @@ def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(part, target)
-        _note(folder / UNFINISHED / f"{target.name}.json", note)
+        _note(folder / NOTES / f"{target.name}.json", note)
         return note
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError, for a full disk too
         raise UserError(target, f"can't be written: {one_line(error)}; make room and run the same command again") from error
@@ -109,25 +116,33 @@ def verify(folder: Path) -> Note:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder for one build at a time, and what the disk says as one line."""
-    unfinished = folder / UNFINISHED
-    done = False
+def _held(folder: Path) -> Iterator[Path]:
+    """The place beside `folder` where it is built, for one build at a time; what the disk says is one line."""
+    beside = unfinished(folder)
     try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        with (unfinished / "lock").open("w") as lock:
+        beside.mkdir(parents=True, exist_ok=True)
+        with (beside / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(folder, "another build is writing here; wait for it, or name another folder") from None
             try:
-                yield
-                done = True
+                yield beside
             finally:
-                if done or not any(unfinished.glob(NOTES)):  # nothing there to go on from
-                    shutil.rmtree(unfinished, ignore_errors=True)
+                if not any(itertools.chain(beside.glob(f"*/{NOTES}/*.json"), beside.glob(f"*/{MANIFEST}"))):
+                    shutil.rmtree(beside, ignore_errors=True)  # nothing there to go on from
     except OSError as error:
         raise UserError(folder, f"can't be written: {one_line(error)}; make room and run the same command again") from error
+
+
+def _workplace(folder: Path, beside: Path, digest: str) -> Path:
+    """Where this build is: `folder` if it was finished, else a place of its own. Raises UserError if another is there."""
+    if not folder.exists():
+        (beside / digest).mkdir(exist_ok=True)
+        return beside / digest
+    if manifest(folder).get("digest") != digest:
+        raise UserError(folder, "is there already, of other files or other options; name another folder, or delete it")
+    return folder
 
 
 def _digest(builder: Builder) -> str:
@@ -138,25 +153,20 @@ def _digest(builder: Builder) -> str:
     return hashlib.sha256(json.dumps([str(builder.VERSION), sorted(given.items()), facts]).encode()).hexdigest()
 
 
-def _notes(folder: Path, digest: str) -> dict[str, Note]:
-    """What is there of this very build, by file name. Raises UserError where the folder holds another."""
-    noted, plan = manifest(folder), folder / UNFINISHED / PLAN
-    begun = noted.get("digest") or (_read_note(plan)["digest"] if plan.is_file() else digest)
-    if begun != digest:
-        raise UserError(folder, "holds a build of other files or other options; name another folder, or delete it")
-    found = {name: {"file": name, **note} for name, note in noted.get("files", {}).items()}
-    for path in (folder / UNFINISHED).glob(NOTES):
-        note = _read_note(path)
-        found[note["file"]] = note
-    return found
+def _notes(work: Path) -> dict[str, Note]:
+    """What was written of a build, by file name."""
+    found = {name: {"file": name, **note} for name, note in manifest(work).get("files", {}).items()}
+    return found | {path.stem: _read_note(path) for path in (work / NOTES).glob("*.json")}
 
 
-def _is_there(folder: Path, note: Note | None) -> bool:
-    path = folder / note["file"] if note else folder / UNFINISHED / "none"
+def _is_there(work: Path, note: Note | None) -> bool:
+    if note is None:
+        return False
+    path = work / note["file"]
     return path.is_file() and path.stat().st_size == note["bytes"]
 
 
-def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> Note:
+def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> None:
     """Writes what TFDS reads a set by, through TFDS, and the manifest last."""
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=builder.name, filetype_suffix="array_record",
@@ -168,12 +178,10 @@ def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note])
                                  num_bytes=sum(n["bytes"] for n in rows[name]),
                                  filename_template=template.replace(split=name)) for name in names]
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
-    with tempfile.TemporaryDirectory(dir=folder / UNFINISHED) as made:
-        builder.info.write_to_directory(made)
-        for path in sorted(Path(made).iterdir(), key=lambda path: path.name == MARKS[0]):  # the first mark comes last
-            os.replace(path, folder / path.name)
-            ordered.append({"file": path.name, "bytes": (folder / path.name).stat().st_size,
-                            "sha256": _sha256(folder / path.name)})
+    builder.info.write_to_directory(folder)
+    known = {MANIFEST, *(note["file"] for note in ordered)}
+    ordered += [{"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+                for path in sorted(folder.iterdir()) if path.is_file() and path.name not in known]
     splits = {name: {"examples": sum(n["examples"] for n in rows[name]), "shards": len(rows[name]),
                      "subjects": len({item.subject for shard in builder.shards if shard.split == name
                                       for item in shard.items}),
@@ -182,7 +190,6 @@ def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note])
              "classes": list(builder.classes), "config": builder.config,
              "files": {n["file"]: {key: value for key, value in n.items() if key != "file"} for n in ordered}}
     _note(folder / MANIFEST, noted)
-    return noted
 
 
 def _in_processes(builder: Builder, shards: Sequence[Shard], folder: Path, processes: int) -> Iterator[tuple[Shard, Note]]:
@@ -217,7 +224,7 @@ def _on_beam(builder: Builder, shards: Sequence[Shard], folder: Path, options: s
     except (RuntimeError, UserError) as error:  # a runner wraps what a step raised
         raise UserError(folder, f"the Beam pipeline failed: {one_line(error)}") from error
     for shard in shards:
-        yield shard, _read_note(folder / UNFINISHED / f"{shard.filename(builder.name)}.json")
+        yield shard, _read_note(folder / NOTES / f"{shard.filename(builder.name)}.json")
 
 
 def _write_sent(shard: Shard, sent: bytes, folder: Path) -> Note:

@@ -1,0 +1,165 @@
+"""`python -m medjax.build`: killed and started again, verified, and what it says where it can't."""
+
+import importlib.util
+import json
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from medjax.data import shards
+from medjax.data.builder import builder_class
+from medjax.data.prepared import unfinished
+from medjax.data.sources.files import Files
+from medjax.data.sources.phantoms import Phantoms
+from medjax.types import UserError
+from tests.commands import ROOT, command
+
+BUILD = ["-m", "medjax.build", "phantoms"]
+OPTIONS = {"kind": "chest", "shape": (16, 64, 64), "count": 24}
+GIVEN = "--options=kind=chest;shape=16,64,64;count=24"
+RETRIES = 600
+
+
+def phantoms(**options):
+    return builder_class(ROOT / "datasets" / "phantoms.py")(**options)
+
+
+def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
+    folder = tmp_path / "phantoms" / "1.0.0"
+    process = command(*BUILD, GIVEN, f"--to={tmp_path}", "--processes=2", wait=False)
+    for _ in range(RETRIES):
+        written = list(unfinished(folder).glob("*/.notes/*.json"))
+        if written:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    times = {path: path.stat().st_mtime_ns for path in unfinished(folder).glob("*/phantoms-*")}
+    assert times
+    assert not folder.exists()
+    with pytest.raises(UserError, match="is half built"):
+        Files(path=str(folder)).load()
+
+    code, out, err = command(*BUILD, GIVEN, f"--to={tmp_path}", "--processes=2")
+    assert code == 0, err
+    assert f"next: python train.py --config=configs/ct_lowdose.py --workdir=runs/phantoms --config.data.path={folder}" in out
+    kept = [path for path, when in times.items() if (folder / path.name).stat().st_mtime_ns == when]
+    assert {path.name for path in kept} >= {path.stem for path in written}  # what was whole was not made again
+    assert list(tmp_path.rglob("*partial*")) == list(tmp_path.rglob(".*")) == []
+
+    records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
+    source = {record.id: record.image for record in Phantoms(**OPTIONS).load()}
+    assert sorted(record.id for record in records) == sorted(source)
+    for record in records:
+        np.testing.assert_array_equal(np.asarray(record.image), source[record.id])
+    noted = json.loads((folder / "manifest.json").read_text())
+    assert set(noted["files"]) | {"manifest.json"} == {path.name for path in folder.iterdir()}
+    assert [row["examples"] for row in noted["splits"].values()] == [20, 2, 2]
+
+    code, out, err = command(*BUILD, f"--to={tmp_path}", "--verify")
+    assert code == 0, err
+    assert f"verified: {folder}" in out
+    shard = sorted(folder.glob("*train*"))[1]
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    code, out, err = command(*BUILD, f"--to={tmp_path}", "--verify")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith(
+        f"error: {shard}: fails its checksum; delete it and run the command that builds the set again")
+    shard.unlink()
+    again = phantoms(**OPTIONS, source="", patch=(), overlap=0, dtype="", fractions=(0.8, 0.1, 0.1))  # as the flags say it
+    assert shards.build(again, folder)["splits"] == noted["splits"]
+    shards.verify(folder)
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
+    """A limit on the size of files stands for the disk: the write fails in the middle, as it does there."""
+    folder = tmp_path / "out"
+    random = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        shape = (40, 40, 40) if number == 2 else (8, 8, 8)
+        np.save(tmp_path / "in" / f"s{number}.npy", random.integers(0, 30000, shape).astype(np.int16))
+    builder = builder_class(ROOT / "datasets" / "files.py")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(UserError, match=r"array_record.*can't be written: .*File too large.*; make room") as caught:
+            shards.build(builder(source=str(tmp_path / "in")), folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert not folder.exists()
+    assert not list(tmp_path.rglob(".partial*"))
+    shards.build(builder(source=str(tmp_path / "in")), folder)
+    shards.verify(folder)
+    records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
+    for record in records:
+        np.testing.assert_array_equal(np.asarray(record.image)[..., 0], np.load(tmp_path / "in" / f"{record.id}.npy"))
+
+
+def test_a_folder_that_holds_another_build_is_left_alone(tmp_path):
+    folder = tmp_path / "out"
+    before = shards.build(phantoms(shape=(16, 16), count=4), folder)
+    with pytest.raises(UserError, match="is there already, of other files or other options"):
+        shards.build(phantoms(shape=(16, 16), count=5), folder)
+    assert shards.build(phantoms(shape=(16, 16), count=4), folder) == before
+    shards.verify(folder)
+    assert not unfinished(folder).exists()
+
+
+def test_a_second_build_of_the_same_waits_for_nobody(tmp_path):
+    with shards._held(tmp_path / "out"), pytest.raises(UserError, match="another build is writing here"):
+        shards.build(phantoms(shape=(16, 16), count=4), tmp_path / "out")
+
+
+def test_studies_that_fail_end_the_build_and_what_is_done_stays(tmp_path, monkeypatch):
+    builder = phantoms(shape=(16, 16), count=8)
+    read = builder.records
+
+    def failing(item):
+        if item.id.endswith("5"):
+            raise UserError(item.id, "is damaged")
+        return read(item)
+
+    monkeypatch.setattr(builder, "records", failing)
+    with pytest.raises(UserError, match="chest-0-0005: is damaged"):
+        shards.build(builder, tmp_path / "out")
+    read_again = []
+    builder = phantoms(shape=(16, 16), count=8)
+    read = builder.records
+    monkeypatch.setattr(builder, "records", lambda item: read_again.append(item.id) or read(item))
+    shards.build(builder, tmp_path / "out")
+    assert "chest-0-0005" in read_again
+    assert len(read_again) < 8
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (["-m", "medjax.build", "nothing"], "error: medjax.build: no builder 'nothing'; there is fastmri, files, mayo_ldct"),
+    ([*BUILD, "--options=colour=1"], "error: --options: phantoms has no 'colour'; it has kind, shape, count, seed"),
+])
+def test_mistakes_are_one_line(tmp_path, given, says):
+    code, out, err = command(*given, f"--to={tmp_path}")
+    assert (code, out) == (2, "")
+    assert err.startswith(says)
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="apache-beam is installed")
+def test_beam_that_is_not_installed_is_said(tmp_path):
+    with pytest.raises(UserError, match="--engine: beam needs a package that is not installed: pip install apache-beam"):
+        shards.build(phantoms(shape=(16, 16), count=4), tmp_path / "out", engine="beam")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed")
+def test_beam_builds_the_same(tmp_path):
+    alone, beam = (shards.build(phantoms(shape=(16, 16), count=6), tmp_path / engine, engine=engine)
+                   for engine in ("processes", "beam"))
+    assert alone["splits"] == beam["splits"]
+    assert alone["digest"] == beam["digest"]
