@@ -45,24 +45,23 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        self._check()
-        return _open(self)[index]
+        return self._whole()[index]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        self._check()
-        return np.array(_open(self), dtype, copy=copy)
+        return np.array(self._whole(), dtype, copy=copy)
 
-    def _check(self) -> None:
-        """Raises UserError where the file is gone or too short: to read past the end of one that is mapped kills."""
-        try:
-            there = os.stat(self.filename).st_size
-        except OSError as error:
-            raise UserError(self.filename, f"can't be read any more ({error.strerror}); it was there when the run "
-                            "began") from None
+    def _whole(self) -> np.ndarray:
+        """The map, of the file that has the name now; to read past the end of one that was cut off would kill."""
         needed = self.offset + self.size * self.dtype.itemsize
-        if there < needed:
-            raise UserError(self.filename, f"is cut off: {there} of {needed} bytes; copy it again (the next run unpacks "
-                            "anew what lies in the cache)")
+        try:
+            stat = os.stat(self.filename)
+            if stat.st_size < needed:
+                raise UserError(self.filename, f"is cut off: {stat.st_size} of {needed} bytes; copy it again (what lies in "
+                                "the cache, the next run unpacks anew)")
+            return _open(self, stat.st_ino)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UserError(self.filename, f"can't be read any more ({why}); it was there when the run began") from error
 
 
 def mapped(array: np.ndarray | Mapped) -> Mapped | None:
@@ -78,5 +77,5 @@ def mapped(array: np.ndarray | Mapped) -> Mapped | None:
 
 
 @lru_cache(OPEN)
-def _open(place: Mapped) -> np.ndarray:
+def _open(place: Mapped, inode: int) -> np.ndarray:
     return np.asarray(np.memmap(place.filename, place.dtype, "r", place.offset, place.shape))
