@@ -138,6 +138,36 @@ def test_studies_that_fail_end_the_build_and_what_is_done_stays(tmp_path, monkey
     assert len(read_again) < 8
 
 
+def test_a_file_that_was_mended_costs_its_own_shard_alone(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        np.save(tmp_path / "in" / f"s{number}.npy", np.full((8, 9 + number, 10), number, np.uint8))
+    files = builder_class(ROOT / "datasets" / "files.py")
+    sound = (tmp_path / "in" / "s6.npy").read_bytes()
+    (tmp_path / "in" / "s6.npy").write_bytes(sound[:200])
+    with pytest.raises(UserError, match=r"s6\.npy"):
+        shards.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    times = {path.name: path.stat().st_mtime_ns for path in unfinished(tmp_path / "out").glob("*/files-*")}
+    assert times
+    (tmp_path / "in" / "s6.npy").write_bytes(sound)
+    shards.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    assert all((tmp_path / "out" / name).stat().st_mtime_ns == when for name, when in times.items())
+    shards.verify(tmp_path / "out")
+
+
+def test_other_options_take_nothing_over_from_a_build_that_was_given_up(tmp_path, monkeypatch):
+    builder = phantoms(shape=(16, 16), count=8)
+    monkeypatch.setattr(shards, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
+    with pytest.raises(UserError, match="stopped"):
+        shards.build(builder, tmp_path / "out")
+    monkeypatch.undo()
+    shards.build(phantoms(shape=(16, 16), count=5, seed=1), tmp_path / "out")
+    records = Files(path=str(tmp_path / "out"), cache=str(tmp_path / "cache")).load()
+    assert sorted(r.id for r in records) == [f"chest-1-{n:04d}" for n in range(5)]
+    assert {path.name for path in (tmp_path / "out").glob("*train*")} == {
+        f"phantoms-train.array_record-{n:05d}-of-00003" for n in range(3)}
+
+
 @pytest.mark.parametrize(("given", "says"), [
     (["-m", "medjax.build", "nothing"], "error: medjax.build: no builder 'nothing'; there is fastmri, files, mayo_ldct"),
     ([*BUILD, "--options=colour=1"], "error: --options: phantoms has no 'colour'; it has kind, shape, count, seed"),

@@ -1,8 +1,8 @@
 """Prepared data sets, written shard by shard: in processes or by Beam, going on after a kill, with checksums.
 
 TFDS's own writer starts over when it is interrupted. Here each shard is written under another name, checked, synced,
-renamed and noted, in a hidden folder named by a digest of the studies and options; a build that comes again makes only what
-is missing there. The folder gets its own name last, so a set is whole or it is none.
+renamed and noted with a digest of what it is made of, in a hidden folder beside; a build that comes again makes only what is
+missing or has changed. The folder gets its own name last, so a set is whole or it is none.
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
 ENGINES = ("processes", "beam")
+WORK = "work"
 NOTES = ".notes"
 
 Note = dict[str, Any]
@@ -45,14 +46,14 @@ def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "pro
     The engine "beam" runs the shards as an Apache Beam pipeline, on the machines that `beam_options` name; all must see
     the source and `folder`. Raises UserError: for another build in the folder, for what can't be read or written.
     """
-    digest = _digest(builder)
+    digest = _digest([_digest_of(builder, shard) for shard in builder.shards])
     with _held(folder) as beside:
         work = _workplace(folder, beside, digest)
         notes = _notes(work)
-        missing = [shard for shard in builder.shards if not _is_there(work, notes.get(shard.filename(builder.name)))]
+        missing = [shard for shard in builder.shards if not _is_there(builder, shard, work, notes)]
         if missing or work != folder:
             if work == folder:  # what is no longer whole is built on
-                work = beside / digest
+                work = beside / WORK
                 shutil.rmtree(work, ignore_errors=True)
                 os.rename(folder, work)
             (work / NOTES).mkdir(exist_ok=True)
@@ -87,7 +88,7 @@ def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
         finally:
             writer.close()
         note = {"file": target.name, "split": shard.split, "examples": count, "bytes": part.stat().st_size,
-                "subjects": len({item.subject for item in shard.items}), "sha256": _sha256(part)}
+                "sha256": _sha256(part), "digest": _digest_of(builder, shard)}
         if ArrayRecordReader(str(part)).num_records() != count:
             raise OSError(f"{part} was not written whole")
         with part.open("rb") as file:
@@ -138,19 +139,22 @@ def _held(folder: Path) -> Iterator[Path]:
 def _workplace(folder: Path, beside: Path, digest: str) -> Path:
     """Where this build is: `folder` if it was finished, else a place of its own. Raises UserError if another is there."""
     if not folder.exists():
-        (beside / digest).mkdir(exist_ok=True)
-        return beside / digest
+        (beside / WORK).mkdir(exist_ok=True)
+        return beside / WORK
     if manifest(folder).get("digest") != digest:
         raise UserError(folder, "is there already, of other files or other options; name another folder, or delete it")
     return folder
 
 
-def _digest(builder: Builder) -> str:
-    """What the bytes of a build follow from."""
-    facts = [(shard.filename(builder.name), [(item.id, item.subject, item.files) for item in shard.items])
-             for shard in builder.shards]
+def _digest_of(builder: Builder, shard: Shard) -> str:
+    """What the examples of a shard follow from: the builder's options, the layout, the names and sizes of the files."""
     given = {key: repr(value) for key, value in builder.arguments.items() if key not in ("source", "layout", "data_dir")}
-    return hashlib.sha256(json.dumps([str(builder.VERSION), sorted(given.items()), facts]).encode()).hexdigest()
+    items = [(item.id, item.subject, item.files) for item in shard.items]
+    return _digest([shard.filename(builder.name), str(builder.VERSION), sorted(given.items()), builder.layout, items])
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _notes(work: Path) -> dict[str, Note]:
@@ -159,11 +163,10 @@ def _notes(work: Path) -> dict[str, Note]:
     return found | {path.stem: _read_note(path) for path in (work / NOTES).glob("*.json")}
 
 
-def _is_there(work: Path, note: Note | None) -> bool:
-    if note is None:
-        return False
-    path = work / note["file"]
-    return path.is_file() and path.stat().st_size == note["bytes"]
+def _is_there(builder: Builder, shard: Shard, work: Path, notes: dict[str, Note]) -> bool:
+    path = work / shard.filename(builder.name)
+    note = notes.get(path.name, {})
+    return note.get("digest") == _digest_of(builder, shard) and path.is_file() and path.stat().st_size == note["bytes"]
 
 
 def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> None:
@@ -178,8 +181,11 @@ def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note])
                                  num_bytes=sum(n["bytes"] for n in rows[name]),
                                  filename_template=template.replace(split=name)) for name in names]
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
-    builder.info.write_to_directory(folder)
     known = {MANIFEST, *(note["file"] for note in ordered)}
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in known:  # of a build that was begun with other options
+            path.unlink()
+    builder.info.write_to_directory(folder)
     ordered += [{"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
                 for path in sorted(folder.iterdir()) if path.is_file() and path.name not in known]
     splits = {name: {"examples": sum(n["examples"] for n in rows[name]), "shards": len(rows[name]),
@@ -218,13 +224,25 @@ def _on_beam(builder: Builder, shards: Sequence[Shard], folder: Path, options: s
     except ImportError:
         raise UserError("--engine", "beam needs a package that is not installed: pip install apache-beam") from None
     sent = pickle.dumps(builder)
+    for remains in (folder / NOTES).glob("*.error"):
+        remains.unlink()
     try:
         with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
-            _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_sent, sent, folder)
-    except (RuntimeError, UserError) as error:  # a runner wraps what a step raised
-        raise UserError(folder, f"the Beam pipeline failed: {one_line(error)}") from error
+            _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_or_say, sent, folder)
+    except RuntimeError as error:
+        raise UserError("--engine", f"the Beam pipeline failed: {one_line(error)}") from error
+    for error in sorted((folder / NOTES).glob("*.error")):
+        raise UserError(*json.loads(error.read_text(encoding="utf-8")))
     for shard in shards:
         yield shard, _read_note(folder / NOTES / f"{shard.filename(builder.name)}.json")
+
+
+def _write_or_say(shard: Shard, sent: bytes, folder: Path) -> None:
+    """A runner would try a shard that can't be read again and again: what is wrong is noted, and the others go on."""
+    try:
+        _write_sent(shard, sent, folder)
+    except UserError as error:
+        _note(folder / NOTES / f"{shard.filename(_builder(sent).name)}.error", error.args)
 
 
 def _write_sent(shard: Shard, sent: bytes, folder: Path) -> Note:
@@ -250,7 +268,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _note(path: Path, values: Note) -> None:
+def _note(path: Path, values: Note | tuple) -> None:
     """Writes a whole note or none."""
     part = path.with_name(f"{path.name}.partial")
     with part.open("w", encoding="utf-8") as file:
