@@ -44,6 +44,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.mesh.mode = "jit"  # or shard_map, pmap: the same step, written out by device
     config.mesh.fsdp = False  # split parameters and optimizer state over data, too
     config.accumulate = 1  # parts of a batch that go through one after the other
+    config.remat = "none"  # or full, dots: what blocks compute is made again in the backward pass, not kept
     config.log_every = 20
     config.eval_every = 500
     config.eval_samples = 16  # validation samples judged while training; 0 for all

@@ -48,13 +48,14 @@ def measure(plan: Plan) -> dict[str, Any]:
     """The row of one plan; megabytes are those of one device."""
     case = plan.case
     start, step, batch, mesh = (_run_step if plan.config else _suite_step)(plan)
-    sharding.check_batch(mesh, case.batch)
+    sharding.check_batch(mesh, case.batch, plan.config.accumulate if plan.config else 1)
     state = jax.eval_shape(start, batch, jax.random.PRNGKey(0))
     one = sharding.replicated(mesh)
     placed = [jax.tree.map(lambda leaf: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), state),
               {name: ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
                for (name, leaf), place in zip(batch.items(), sharding.batch_sharding(mesh, batch).values(), strict=True)}]
-    memory = jax.jit(step, donate_argnums=0).lower(*placed).compile().memory_analysis()
+    options = sharding.compiler_options(plan.config.remat if plan.config else "none")
+    memory = jax.jit(step, donate_argnums=0, compiler_options=options).lower(*placed).compile().memory_analysis()
     megabytes = {"arguments_mb": memory.argument_size_in_bytes / 2**20, "temporaries_mb": memory.temp_size_in_bytes / 2**20,
                  "output_mb": (memory.output_size_in_bytes - memory.alias_size_in_bytes) / 2**20}
     return {"name": case.name, "dtype": plan.dtype, "batch": case.batch, "patch": case.patch, "mesh": plan.mesh,
@@ -85,7 +86,7 @@ def _run_step(plan: Plan) -> Step:
              "id": ShapeDtypeStruct((case.batch,), jnp.uint32),
              **{name: ShapeDtypeStruct((case.batch,), jnp.float32) for name in ("slope", "intercept", "count")}}
     parts = (run.task, run.objective, run.optimizers, config.ema_decay)
-    step = make_step(*parts, Augment(**lookup.frozen(config.augment)))
+    step = make_step(*parts, Augment(**lookup.frozen(config.augment)), config.accumulate, remat=config.remat)
     return partial(init_state, *parts), step, batch, sharding.make_mesh(*plan.mesh)
 
 

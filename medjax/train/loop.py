@@ -100,7 +100,8 @@ def _init(run: Run) -> Callable[[Batch, Key], State]:
 
 def _step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     augment = Augment(**lookup.frozen(run.config.augment))
-    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment, run.config.accumulate, axis)
+    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment, run.config.accumulate, axis,
+                     run.config.remat)
 
 
 def _check(run: Run, stream: Any) -> None:
@@ -115,7 +116,7 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     config = run.config
     mode = config.mesh.mode
     shardings = jax.tree.map(lambda array: array.sharding, state)
-    step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings)
+    step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings, config.remat)
     predict = jax.jit(make_predict(run.task, run.objective))
     stopped = _Stop()
     step = int(state.step)

@@ -19,7 +19,8 @@ from medjax.train.step import Optimizers
 from medjax.types import UserError
 
 Config = ml_collections.ConfigDict
-MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "data.workers")
+MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
+              "data.workers")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from medjax.models.rematerialise import COMPILER_OPTIONS
 from medjax.types import Batch, UserError
 
 MODES = ("jit", "shard_map", "pmap")
@@ -55,20 +56,27 @@ def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:
     return jax.tree.map(lambda array: NamedSharding(mesh, spec(array)), state)
 
 
-def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any) -> Callable[..., Any]:
+def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any, remat: str = "none") -> Callable[..., Any]:
     """The step as one program over the mesh, its state kept as `shardings` say.
 
     "jit": the compiler splits it. "shard_map" and "pmap": each device runs the step (made with `axis="data"`) on its own
-    samples, and gradients are averaged; no `space`, no fsdp, batch statistics of each device.
+    samples, and gradients are averaged; no `space`, no fsdp, batch statistics of each device. `remat` is the step's.
     """
+    options = compiler_options(remat)
     if mode == "jit":
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)), compiler_options=options)
     if mode == "shard_map":
         everywhere, split = PartitionSpec(), PartitionSpec("data")
-        return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere), donate_argnums=0)
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere)
+        return jax.jit(mapped, donate_argnums=0, compiler_options=options)
     ways = mesh.shape["data"]
-    mapped = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=list(mesh.devices[:, 0]))
-    return lambda state, batch: mapped(state, jax.tree.map(lambda a: a.reshape(ways, -1, *a.shape[1:]), batch))
+    program = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=list(mesh.devices[:, 0]))
+    return lambda state, batch: program(state, jax.tree.map(lambda a: a.reshape(ways, -1, *a.shape[1:]), batch))
+
+
+def compiler_options(remat: str) -> dict[str, str] | None:
+    """What XLA must be told for a step with `remat` to be compiled as written."""
+    return COMPILER_OPTIONS if remat != "none" and jax.default_backend() == "cpu" else None
 
 
 def check_mode(mesh: Mesh, mode: str, fsdp: bool) -> None:

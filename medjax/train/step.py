@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from medjax.models.rematerialise import rematerialised
 from medjax.types import Array, Batch, Example, Key, State
 
 Optimizers = dict[str, optax.GradientTransformation]
@@ -24,11 +25,12 @@ def init_state(task: Any, objective: Any, optimizers: Optimizers, ema_decay: flo
 
 def make_step(task: Any, objective: Any, optimizers: Optimizers, ema_decay: float,
               augment: Callable[[Key, Batch], Batch] = lambda key, batch: batch, accumulate: int = 1,
-              axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+              axis: str | None = None, remat: str = "none") -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """One update of every player, in turn; logs come as scalars `<player>/<name>`.
 
     `accumulate` parts of the batch go through one after the other, for the memory of one. `axis` names the mapped axis
-    of devices under `shard_map` or `pmap`, where each sees its own samples; under `jit` there is none.
+    of devices under `shard_map` or `pmap`, where each sees its own samples; under `jit` there is none. `remat`: see
+    `models.rematerialise`.
     """
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
@@ -40,8 +42,9 @@ def make_step(task: Any, objective: Any, optimizers: Optimizers, ema_decay: floa
         for turn, player in enumerate(objective.players):
             def loss_fn(own: Any, variables: Any, example: Example, player: str = player, others: Any = params,
                         turn: int = turn) -> Any:
-                return objective.player_loss(others | {player: own}, player, variables, example,
-                                             jax.random.fold_in(play_key, turn))
+                with rematerialised(remat):
+                    return objective.player_loss(others | {player: own}, player, variables, example,
+                                                 jax.random.fold_in(play_key, turn))
 
             loss, terms, variables, grads = _gradient(loss_fn, params[player], variables, examples, accumulate, axis)
             updates, opt_state[player] = optimizers[player].update(grads, opt_state[player], params[player])

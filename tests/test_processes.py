@@ -1,0 +1,107 @@
+"""Several processes: one run, one checkpoint, and a run of one process before or after."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from medjax.models.unet import UNet
+from medjax.objectives.supervised import Supervised
+from medjax.tasks.denoise import Denoise
+from medjax.train import sharding
+from medjax.train.checkpoint import Checkpoints
+from medjax.train.optim import optimizer
+from medjax.train.step import init_state
+from medjax.types import State
+from tests.commands import ROOT, SMALL
+
+sharding_from = 64  # so that the tiny network's arrays are divided, too
+
+
+def like(seed: int) -> State:
+    """A run's state, all its numbers drawn from `seed`: parameters, Adam's moments, averages, key."""
+    task = Denoise((0.0, 1.0), 2, "gaussian", (0.1, 0.1))
+    objective = Supervised(task, UNet(ndim=2, channels=1, scale=(1, 1), width=8, depth=2))
+    batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, shape, dtype in (
+        ("image", (16, 16, 1), np.float32), ("slope", (), np.float32), ("intercept", (), np.float32),
+        ("id", (), np.uint32), ("count", (), np.float32))}
+    shapes = jax.eval_shape(partial(init_state, task, objective, {"model": optimizer(10)}, 0.9), batch,
+                            jax.ShapeDtypeStruct((2,), np.uint32))
+    random = np.random.default_rng(seed)
+    state = jax.tree.map(lambda leaf: (100 * random.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
+    return State(**vars(state) | {"step": np.int32(seed)})
+
+
+def placed(state: State, mesh: jax.sharding.Mesh) -> State:
+    """The state over the mesh, large arrays divided."""
+    before, sharding.FSDP_FROM = sharding.FSDP_FROM, sharding_from
+    places = sharding.state_sharding(mesh, state, fsdp=True)
+    sharding.FSDP_FROM = before
+    return jax.tree.map(lambda leaf, place: jax.make_array_from_callback(np.shape(leaf), place, lambda at: leaf[at]),
+                        jax.tree.map(np.asarray, state), places)
+
+
+def same(found: State, expected: State) -> None:
+    """Bit for bit, what of it is here."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        for shard in a.addressable_shards:
+            np.testing.assert_array_equal(np.asarray(shard.data), b[shard.index])
+
+
+def together(*commands: list[str]) -> None:
+    """Runs the commands at the same time, each on CPU; all must end well."""
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    running = [subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT) for command in commands]
+    for process in running:
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, printed
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_restore_what_one_wrote_and_one_what_two_wrote(tmp_path):
+    """Bit-identical, on other meshes too: parameters, optimizer state, averages."""
+    folder = tmp_path / "checkpoints"
+    one = Checkpoints(folder, "psnr", keep=9)
+    one.save(placed(like(1), sharding.make_mesh(4, 1)), {"batches": 1})
+    one.close()
+    port = str(free_port())
+    together(*(["-m", "tests.processes_child", str(folder), port, str(index)] for index in range(2)))
+    after = Checkpoints(folder, "psnr", keep=9)
+    for mesh in (sharding.make_mesh(1, 1), sharding.make_mesh(2, 2), sharding.make_mesh(8, 1)):
+        state, position = after.restore_latest(placed(like(0), mesh))
+        assert position == {"batches": 2}
+        same(state, like(2))
+        same(after.restore(1, placed(like(0), mesh))[0], like(1))
+    networks = after.networks(2)
+    same(networks, State(**vars(like(2)) | {"opt_state": {}}))
+
+
+def test_a_run_of_two_processes_is_that_of_one(tmp_path):
+    """Losses to 1e-5; two processes begin, one goes on, evaluation included."""
+    port = free_port()
+    args = [*SMALL, "--config.eval_every=100", "--config.optim.schedule=constant", "--config.optim.warmup=1"]
+    both = [f"--workdir={tmp_path / 'two'}", f"--coordinator=localhost:{port}", "--process_count=2", "--config.steps=4"]
+    together(*(["train.py", *args, *both, f"--process_index={index}"] for index in range(2)))
+    two = tmp_path / "two"
+    together(["train.py", *args, f"--workdir={two}"], ["train.py", *args, f"--workdir={tmp_path / 'one'}"])
+    losses = []
+    for workdir in (two, tmp_path / "one"):
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        losses.append([line["train/model/loss"] for line in lines if "train/model/loss" in line])
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    found = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"]["model"]["psnr"]
+             for workdir in (two, tmp_path / "one")]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
