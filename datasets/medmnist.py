@@ -42,7 +42,7 @@ class Medmnist(Builder):
         file = self.source
         size = file.stat().st_size
         starts = [(part, start) for part in PARTS for start in range(0, len(_array(file, f"{part}_labels")), TOGETHER)]
-        return [Item(name, name, (file, part, start), size // len(starts), ((file.name, size),), part)
+        return [Item(name, "", (file, part, start), size // len(starts), ((file.name, size),), part)
                 for part, start in starts for name in [f"{file.stem}-{part}-{start:06d}"]]
 
     def records(self, item: Item) -> list[Record]:

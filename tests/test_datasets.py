@@ -302,6 +302,8 @@ def test_medmnist_keeps_the_parts_of_its_makers(tmp_path, shape, labels):
     records = prepare(tmp_path, "medmnist", source=str(tmp_path / "somemnist.npz"))
     regions = split(records)
     assert {name: len(part) for name, part in regions.items()} == counts
+    noted = json.loads((tmp_path / "out" / "manifest.json").read_text())["splits"]
+    assert [row["subjects"] for row in noted.values()] == list(counts.values())
     for part, found in regions.items():
         for record in (region.record for region in found):
             number = int(record.id.rpartition("-")[2])

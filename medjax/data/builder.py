@@ -34,7 +34,7 @@ class Item:
     """A study that is not read yet: `what` its builder reads it from, `size` about how many bytes it has.
 
     `files` are the names and sizes of its files: a build goes on only with the same. `part` is train, val or test where the
-    makers of the data set said so.
+    makers of the data set said so; `subject` may be "" there, if each image counts as one.
     """
 
     id: str

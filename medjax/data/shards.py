@@ -15,6 +15,7 @@ import os
 import pickle
 import shlex
 import shutil
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -170,32 +171,42 @@ def _is_there(builder: Builder, shard: Shard, work: Path, notes: dict[str, Note]
 
 
 def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> None:
-    """Writes what TFDS reads a set by, through TFDS, and the manifest last."""
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=folder, dataset_name=builder.name, filetype_suffix="array_record",
-        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+    """Clears the folder of what is no part of the set, writes what TFDS reads a set by, and the manifest last."""
     ordered = [notes[shard.filename(builder.name)] for shard in builder.shards]
-    names = list(dict.fromkeys(note["split"] for note in ordered))
-    rows = {name: [note for note in ordered if note["split"] == name] for name in names}
-    infos = [tfds.core.SplitInfo(name=name, shard_lengths=[n["examples"] for n in rows[name]],
-                                 num_bytes=sum(n["bytes"] for n in rows[name]),
-                                 filename_template=template.replace(split=name)) for name in names]
-    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
     known = {MANIFEST, *(note["file"] for note in ordered)}
     for path in folder.iterdir():
         if path.is_file() and path.name not in known:  # of a build that was begun with other options
             path.unlink()
-    builder.info.write_to_directory(folder)
+    parts = {note["split"]: [n for n in ordered if n["split"] == note["split"]] for note in ordered}
+    _write_metadata(builder, folder, parts)
     ordered += [{"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
                 for path in sorted(folder.iterdir()) if path.is_file() and path.name not in known]
-    splits = {name: {"examples": sum(n["examples"] for n in rows[name]), "shards": len(rows[name]),
-                     "subjects": len({item.subject for shard in builder.shards if shard.split == name
-                                      for item in shard.items}),
-                     "bytes": sum(n["bytes"] for n in rows[name])} for name in names}
-    noted = {"name": builder.name, "source": str(builder.source), "digest": digest, "splits": splits,
-             "classes": list(builder.classes), "config": builder.config,
-             "files": {n["file"]: {key: value for key, value in n.items() if key != "file"} for n in ordered}}
-    _note(folder / MANIFEST, noted)
+    _note(folder / MANIFEST, {
+        "name": builder.name, "source": str(builder.source), "digest": digest,
+        "splits": {name: {"examples": _sum(part, "examples"), "subjects": _subjects(builder, name, part),
+                          "shards": len(part), "bytes": _sum(part, "bytes")} for name, part in parts.items()},
+        "classes": list(builder.classes), "config": builder.config,
+        "files": {note["file"]: {key: value for key, value in note.items() if key != "file"} for note in ordered}})
+
+
+def _write_metadata(builder: Builder, folder: Path, parts: dict[str, list[Note]]) -> None:
+    """`dataset_info.json`, `features.json` and what goes with them, by TFDS."""
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=builder.name, filetype_suffix="array_record",
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}")
+    builder.info.set_splits(tfds.core.splits.SplitDict([
+        tfds.core.SplitInfo(name=name, shard_lengths=[note["examples"] for note in part], num_bytes=_sum(part, "bytes"),
+                            filename_template=template.replace(split=name)) for name, part in parts.items()]))
+    builder.info.write_to_directory(folder)
+
+
+def _sum(notes: Sequence[Note], key: str) -> int:
+    return sum(note[key] for note in notes)
+
+
+def _subjects(builder: Builder, split: str, notes: Sequence[Note]) -> int:
+    subjects = {item.subject for shard in builder.shards if shard.split == split for item in shard.items}
+    return _sum(notes, "examples") if "" in subjects else len(subjects)
 
 
 def _in_processes(builder: Builder, shards: Sequence[Shard], folder: Path, processes: int) -> Iterator[tuple[Shard, Note]]:
@@ -255,11 +266,15 @@ def _builder(sent: bytes) -> Builder:
 
 
 def _end_with_parent() -> None:
-    """A process of the pool whose parent was killed would wait for work for ever, or write on beside the next build."""
+    """A process of the pool whose parent was killed would wait for work for ever, or write on beside the next build.
+
+    Ctrl-C is the parent's: the shards that are being written are finished.
+    """
     def watch() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 
