@@ -6,11 +6,18 @@ from absl import flags
 
 from medjax import cli
 from medjax.evaluation import evaluate_run
+from medjax.train import processes
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which part of the data.")
+JOIN = processes.joining()
 flags.mark_flag_as_required("workdir")
 
 
+def main() -> None:
+    JOIN()
+    evaluate_run(Path(WORKDIR.value), SPLIT.value)
+
+
 if __name__ == "__main__":
-    cli.run(lambda: evaluate_run(Path(WORKDIR.value), SPLIT.value))
+    cli.run(main)

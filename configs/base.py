@@ -43,6 +43,8 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.mesh.space = 1  # devices among which the first spatial axis is divided
     config.mesh.mode = "jit"  # or shard_map, pmap: the same step, written out by device
     config.mesh.fsdp = False  # split parameters and optimizer state over data, too
+    config.mesh.offload = False  # optimizer state in host memory between steps
+    config.mesh.pad = False  # fill up images whose first axis does not divide over space; what is filled does not count
     config.accumulate = 1  # parts of a batch that go through one after the other
     config.remat = "none"  # or full, dots: what blocks compute is made again in the backward pass, not kept
     config.log_every = 20

@@ -12,6 +12,7 @@ import numpy as np
 from medjax.infer.assess import Assessment, Sample, assess
 from medjax.report import page
 from medjax.report.table import best, table
+from medjax.train import processes
 from medjax.train.evaluate import scalars
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
@@ -20,13 +21,22 @@ from medjax.types import UserError
 
 
 def evaluate_run(workdir: Path, split: str = "test") -> None:
-    """Judges the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is."""
+    """Judges the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
+
+    Several processes judge together, and the first one writes.
+    """
     run, state = restore_best(workdir)
     splits, step = load_splits(run.config), int(state.step)
     if not splits[split]:
         raise UserError("--split", f"the data has no {split} part")
-    print(f"evaluating the checkpoint of step {step} on the {split} part")
+    if processes.speaks():
+        print(f"evaluating the checkpoint of step {step} on the {split} part")
     assessment = assess(run, state, splits[split])
+    if processes.speaks():
+        _write(workdir, split, run, step, assessment)
+
+
+def _write(workdir: Path, split: str, run: Run, step: int, assessment: Assessment) -> None:
     rows, n, task, data_range = assessment.rows, len(assessment.names), run.config.task.name, run.task.data_range
     folder = workdir / "eval"
     folder.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
-"""What happens to a run happens to it here: a full disk, damaged checkpoints, images that are no numbers."""
+"""What happens to a run happens to it here: a full disk, damaged checkpoints, images that are no numbers; and its log."""
 
+import json
 import re
 import shutil
 from collections import namedtuple
@@ -12,6 +13,7 @@ import pytest
 from configs import quickstart
 from medjax.train import checkpoint
 from medjax.train.loop import train
+from medjax.train.profile import parse_steps
 from medjax.types import UserError
 from tests.test_train import same_checkpoint
 
@@ -42,10 +44,23 @@ def small(**data):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A run that nothing happened to."""
+    """A run that nothing happened to, its second and third step traced."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    train(small(), workdir)
+    train(small(), workdir, profile=parse_steps("2-3"))
     return workdir
+
+
+def test_steps_are_traced_and_the_log_says_where_the_time_went(whole):
+    assert list((whole / "profile").rglob("*.xplane.pb"))
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    shares = [[line[f"train/share_{what}"] for what in ("step", "compile", "input", "checkpoint", "eval")]
+              for line in lines if "train/share_step" in line]
+    assert len(shares) == 6
+    np.testing.assert_allclose(np.sum(shares, axis=1), 1.0, atol=1e-6)
+    assert shares[0][1] > 0.5  # the first step is compiled
+    assert shares[2][3] > 0.0 < shares[4][3]  # after steps 2 and 4 a checkpoint was written
+    with pytest.raises(UserError, match=r"^--profile: '3-2' is not FIRST-LAST, e\.g\. 10-20$"):
+        parse_steps("3-2")
 
 
 def test_a_full_disk_ends_the_run_and_costs_no_step(whole, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Optimizers and schedules against their formulas, written out in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +73,25 @@ def test_updates_by_hand(name):
     np.testing.assert_allclose(steps_of(name, SLOPES, 2.0, weight_decay=0.04), by_hand(name, 2.0), rtol=1e-4)
 
 
+def test_adafactor_by_hand():
+    """Rows and columns of squared slopes stand for the whole; small arrays keep theirs."""
+    rule = optimizer(100, name="adafactor", lr=0.1, schedule="constant", warmup=0, clip=0.0)
+    slope = np.outer(np.arange(1.0, 17), np.arange(1.0, 33)).astype(np.float32)  # of rank one, so nothing is lost
+    params = {"w": jnp.zeros((16, 32)), "b": jnp.zeros(4)}
+    state = rule.init(params)
+    updates, _ = rule.update({"w": jnp.asarray(slope), "b": jnp.full(4, -3.0)}, state, params)
+    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-4)  # the first step is the sign, as Adam's is
+    np.testing.assert_allclose(updates["b"], 0.1, rtol=1e-4)
+    assert max(leaf.size for leaf in jax.tree.leaves(state)) == 32
+
+
+def test_a_first_moment_in_bfloat16_takes_half_and_moves_alike():
+    half = optimizer(100, name="adamw", moments="bfloat16").init({"w": jnp.zeros(64)})
+    sizes = sorted(leaf.nbytes for leaf in jax.tree.leaves(half) if leaf.size == 64)
+    assert sizes == [128, 256]
+    np.testing.assert_allclose(steps_of("adam", SLOPES, 2.0, moments="bfloat16"), by_hand("adam", 2.0), rtol=5e-3)
+
+
 def test_weight_decay_is_adamws_alone():
     assert steps_of("adam", [0.0], 2.0, weight_decay=0.5)[0] == 2.0
     np.testing.assert_allclose(steps_of("adamw", [0.0], 2.0, weight_decay=0.5)[0], 2 - 0.1 * 0.5 * 2, rtol=1e-6)
@@ -89,7 +109,8 @@ def test_clipping_bounds_the_norm_over_all_parameters():
     np.testing.assert_allclose(rule.update(small, rule.init(params), params)[0]["a"], -0.1, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("key", "value", "offered"), [("name", "adan", "adamw"), ("schedule", "cosin", "cosine")])
+@pytest.mark.parametrize(("key", "value", "offered"), [("name", "adan", "adamw"), ("schedule", "cosin", "cosine"),
+                                                       ("moments", "float16", "bfloat16")])
 def test_an_unknown_name_lists_what_there_is(key, value, offered):
     with pytest.raises(UserError, match=rf"^config\.optim\.{key}: no '{value}'; there is .*{offered}"):
         optimizer(10, **{key: value})

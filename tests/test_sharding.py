@@ -16,7 +16,8 @@ from medjax.types import UserError
 STEPS = 4
 
 
-def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1) -> dict[str, list[float]]:
+def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1,
+           offload: bool = False) -> dict[str, list[float]]:
     """Losses and gradient norms of a small denoiser on the first `data` devices."""
     task = lookup.build("tasks", lookup.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
     network = lookup.spec("models", "unet", width=4, depth=2)
@@ -32,6 +33,7 @@ def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1
     batch = jax.device_put(batch, sharding.batch_sharding(mesh, batch))
     init = partial(init_state, task, objective, optimizers, 0.9, key=jax.random.PRNGKey(0))
     shardings = sharding.state_sharding(mesh, jax.eval_shape(init, batch), fsdp)
+    shardings = sharding.offloaded(shardings) if offload else shardings
     state = jax.jit(init, out_shardings=shardings)(batch)
     step = make_step(task, objective, optimizers, 0.9, accumulate=accumulate, axis=None if mode == "jit" else "data")
     step = sharding.parallel(step, mesh, mode, shardings)
@@ -39,6 +41,7 @@ def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1
     for _ in range(STEPS):
         state, log = step(state, batch)
         logs.append(jax.device_get(log))
+    assert all((leaf.sharding.memory_kind == "pinned_host") == offload for leaf in jax.tree.leaves(state.opt_state))
     split = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
     assert bool(split) == fsdp
     return {name: [float(log[name]) for log in logs] for name in ("model/loss", "model/grad_norm")}
@@ -51,7 +54,8 @@ def one() -> dict[str, list[float]]:
 
 
 VARIANTS = {
-    "shard_map": {"mode": "shard_map"}, "pmap": {"mode": "pmap"}, "accumulate": {"accumulate": 2}, "fsdp": {"fsdp": True},
+    "shard_map": {"mode": "shard_map"}, "pmap": {"mode": "pmap"}, "accumulate": {"accumulate": 2},
+    "fsdp": {"fsdp": True, "offload": True},
 }
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from medjax.data.split import Region
-from medjax.train import evaluate
+from medjax.train import evaluate, processes, sharding
 from medjax.train.setup import Run
-from medjax.train.step import make_predict
 from medjax.types import Example, Record, State
 
 SHOWN = 4
@@ -42,14 +41,22 @@ class Assessment:
 
 
 def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Assessment:
-    """Judges the model, its input as it is, and every baseline of the task on all samples of `regions`."""
-    batches = evaluate.make_batches(run.config, regions, limit)
-    predict = jax.jit(make_predict(run.task, run.objective))
+    """Judges the model, its input as it is, and every baseline of the task on all samples of `regions`.
+
+    All devices judge together; of several processes the first has the result, the others one without samples.
+    """
+    mesh = sharding.make_mesh()
+    judge = evaluate.Judge(run, mesh)
+    batches = judge.batches(regions, limit)
+    state = jax.device_put(state, sharding.replicated(mesh))
     rate = jax.jit(partial(_metrics, run.task))
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
     per_sample, names, shown = [], [], []
-    judged = evaluate.judge(run, predict, state, batches)
-    for i, sample in enumerate(tqdm(judged, total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True)):
+    judged = tqdm(judge(state, batches), total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
+                  disable=not processes.speaks())
+    for i, sample in enumerate(judged):
+        if not processes.speaks():
+            continue
         answers = run.task.compared(sample.example)
         scores = {row: {k: np.asarray(v).tolist() for k, v in rate(answer, sample.example).items()}
                   for row, answer in answers.items()} | {"model": sample.metrics}
@@ -61,6 +68,8 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
             shown.append(Sample(sample.name, _record(sample.name, regions), pictures,
                                 {row: _leading(run.config.metric, evaluate.scalars(metrics))
                                  for row, metrics in scores.items()}))
+    if not processes.speaks():
+        return Assessment([], [], [], {}, {})
     summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
     rows = {row: _leading(run.config.metric, evaluate.scalars(summary)) for row, summary in summaries.items()}
     tables = {row: {k: v for k, v in summary.items() if k not in rows[row]} for row, summary in summaries.items()}

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -11,7 +12,10 @@ from tqdm import tqdm
 
 
 class Log:
-    """Writes scalars by step to `workdir`; on screen, one bar with loss, images/s, time left and time spent waiting."""
+    """Writes scalars by step to `workdir`; on screen, one bar with loss, images/s, time left and time spent waiting.
+
+    `spent` is where the time went so far, in seconds: "compile", "input", "checkpoint", "eval"; the rest is the steps'.
+    """
 
     def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int, silent: bool = False):
         path = Path(os.devnull) if silent else workdir / "metrics.jsonl"
@@ -21,27 +25,40 @@ class Log:
         self._board = SummaryWriter(str(workdir / "tensorboard"), write_to_disk=not silent)
         self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True, disable=silent)
         self._batch_size = batch_size
-        self._since = (time.monotonic(), first_step, 0.0)
+        self.spent = dict.fromkeys(("compile", "input", "checkpoint", "eval"), 0.0)
+        self._begin = time.monotonic()
+        self._since = (self._begin, first_step, dict(self.spent))
 
-    def train(self, step: int, scalars: Mapping[str, float], waited: float) -> None:
-        """The step's scalars; `waited` is the time spent waiting for data since the start, in seconds."""
-        now = time.monotonic()
-        then, then_step, then_waited = self._since
-        seconds = max(now - then, 1e-9)
-        speed = {"images_per_s": (step - then_step) * self._batch_size / seconds,
-                 "wait_fraction": min(1.0, (waited - then_waited) / seconds)}
-        self._since = (now, step, waited)
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Counts the time inside as spent on `what`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[what] += time.monotonic() - begin
+
+    def train(self, step: int, scalars: Mapping[str, float]) -> None:
+        """The step's scalars, the speed of the steps and the shares of time since the last such line."""
+        then, then_step, then_spent = self._since
+        seconds = max(time.monotonic() - then, 1e-9)
+        shares = _shares({what: self.spent[what] - then_spent[what] for what in self.spent}, seconds)
+        at_steps = max(seconds * (shares["step"] + shares["input"]), 1e-9)
+        speed = {"images_per_s": (step - then_step) * self._batch_size / at_steps}
+        speed |= {f"share_{what}": share for what, share in shares.items()}
+        self._since = (then + seconds, step, dict(self.spent))
         self.write(step, {f"train/{name}": value for name, value in (dict(scalars) | speed).items()})
         self._bar.set_postfix_str(f"loss {scalars['model/loss']:.4g}, {speed['images_per_s']:.3g} images/s, "
-                                  f"waiting {speed['wait_fraction']:.0%}", refresh=False)
+                                  f"waiting {speed['share_input']:.0%}", refresh=False)
+
+    def shares(self) -> str:
+        """Where the whole time of the run went."""
+        shares = _shares(self.spent, max(time.monotonic() - self._begin, 1e-9))
+        return "time: " + ", ".join(f"{what} {share:.1%}" for what, share in shares.items())
 
     def advance(self) -> None:
         """One step is done."""
         self._bar.update()
-
-    def resume_clock(self, step: int, waited: float) -> None:
-        """Leaves out of the speed what was not training (evaluation, a checkpoint's copy)."""
-        self._since = (time.monotonic(), step, waited)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line of `metrics.jsonl`, and the same in TensorBoard."""
@@ -60,6 +77,11 @@ class Log:
         self._bar.close()
         self._file.close()
         self._board.close()
+
+
+def _shares(spent: Mapping[str, float], seconds: float) -> dict[str, float]:
+    shares = {what: min(1.0, value / seconds) for what, value in spent.items()}
+    return {"step": max(0.0, 1 - sum(shares.values()))} | shares
 
 
 def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:

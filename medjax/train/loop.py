@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,25 +18,30 @@ from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.split import Splits, describe
 from medjax.metrics import LOWER_IS_BETTER
-from medjax.train import evaluate, processes, sharding
+from medjax.train import evaluate, padding, processes, sharding
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import Log
+from medjax.train.profile import Profile
 from medjax.train.setup import Config, Run, assemble, claim, load_config, load_splits, resolve
-from medjax.train.step import init_state, make_predict, make_step
+from medjax.train.step import init_state, make_step
 from medjax.types import Array, Batch, Key, State, UserError
 
 
-def train(config: Config, workdir: Path) -> State:
-    """Trains `config` in `workdir` to its last step, from where an earlier run there left off."""
+def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> State:
+    """Trains `config` in `workdir` to its last step, from where an earlier run there left off.
+
+    The steps `profile` (first, last) are traced.
+    """
     splits = load_splits(config)
     config = resolve(config, splits)
     run = assemble(config)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
-    sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp)
+    sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
     if processes.speaks():
         print(*describe(splits), sep="\n")
     with _stream(config, splits) as stream:
+        stream = _fitted(run, stream)
         _check(run, stream)
         if processes.speaks():
             claim(workdir, config)
@@ -49,7 +54,7 @@ def train(config: Config, workdir: Path) -> State:
                 stream.set_state(position)
                 if processes.speaks():
                     print(f"going on from step {int(state.step)}")
-            return _loop(run, mesh, splits, workdir, checkpoints, stream, state)
+            return _loop(run, mesh, splits, workdir, checkpoints, stream, state, Profile(workdir, profile))
 
 
 @contextmanager
@@ -86,11 +91,22 @@ def _stream(config: Config, splits: Splits) -> Iterator[Any]:
         stream.close()
 
 
+def _fitted(run: Run, stream: Any) -> Any:
+    """The stream, its images filled up where the config says so; raises UserError where they don't divide over `space`."""
+    space, first = run.config.mesh.space, stream.first()
+    multiple = padding.multiple_of(run, first, space)
+    if run.config.mesh.pad:
+        return padding.Padded(stream, multiple)
+    padding.check_space(first["image"].shape[1], multiple, space)
+    return stream
+
+
 def _start(run: Run, mesh: Mesh, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
     first = {name: array[:1] for name, array in stream.first().items()}
     key = jax.random.PRNGKey(run.config.seed)
     shardings = sharding.state_sharding(mesh, jax.eval_shape(_init(run), first, key), run.config.mesh.fsdp)
+    shardings = sharding.offloaded(shardings) if run.config.mesh.offload else shardings
     return jax.jit(_init(run), out_shardings=shardings)(first, key)
 
 
@@ -112,43 +128,51 @@ def _check(run: Run, stream: Any) -> None:
 
 
 def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any,
-          state: State) -> State:
+          state: State, profile: Profile) -> State:
     config = run.config
     mode = config.mesh.mode
     shardings = jax.tree.map(lambda array: array.sharding, state)
     step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings, config.remat)
-    predict = jax.jit(make_predict(run.task, run.objective))
+    judge = evaluate.Judge(run, mesh, only_metrics=True)
     stopped = _Stop()
-    step = int(state.step)
+    step = first = int(state.step)
     log = Log(workdir, config.steps, step, config.batch_size, silent=not processes.speaks())
     batches = to_device(stream, partial(sharding.batch_sharding, mesh))
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
         while step < config.steps and not stopped.at(step):
+            profile.before(step + 1)
             batch = next(batches)
-            with jax.transfer_guard("disallow"):
+            log.spent["input"] = batches.waited
+            with jax.transfer_guard("disallow"), log.timed("compile") if step == first else nullcontext():
                 state, logs = step_fn(state, batch)
             step += 1
+            if profile.after(step, logs):
+                log.say(f"trace of the steps to {step}: {workdir / 'profile'}")
             log.advance()
             # One step late: the device is already busy with the next step while this one's numbers are read.
             if pending is not None:
-                _report(log, config, *pending, batches.waited, checkpoints)
+                _report(log, config, *pending, checkpoints)
             pending = (step, logs, batch["id"])
             last = step == config.steps
             judged = splits["val"] and (last or step % config.eval_every == 0)
             if judged or last or stopped.at(step) or step % config.checkpoint_every == 0:
-                _report(log, config, *pending, batches.waited, checkpoints)
+                _report(log, config, *pending, checkpoints)
                 pending = None
-                metrics = _validate(run, predict, state, splits, log, step) if judged else None
-                checkpoints.save(state, batches.get_state(), metrics)
-                log.resume_clock(step, batches.waited)
-        checkpoints.wait()
+                with log.timed("eval"):
+                    metrics = _validate(judge, state, splits, log, step) if judged else None
+                with log.timed("checkpoint"):
+                    checkpoints.save(state, batches.get_state(), metrics)
+        with log.timed("checkpoint"):
+            checkpoints.wait()
+        log.say(log.shares())
     except jax.errors.JaxRuntimeError as error:
         if processes.several():
             processes.leave(error)
         raise
     finally:
         batches.close()
+        profile.close()
         log.close()
         stopped.restore()
     if stopped.at(step):
@@ -157,7 +181,7 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     return state
 
 
-def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array, waited: float,
+def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array,
             checkpoints: Checkpoints) -> None:
     """Logs a step; ends the run where a loss is no number."""
     scalars = {name: float(value) for name, value in jax.device_get(logs).items()}
@@ -168,12 +192,12 @@ def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Ar
         raise UserError(f"step {step}", f"{broken[0]} is not finite, on samples {samples}; the last checkpoint is of step "
                         f"{checkpoints.latest()}; try a smaller config.optim.lr or config.optim.clip")
     if step % config.log_every == 0 or step == config.steps:
-        log.train(step, scalars, waited)
+        log.train(step, scalars)
 
 
-def _validate(run: Run, predict: Any, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
-    batches = evaluate.make_batches(run.config, splits["val"], run.config.eval_samples)
-    metrics = evaluate.scalars(run.task.summary([judged.metrics for judged in evaluate.judge(run, predict, state, batches)]))
+def _validate(judge: evaluate.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
+    batches = judge.batches(splits["val"], judge.run.config.eval_samples)
+    metrics = evaluate.scalars(judge.run.task.summary([judged.metrics for judged in judge(state, batches)]))
     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
     log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     return metrics

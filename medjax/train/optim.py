@@ -9,10 +9,13 @@ from medjax.types import UserError
 
 def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: str = "cosine", warmup: int = 100,
               decay_rate: float = 0.5, decay_every: int = 1000, clip: float = 1.0, momentum: float = 0.9,
-              b1: float = 0.9, b2: float = 0.999, weight_decay: float = 1e-4) -> optax.GradientTransformation:
+              b1: float = 0.9, b2: float = 0.999, weight_decay: float = 1e-4,
+              moments: str = "float32") -> optax.GradientTransformation:
     """The update rule of a run of `steps` steps.
 
-    `name`: sgd (with `momentum`), rmsprop, adam, adamw (with `weight_decay`). `schedule`: constant, exponential (times
+    `name`: sgd (with `momentum`), rmsprop, adam, adamw (with `weight_decay`), adafactor (Shazeer & Stern, 2018: of a second
+    moment only sums over rows and columns are kept, of the first nothing). `moments="bfloat16"` halves Adam's first
+    moment; the second stays float32, for in bfloat16 a change by 1 - `b2` rounds to none. `schedule`: constant, exponential (times
     `decay_rate` over each `decay_every` steps), step (the same, all at once), cosine (down to 0 at the last step). Each
     begins with `warmup` steps from 0. `clip` bounds the gradient's global norm; 0 leaves it.
     """
@@ -20,11 +23,15 @@ def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: st
     rules = {
         "sgd": lambda: optax.sgd(rate, momentum=momentum),
         "rmsprop": lambda: optax.rmsprop(rate, decay=0.99, momentum=momentum),
-        "adam": lambda: optax.adam(rate, b1=b1, b2=b2),
-        "adamw": lambda: optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay),
+        "adam": lambda: optax.adam(rate, b1=b1, b2=b2, mu_dtype=moments),
+        "adamw": lambda: optax.adamw(rate, b1=b1, b2=b2, weight_decay=weight_decay,
+                                     mu_dtype=moments),
+        "adafactor": lambda: optax.adafactor(rate, min_dim_size_to_factor=16, multiply_by_parameter_scale=False),
     }
     if name not in rules:
         raise UserError("config.optim.name", f"no {name!r}; there is {', '.join(rules)}")
+    if moments not in ("float32", "bfloat16"):
+        raise UserError("config.optim.moments", f"no {moments!r}; there is float32, bfloat16")
     return optax.chain(optax.clip_by_global_norm(clip), rules[name]()) if clip else rules[name]()
 
 

@@ -2,15 +2,26 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from absl import flags
 from jax.experimental import multihost_utils
 
 from medjax.types import UserError
 
 MODES = ("off", "auto")
 LOST_AFTER = 30  # seconds without a sign of life after which a process counts as lost
+
+
+def joining() -> Callable[[], None]:
+    """Defines the flags that say who the other processes are; what it returns joins them."""
+    mode = flags.DEFINE_enum("processes", "off", MODES, "auto: join the processes of a SLURM, GKE or TPU job.")
+    coordinator = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where nothing tells it.")
+    count = flags.DEFINE_integer("process_count", 0, "How many processes there are, with --coordinator.")
+    index = flags.DEFINE_integer("process_index", -1, "Which of them this is, with --coordinator.")
+    return lambda: join(mode.value, coordinator.value, count.value, index.value)
 
 
 def join(mode: str = "off", coordinator: str = "", count: int = 0, index: int = -1) -> None:

@@ -1,6 +1,7 @@
 """Where arrays live: a mesh of devices `(data, space)`, batches split over it, the state copied to each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.models.rematerialise import COMPILER_OPTIONS
-from medjax.types import Batch, UserError
+from medjax.types import Batch, State, UserError
 
 MODES = ("jit", "shard_map", "pmap")
 FSDP_FROM = 2**14
@@ -56,6 +57,12 @@ def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:
     return jax.tree.map(lambda array: NamedSharding(mesh, spec(array)), state)
 
 
+def offloaded(shardings: State) -> State:
+    """The same places, but for the optimizers' state: it stays in host memory while a step does not need it."""
+    away = jax.tree.map(lambda place: place.with_memory_kind("pinned_host"), shardings.opt_state)
+    return replace(shardings, opt_state=away)
+
+
 def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any, remat: str = "none") -> Callable[..., Any]:
     """The step as one program over the mesh, its state kept as `shardings` say.
 
@@ -64,7 +71,12 @@ def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any, re
     """
     options = compiler_options(remat)
     if mode == "jit":
-        return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)), compiler_options=options)
+        def fetched(state: State, batch: Batch) -> Any:
+            return step(replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device)), batch)
+
+        away = any(place.memory_kind == "pinned_host" for place in jax.tree.leaves(shardings))
+        return jax.jit(fetched if away else step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)),
+                       compiler_options=options)
     if mode == "shard_map":
         everywhere, split = PartitionSpec(), PartitionSpec("data")
         mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere)
@@ -79,13 +91,13 @@ def compiler_options(remat: str) -> dict[str, str] | None:
     return COMPILER_OPTIONS if remat != "none" and jax.default_backend() == "cpu" else None
 
 
-def check_mode(mesh: Mesh, mode: str, fsdp: bool) -> None:
+def check_mode(mesh: Mesh, mode: str, fsdp: bool, offload: bool = False) -> None:
     """Raises UserError for a mode that there is not, or that cannot do what is asked."""
     if mode not in MODES:
         raise UserError("config.mesh.mode", f"no {mode!r}; there is {', '.join(MODES)}")
-    if mode != "jit" and (fsdp or mesh.shape["space"] > 1):
+    if mode != "jit" and (fsdp or offload or mesh.shape["space"] > 1):
         raise UserError("config.mesh.mode", f"{mode} keeps a copy of the state on every device and splits no volume; "
-                        "mesh.space > 1 and mesh.fsdp need mode=jit")
+                        "mesh.space > 1, mesh.fsdp and mesh.offload need mode=jit")
 
 
 def check_batch(mesh: Mesh, size: int, parts: int = 1) -> None:
