@@ -35,7 +35,7 @@ from medjax.types import Batch, Example, Key
 
 DATA_RANGE = (-1000.0, 1000.0)
 NOISE_HU, CROP = 5.7, 64
-STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the noise level that is found in the image
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0)  # of the noise level that is found in the image
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recon_lowdose.json"))
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
@@ -118,7 +118,7 @@ def main() -> None:
     abdomen, abdomen_mm = slices(args.data / "dicom" / "ct_regular_3slice")
     abdomen = soft(abdomen)
     # Pixels of the size of the abdomen's: the head, seen as larger, meets noise of the same grain and strength.
-    train_full = simulate(heads[::2], abdomen_mm, 0, 1.0, measured=False)
+    train_full = simulate(heads, abdomen_mm, 0, 1.0, measured=False)
     train_low = simulate(train_full, abdomen_mm, 100, 0.25, measured=True)
     test_low = simulate(abdomen, abdomen_mm, 1000, 0.25, measured=True)
     middle = (slice(None), slice(96, 416), slice(96, 416))
@@ -137,7 +137,7 @@ def main() -> None:
     began, cpu = time.time(), time.process_time()
     for number in range(args.steps):
         state, logs = step(state, next(batches))
-        if number % 100 == 0:
+        if number % 200 == 0:
             print(number, float(logs["model/loss"]), f"{time.time() - began:.0f} s", flush=True)
     seconds, cpu = time.time() - began, time.process_time() - cpu
     predict = jax.jit(lambda x: learner.predict(state.params, state.variables, Example(x, None)))

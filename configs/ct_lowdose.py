@@ -2,7 +2,7 @@
 
     python train.py --config=configs/ct_lowdose.py --workdir=runs/lowdose
 
-Your own scans: `--config.data.path=FOLDER --config.task.pixel_mm=0.8`.
+Your own scans: `--config.data.path=FOLDER --config.task.measured=True --config.task.pixel_mm=0.8`.
 """
 
 import ml_collections
@@ -14,13 +14,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=unet", "objective=noise2noise", "source=…"."""
     names = base.parse(arg, model="redcnn", objective="supervised", source="phantoms")
     config = base.get_config(task="ct_lowdose", **names)
-    config.steps = 400
+    config.steps = 600
     config.batch_size = 4
     if names["model"] == "redcnn":
         config.model.update(width=32, depth=4, kernel=3)
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
         config.task.measured = False  # phantoms have no noise of their own
+        config.task.pixel_mm = 400 / 128
     config.data.range = (-1000.0, 1000.0)
-    config.eval_every = config.checkpoint_every = 200
+    config.eval_every = config.checkpoint_every = 300
     return config

@@ -22,6 +22,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.model.iterations = 3
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
+        config.task.pixel_mm = 400 / 128
     config.data.patch = ()
     config.data.range = (-1000.0, 1000.0)
     config.eval_every = config.checkpoint_every = 200
