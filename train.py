@@ -14,6 +14,7 @@ from medjax.train.profile import parse_steps
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run: configs/<run>.py, or configs/<run>.py:model=edsr.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder again goes on from where it was.")
 SWEEP = flags.DEFINE_string("sweep", "", "A grid of values to compare: 'optim.lr=1e-3,3e-4;model.width=16,32'.")
+SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "--sweep: seeds and learning rates in one program, a device each.")
 PROFILE = flags.DEFINE_string("profile", "", "FIRST-LAST: trace these steps into workdir/profile.")
 JOIN = processes.joining()
 flags.mark_flags_as_required(["config", "workdir"])
@@ -23,7 +24,7 @@ def main() -> None:
     JOIN()
     workdir = Path(WORKDIR.value)
     if SWEEP.value:
-        sweep.run(CONFIG.value, SWEEP.value, workdir)
+        sweep.run(CONFIG.value, SWEEP.value, workdir, SIDE_BY_SIDE.value)
         return
     train(CONFIG.value, workdir, parse_steps(PROFILE.value))
     evaluate_run(workdir)

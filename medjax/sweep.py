@@ -13,20 +13,27 @@ from medjax.metrics import LOWER_IS_BETTER
 from medjax.report.table import table
 from medjax.train.log import read_curves
 from medjax.train.loop import train
+from medjax.train.members import shared, train_together
 from medjax.train.setup import Config, write_atomically
 from medjax.types import UserError
 
+BEST = "best.json"  # the best validation values of a finished member
 
-def run(config: Config, grid: str, workdir: Path) -> None:
+
+def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) -> None:
     """Trains every combination in `workdir/<values>`, resuming what is half done; writes and prints one table.
+
+    `side_by_side` trains those that differ in seed or learning rate alone in one program, on a device each.
 
     Members are compared by the best validation value of `config.metric`: the test part is not for choosing.
     """
     members = combinations(config, grid)
+    folders = {name: workdir / re.sub(r"[^\w.,=+-]", "_", name) for name in members}
     rows: dict[str, dict[str, float]] = {}
-    for number, (name, member) in enumerate(members.items(), start=1):
-        print(f"[{number}/{len(members)}] {name}")
-        rows[name] = _result(member, workdir / re.sub(r"[^\w.,=+-]", "_", name))
+    for number, group in enumerate(groups := _groups(members, side_by_side), start=1):
+        print(f"[{number}/{len(groups)}] {' | '.join(group)}")
+        _train([members[name] for name in group], [folders[name] for name in group])
+        rows |= {name: json.loads((folders[name] / BEST).read_text(encoding="utf-8")) for name in group}
     rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=config.metric not in LOWER_IS_BETTER))
     write_atomically(workdir / "sweep.csv", _csv(rows))
     print(table(rows))
@@ -70,15 +77,27 @@ def _value(key: str, text: str, like: Any) -> Any:
         raise UserError(f"--sweep {key}", f"{text!r} is not a {type(like).__name__}") from None
 
 
-def _result(config: Config, workdir: Path) -> dict[str, float]:
-    done = workdir / "best.json"
-    if not done.exists():
-        train(config, workdir)
+def _groups(members: dict[str, Config], side_by_side: bool) -> list[list[str]]:
+    """The names of those that are trained together."""
+    groups: dict[str, list[str]] = {}
+    for name, member in members.items():
+        groups.setdefault(shared(member) if side_by_side else name, []).append(name)
+    return list(groups.values())
+
+
+def _train(configs: list[Config], workdirs: list[Path]) -> None:
+    if all((workdir / BEST).exists() for workdir in workdirs):
+        return
+    if len(configs) == 1:
+        train(configs[0], workdirs[0])
+    else:
+        train_together(configs, workdirs)
+    for config, workdir in zip(configs, workdirs, strict=True):
         curves = {name: dict(points) for name, points in read_curves(workdir).items() if name.startswith("eval/")}
         values = curves[f"eval/{config.metric}"]
         best = (min if config.metric in LOWER_IS_BETTER else max)(values, key=values.get)
-        write_atomically(done, json.dumps({name.removeprefix("eval/"): points[best] for name, points in curves.items()}))
-    return json.loads(done.read_text(encoding="utf-8"))
+        found = {name.removeprefix("eval/"): points[best] for name, points in curves.items()}
+        write_atomically(workdir / BEST, json.dumps(found))
 
 
 def _csv(rows: dict[str, dict[str, float]]) -> str:

@@ -97,6 +97,12 @@ class Checkpoints:
             self._manager.reload()
         return None if sound is None else self.restore(sound, like)
 
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, which are to be made again."""
+        for later in self._manager.all_steps():
+            if later > step:
+                self._manager.delete(later)
+
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """The state at `step`, placed as `like` is, and the pipeline's position."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))

@@ -17,13 +17,15 @@ class Log:
     `spent` is where the time went so far, in seconds: "compile", "input", "checkpoint", "eval"; the rest is the steps'.
     """
 
-    def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int, silent: bool = False):
+    def __init__(self, workdir: Path, steps: int, first_step: int, batch_size: int, silent: bool = False,
+                 bar: bool = True):
         path = Path(os.devnull) if silent else workdir / "metrics.jsonl"
         self._file = path.open("a", encoding="utf-8")
         if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             self._file.write("\n")  # a kill cut the last line off
         self._board = SummaryWriter(str(workdir / "tensorboard"), write_to_disk=not silent)
-        self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True, disable=silent)
+        self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True,
+                         disable=silent or not bar)
         self._batch_size = batch_size
         self.spent = dict.fromkeys(("compile", "input", "checkpoint", "eval"), 0.0)
         self._begin = time.monotonic()

@@ -40,7 +40,7 @@ def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> S
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
     if processes.speaks():
         print(*describe(splits), sep="\n")
-    with _stream(config, splits) as stream:
+    with open_stream(config, splits) as stream:
         stream = _fitted(run, stream)
         _check(run, stream)
         if processes.speaks():
@@ -80,7 +80,7 @@ def restore_best(workdir: Path) -> tuple[Run, State]:
 
 
 @contextmanager
-def _stream(config: Config, splits: Splits) -> Iterator[Any]:
+def open_stream(config: Config, splits: Splits) -> Iterator[Any]:
     data = config.data
     stream = train_stream(splits["train"], batch_size=config.batch_size, patch=lookup.frozen(data.patch), ndim=data.ndim,
                           seed=config.seed, workers=data.workers, foreground=data.foreground,
@@ -105,12 +105,12 @@ def _start(run: Run, mesh: Mesh, stream: Any) -> State:
     """The state before the first step, laid out over the mesh."""
     first = {name: array[:1] for name, array in stream.first().items()}
     key = jax.random.PRNGKey(run.config.seed)
-    shardings = sharding.state_sharding(mesh, jax.eval_shape(_init(run), first, key), run.config.mesh.fsdp)
+    shardings = sharding.state_sharding(mesh, jax.eval_shape(initial(run), first, key), run.config.mesh.fsdp)
     shardings = sharding.offloaded(shardings) if run.config.mesh.offload else shardings
-    return jax.jit(_init(run), out_shardings=shardings)(first, key)
+    return jax.jit(initial(run), out_shardings=shardings)(first, key)
 
 
-def _init(run: Run) -> Callable[[Batch, Key], State]:
+def initial(run: Run) -> Callable[[Batch, Key], State]:
     return partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
 
 
@@ -123,7 +123,7 @@ def _step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[S
 def _check(run: Run, stream: Any) -> None:
     """Traces a step: what doesn't fit together is said before anything is compiled or written."""
     first = stream.first()
-    state = jax.eval_shape(_init(run), first, jax.random.PRNGKey(0))
+    state = jax.eval_shape(initial(run), first, jax.random.PRNGKey(0))
     jax.eval_shape(_step(run), state, first)
 
 
@@ -134,7 +134,7 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     shardings = jax.tree.map(lambda array: array.sharding, state)
     step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings, config.remat)
     judge = evaluate.Judge(run, mesh, only_metrics=True)
-    stopped = _Stop()
+    stopped = Stop()
     step = first = int(state.step)
     log = Log(workdir, config.steps, step, config.batch_size, silent=not processes.speaks())
     batches = to_device(stream, partial(sharding.batch_sharding, mesh))
@@ -152,15 +152,15 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
             log.advance()
             # One step late: the device is already busy with the next step while this one's numbers are read.
             if pending is not None:
-                _report(log, config, *pending, checkpoints)
+                report(log, config, *pending, checkpoints)
             pending = (step, logs, batch["id"])
             last = step == config.steps
             judged = splits["val"] and (last or step % config.eval_every == 0)
             if judged or last or stopped.at(step) or step % config.checkpoint_every == 0:
-                _report(log, config, *pending, checkpoints)
+                report(log, config, *pending, checkpoints)
                 pending = None
                 with log.timed("eval"):
-                    metrics = _validate(judge, state, splits, log, step) if judged else None
+                    metrics = validate(judge, state, splits, log, step) if judged else None
                 with log.timed("checkpoint"):
                     checkpoints.save(state, batches.get_state(), metrics)
         with log.timed("checkpoint"):
@@ -181,7 +181,7 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     return state
 
 
-def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array,
+def report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array,
             checkpoints: Checkpoints) -> None:
     """Logs a step; ends the run where a loss is no number."""
     scalars = {name: float(value) for name, value in jax.device_get(logs).items()}
@@ -195,7 +195,7 @@ def _report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Ar
         log.train(step, scalars)
 
 
-def _validate(judge: evaluate.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
+def validate(judge: evaluate.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
     batches = judge.batches(splits["val"], judge.run.config.eval_samples)
     metrics = evaluate.scalars(judge.run.task.summary([judged.metrics for judged in judge(state, batches)]))
     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
@@ -203,7 +203,7 @@ def _validate(judge: evaluate.Judge, state: State, splits: Splits, log: Log, ste
     return metrics
 
 
-class _Stop:
+class Stop:
     """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first.
 
     Several processes agree on the step, by jax's own handler of SIGTERM.

@@ -15,8 +15,8 @@ def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: st
 
     `name`: sgd (with `momentum`), rmsprop, adam, adamw (with `weight_decay`), adafactor (Shazeer & Stern, 2018: of a second
     moment only sums over rows and columns are kept, of the first nothing). `moments="bfloat16"` halves Adam's first
-    moment; the second stays float32, for in bfloat16 a change by 1 - `b2` rounds to none. `schedule`: constant, exponential (times
-    `decay_rate` over each `decay_every` steps), step (the same, all at once), cosine (down to 0 at the last step). Each
+    moment; the second stays float32, for in bfloat16 a change by 1 - `b2` rounds to none. `schedule`: constant, exponential
+    (times `decay_rate` over each `decay_every` steps), step (the same, all at once), cosine (down to 0 at the last). Each
     begins with `warmup` steps from 0. `clip` bounds the gradient's global norm; 0 leaves it.
     """
     rate = learning_rate(steps, lr, schedule, warmup, decay_rate, decay_every)
