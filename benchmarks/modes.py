@@ -67,8 +67,8 @@ def main(_: list[str]) -> None:
              "images_per_s": BATCH / statistics.median(times[mode]) * 1e3, "losses": losses[mode],
              "loss_apart": max(abs(a / b - 1) for a, b in zip(losses[mode], losses["jit"], strict=True))}
             for mode in sharding.MODES]
-    print(*(f"{row['mode']:>10} {row['ms']:8.2f} ms {row['images_per_s']:8.1f} images/s, losses within {row['loss_apart']:.1e}"
-            for row in rows), sep="\n")
+    for row in rows:
+        print("{mode:>10} {ms:8.2f} ms {images_per_s:8.1f} images/s, losses {loss_apart:.1e} apart".format(**row))
     report = {"devices": len(jax.devices()), "network": "2-D U-Net, width 16, 3 levels", "batch": [BATCH, SIZE, SIZE],
               "hardware": machine.hardware(), "versions": machine.versions(), "rows": rows}
     if JSON.value:

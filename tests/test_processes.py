@@ -11,17 +11,22 @@ import jax
 import numpy as np
 import pytest
 
+from medjax.evaluation import evaluate_run
 from medjax.models.unet import UNet
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.denoise import Denoise
 from medjax.train import sharding
 from medjax.train.checkpoint import Checkpoints
+from medjax.train.log import read_curves
+from medjax.train.loop import train
 from medjax.train.optim import optimizer
+from medjax.train.setup import load_config
 from medjax.train.step import init_state
 from medjax.types import State
 from tests.commands import ROOT, SMALL
+from tests.test_faults import compile_once  # noqa: F401 (a fixture)
 
-sharding_from = 64  # so that the tiny network's arrays are divided, too
+DIVIDE_FROM = 64  # so that the tiny network's arrays are divided, too
 
 
 def like(seed: int) -> State:
@@ -40,7 +45,7 @@ def like(seed: int) -> State:
 
 def placed(state: State, mesh: jax.sharding.Mesh) -> State:
     """The state over the mesh, large arrays divided."""
-    before, sharding.FSDP_FROM = sharding.FSDP_FROM, sharding_from
+    before, sharding.FSDP_FROM = sharding.FSDP_FROM, DIVIDE_FROM
     places = sharding.state_sharding(mesh, state, fsdp=True)
     sharding.FSDP_FROM = before
     return jax.tree.map(lambda leaf, place: jax.make_array_from_callback(np.shape(leaf), place, lambda at: leaf[at]),
@@ -89,19 +94,22 @@ def test_two_processes_restore_what_one_wrote_and_one_what_two_wrote(tmp_path):
 
 
 def test_a_run_of_two_processes_is_that_of_one(tmp_path):
-    """Losses to 1e-5; two processes begin, one goes on, evaluation included."""
-    port = free_port()
-    args = [*SMALL, "--config.eval_every=100", "--config.optim.schedule=constant", "--config.optim.warmup=1"]
-    both = [f"--workdir={tmp_path / 'two'}", f"--coordinator=localhost:{port}", "--process_count=2", "--config.steps=4"]
-    together(*(["train.py", *args, *both, f"--process_index={index}"] for index in range(2)))
-    two = tmp_path / "two"
-    together(["train.py", *args, f"--workdir={two}"], ["train.py", *args, f"--workdir={tmp_path / 'one'}"])
+    """Two processes train and judge, one judges and goes on: losses to 1e-5, the same metrics."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    settings = [*SMALL, "--config.eval_every=100", "--config.optim.schedule=constant", "--config.optim.warmup=1",
+                "--config.data.fractions=(0.9,0.05,0.05)", "--config.steps=4", f"--workdir={two}", f"--coordinator=localhost:{free_port()}", "--process_count=2"]
+    together(*(["train.py", *settings, f"--process_index={index}"] for index in range(2)))
+    by_two = json.loads((two / "eval" / "metrics.json").read_text())["rows"]
+    evaluate_run(two)
+    by_one = json.loads((two / "eval" / "metrics.json").read_text())["rows"]
+    assert by_two.keys() == by_one.keys()
+    for row in by_two:
+        assert by_two[row] == pytest.approx(by_one[row], rel=1e-4)
+    config = load_config(two)
+    config.steps, config.mesh.data = 6, 1
     losses = []
-    for workdir in (two, tmp_path / "one"):
-        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        losses.append([line["train/model/loss"] for line in lines if "train/model/loss" in line])
+    for workdir in (two, one):
+        train(config, workdir)
+        losses.append(read_curves(workdir)["train/model/loss"])
     assert len(losses[0]) == 6
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    found = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"]["model"]["psnr"]
-             for workdir in (two, tmp_path / "one")]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
