@@ -97,7 +97,8 @@ def test_a_run_of_two_processes_is_that_of_one(tmp_path):
     """Two processes train and judge, one judges and goes on: losses to 1e-5, the same metrics."""
     two, one = tmp_path / "two", tmp_path / "one"
     settings = [*SMALL, "--config.eval_every=100", "--config.optim.schedule=constant", "--config.optim.warmup=1",
-                "--config.data.fractions=(0.9,0.05,0.05)", "--config.steps=4", f"--workdir={two}", f"--coordinator=localhost:{free_port()}", "--process_count=2"]
+                "--config.data.fractions=(0.9,0.05,0.05)", "--config.steps=4", f"--workdir={two}",
+                f"--coordinator=localhost:{free_port()}", "--process_count=2"]
     together(*(["train.py", *settings, f"--process_index={index}"] for index in range(2)))
     by_two = json.loads((two / "eval" / "metrics.json").read_text())["rows"]
     evaluate_run(two)
