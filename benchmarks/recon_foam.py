@@ -158,7 +158,7 @@ def main() -> None:
     data_range, given = (0.0, 1.0), (2, 1, (1, 1))
     fbp = by_one(lambda x: scan.init(scan(x)), images)
     rows = {"fbp": scores(fbp[100:], test)}
-    rows["tv"] = scores(by_one(lambda x: iterative.tv(scan, scan(x), 1e-3, 150), test[:4]), test[:4]) | {"images": 4}
+    rows["tv"] = scores(by_one(lambda x: iterative.tv(scan, scan(x), 1e-3, 1000), test[:4]), test[:4]) | {"images": 4}
     print(rows, flush=True)
 
     unet = UNet(*given, width=args.width, depth=4, norm="batch")
