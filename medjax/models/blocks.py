@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from medjax.ops import conv as ops
 from medjax.types import Array, UserError
 
+LEAKS = {"none": 1.0, "relu": 0.0, "leaky_relu": 0.2}  # of what is negative
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
-    "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),
+    "leaky_relu": lambda x: nn.leaky_relu(x, LEAKS["leaky_relu"]),
     "silu": nn.silu,
     "gelu": nn.gelu,
 }
@@ -29,7 +30,7 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class Conv(nn.Module):
-    """Convolution with bias, through the house's one door."""
+    """Convolution with bias and, where `act` names one, an activation, through the house's one door."""
 
     features: int
     kernel: int | Sequence[int] = 3
@@ -37,6 +38,7 @@ class Conv(nn.Module):
     padding: str | Sequence[tuple[int, int]] = "SAME"
     bias: bool = True
     scale: float = 2.0
+    act: str = "none"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -46,7 +48,9 @@ class Conv(nn.Module):
         init = nn.initializers.variance_scaling(self.scale, "fan_in", "truncated_normal")
         w = self.param("kernel", init, (*kernel, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
-        return ops.conv(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride, padding=self.padding)
+        y = ops.conv(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride, padding=self.padding,
+                     leak=LEAKS.get(self.act, 1.0))
+        return y if self.act in LEAKS else activation(self.act)(y)
 
 
 class ConvTranspose(nn.Module):
@@ -138,7 +142,9 @@ class ConvNormAct(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        x = Conv(self.features, self.kernel, self.stride, bias=self.norm == "none", dtype=self.dtype)(x)
+        if self.norm == "none":
+            return Conv(self.features, self.kernel, self.stride, act=self.act, dtype=self.dtype)(x)
+        x = Conv(self.features, self.kernel, self.stride, bias=False, dtype=self.dtype)(x)
         x = Norm(self.norm)(x, train)  # stays float32 through the activation: one pass less
         return activation(self.act)(x).astype(self.dtype)
 

@@ -63,12 +63,12 @@ class ConvRNN(nn.Module):
         if self.cell not in ("gru", "lstm"):
             raise UserError("config.model.cell", f"no {self.cell!r}; there is gru, lstm")
         check_ndim(x, self.ndim)
-        h = activation("relu")(Conv(self.width, PLANE, dtype=self.dtype)(x))
-        h = head = activation("relu")(Conv(self.width, PLANE, dtype=self.dtype)(h))
+        h = Conv(self.width, PLANE, act="relu", dtype=self.dtype)(x)
+        h = head = Conv(self.width, PLANE, act="relu", dtype=self.dtype)(h)
         for _ in range(self.layers):
             ways = [self._recur(h, reverse) for reverse in ((False, True) if self.both_ways else (False,))]
             h = h + Conv(self.width, (1, 1, 1), dtype=self.dtype)(jnp.concatenate(ways, -1))
-        h = activation("relu")(Conv(self.width, PLANE, dtype=self.dtype)(jnp.concatenate([h, head], -1)))
+        h = Conv(self.width, PLANE, act="relu", dtype=self.dtype)(jnp.concatenate([h, head], -1))
         if math.prod(self.scale) > 1:
             h = pixel_shuffle(Conv(self.width * math.prod(self.scale), PLANE, dtype=self.dtype)(h), self.scale)
             h = activation("relu")(h)

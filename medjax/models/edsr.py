@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from medjax.models.blocks import Conv, Norm, activation, check_ndim
+from medjax.models.blocks import Conv, ConvNormAct, Norm, check_ndim
 from medjax.ops.resample import pixel_shuffle, upsample
 from medjax.types import Array
 
@@ -33,8 +33,8 @@ class EDSR(nn.Module):
         check_ndim(x, self.ndim)
         head = h = Conv(self.width, dtype=self.dtype)(x)
         for _ in range(self.blocks):
-            r = Norm(self.norm, self.dtype)(Conv(self.width, dtype=self.dtype)(h), train)
-            r = Norm(self.norm, self.dtype)(Conv(self.width, scale=0.2, dtype=self.dtype)(activation(self.act)(r)), train)
+            r = ConvNormAct(self.width, norm=self.norm, act=self.act, dtype=self.dtype)(h, train)
+            r = Norm(self.norm, self.dtype)(Conv(self.width, scale=0.2, dtype=self.dtype)(r), train)
             h = h + self.block_scale * r
         h = Conv(self.width, dtype=self.dtype)(h) + head
         if math.prod(self.scale) > 1:

@@ -33,7 +33,7 @@ class REDCNN(nn.Module):
         for i in range(self.depth):
             if i % 2 == 0:
                 shortcuts.append(h)
-            h = nn.relu(Conv(self.width, self.kernel, dtype=self.dtype)(h))
+            h = Conv(self.width, self.kernel, act="relu", dtype=self.dtype)(h)
         for i in reversed(range(1, self.depth)):
             h = ConvTranspose(self.width, self.kernel, dtype=self.dtype)(h)
             if i % 2 == 0:

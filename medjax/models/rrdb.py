@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medjax.models.blocks import Conv, activation, check_ndim
+from medjax.models.blocks import Conv, check_ndim
 from medjax.ops.resample import pixel_shuffle, upsample
 from medjax.types import Array
 
@@ -42,12 +42,12 @@ class RRDB(nn.Module):
         h = Conv(self.width, dtype=self.dtype)(h) + head
         if math.prod(self.scale) > 1:
             h = pixel_shuffle(Conv(self.width * math.prod(self.scale), dtype=self.dtype)(h), self.scale)
-        h = activation("leaky_relu")(Conv(self.width, dtype=self.dtype)(h))
+        h = Conv(self.width, act="leaky_relu", dtype=self.dtype)(h)
         out = Conv(self.channels, scale=0.1, dtype=self.dtype)(h).astype(x.dtype)
         return upsample(x[..., : self.channels], self.scale) + out
 
     def _dense(self, x: Array) -> Array:
         for _ in range(4):
-            x_new = activation("leaky_relu")(Conv(self.growth, scale=0.2, dtype=self.dtype)(x))
+            x_new = Conv(self.growth, scale=0.2, act="leaky_relu", dtype=self.dtype)(x)
             x = jnp.concatenate([x, x_new], -1)
         return Conv(self.width, scale=0.2, dtype=self.dtype)(x)

@@ -10,7 +10,7 @@ from importlib import metadata
 
 import jax
 
-TARGET = "medjax_convolve"
+TARGETS = {"medjax_convolve": "MedjaxConvolve", "medjax_convolve_biased": "MedjaxConvolveBiased"}
 
 
 @functools.cache
@@ -25,12 +25,13 @@ def problem() -> str:
         private = os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND  # PyTorch and XLA bring their own oneDNN
         with _short_spins():
             ctypes.CDLL(onednn, private)
-        convolve = ctypes.CDLL(handlers.origin, private).MedjaxConvolve
+        library = ctypes.CDLL(handlers.origin, private)
     except (metadata.PackageNotFoundError, StopIteration):
         return "the package onednn-cpu-gomp is missing; install it with pip"
     except OSError as error:
         return f"oneDNN can't be loaded ({error}); install libgomp1 and reinstall onednn-cpu-gomp"
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(convolve), platform="cpu")
+    for target, handler in TARGETS.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, handler)), platform="cpu")
     return ""
 
 

@@ -1,5 +1,6 @@
 // Convolutions of oneDNN as XLA FFI handlers: forward, backward-data and backward-weights, channels last.
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -42,9 +44,10 @@ struct Geometry {
   memory::data_type dtype;
   int64_t groups;
   Dims x, w, y, stride, dilation, low;
+  std::optional<float> leak;  // a bias is added, then what is negative multiplied by this
 
   std::vector<int64_t> Key() const {
-    std::vector<int64_t> key{kind, static_cast<int64_t>(dtype), groups};
+    std::vector<int64_t> key{kind, static_cast<int64_t>(dtype), groups, leak ? std::llround(*leak * 1e6) : -1};
     for (const Dims* part : {&x, &w, &y, &stride, &dilation, &low}) key.insert(key.end(), part->begin(), part->end());
     return key;
   }
@@ -57,6 +60,8 @@ struct HashKey {
     return hash;
   }
 };
+
+memory::desc Bias(const Geometry& g) { return {{g.y.back()}, memory::data_type::f32, memory::format_tag::x}; }
 
 // (B, *space, C) in memory, (B, C, *space) to oneDNN.
 memory::desc Image(const Dims& shape, memory::data_type dtype) {
@@ -117,8 +122,20 @@ struct Plan {
     dnnl::primitive_attr attr;
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const auto algorithm = dnnl::algorithm::convolution_direct;
+    const auto training = dnnl::prop_kind::forward_training;
+    if (g.leak) {
+      if (*g.leak != 1) {
+        dnnl::post_ops then;
+        then.append_eltwise(dnnl::algorithm::eltwise_relu, *g.leak, 0);
+        attr.set_post_ops(then);
+      }
+      Use<dnnl::convolution_forward>(dnnl::convolution_forward::primitive_desc(
+          Cpu(), training, algorithm, x, any, Bias(g), y, g.stride, dilation, g.low, high, attr));
+      Settle(g);
+      return;
+    }
     const dnnl::convolution_forward::primitive_desc forward(
-        Cpu(), dnnl::prop_kind::forward_training, algorithm, x, any, y, g.stride, dilation, g.low, high, attr);
+        Cpu(), training, algorithm, x, any, y, g.stride, dilation, g.low, high, attr);
     if (g.kind == kForward) {
       Use<dnnl::convolution_forward>(forward);
     } else if (g.kind == kBackwardData) {
@@ -128,6 +145,10 @@ struct Plan {
       Use<dnnl::convolution_backward_weights>(dnnl::convolution_backward_weights::primitive_desc(
           Cpu(), algorithm, x, any, y, g.stride, dilation, g.low, high, forward, attr));
     }
+    Settle(g);
+  }
+
+  void Settle(const Geometry& g) {
     reordered = inner_w != w;
     if (reordered) {
       const bool out = g.kind == kBackwardWeights;
@@ -156,8 +177,8 @@ class Caller {
     return *caller;
   }
 
-  void Convolve(const Geometry& geometry, void* x, void* w, void* y) {
-    std::packaged_task<void()> call([&] { Execute(geometry, x, w, y); });
+  void Convolve(const Geometry& geometry, void* x, void* w, void* y, void* bias = nullptr) {
+    std::packaged_task<void()> call([&] { Execute(geometry, x, w, y, bias); });
     std::future<void> done = call.get_future();
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -187,17 +208,20 @@ class Caller {
     return *plan;
   }
 
-  void Execute(const Geometry& geometry, void* x, void* w, void* y) {
+  void Execute(const Geometry& geometry, void* x, void* w, void* y, void* bias) {
     const Plan& plan = Find(geometry);
     const memory outer(plan.w, Cpu(), w);
     const memory inner = plan.reordered ? memory(plan.inner_w, Cpu(), inner_.AtLeast(plan.inner_w.get_size())) : outer;
     const bool weights_out = geometry.kind == kBackwardWeights;
     if (plan.reordered && !weights_out) plan.reorder.execute(stream_, {{DNNL_ARG_FROM, outer}, {DNNL_ARG_TO, inner}});
     const ArgumentNames& names = kArgumentNames[geometry.kind];
-    plan.convolution.execute(stream_, {{names.x, memory(plan.x, Cpu(), x)},
-                                       {names.w, inner},
-                                       {names.y, memory(plan.y, Cpu(), y)},
-                                       {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu(), scratch_.AtLeast(plan.scratch.get_size()))}});
+    std::unordered_map<int, memory> arguments{
+        {names.x, memory(plan.x, Cpu(), x)},
+        {names.w, inner},
+        {names.y, memory(plan.y, Cpu(), y)},
+        {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Cpu(), scratch_.AtLeast(plan.scratch.get_size()))}};
+    if (bias != nullptr) arguments.emplace(DNNL_ARG_BIAS, memory(Bias(geometry), Cpu(), bias));
+    plan.convolution.execute(stream_, arguments);
     if (plan.reordered && weights_out) plan.reorder.execute(stream_, {{DNNL_ARG_FROM, inner}, {DNNL_ARG_TO, outer}});
     stream_.wait();
   }
@@ -212,23 +236,42 @@ class Caller {
   Buffer inner_, scratch_;
 };
 
-ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> c, int64_t kind,
-                    ffi::Span<const int64_t> stride, ffi::Span<const int64_t> dilation,
-                    ffi::Span<const int64_t> low, int64_t groups) {
-  const ffi::AnyBuffer& r = *c;
-  const ffi::AnyBuffer& x = kind == kBackwardData ? r : a;
-  const ffi::AnyBuffer& w = kind == kBackwardWeights ? r : b;
-  const ffi::AnyBuffer& y = kind == kForward ? r : kind == kBackwardData ? a : b;
-  auto dims = [](auto span) { return Dims(span.begin(), span.end()); };
-  const auto dtype = x.element_type() == ffi::BF16 ? memory::data_type::bf16 : memory::data_type::f32;
+memory::data_type DataType(const ffi::AnyBuffer& buffer) {
+  return buffer.element_type() == ffi::BF16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+template <typename Span>
+Dims ToDims(const Span& span) {
+  return Dims(span.begin(), span.end());
+}
+
+ffi::Error Call(const Geometry& geometry, void* x, void* w, void* y, void* bias) {
   try {
-    Caller::Get().Convolve({static_cast<Kind>(kind), dtype, groups, dims(x.dimensions()), dims(w.dimensions()),
-                            dims(y.dimensions()), dims(stride), dims(dilation), dims(low)},
-                           x.untyped_data(), w.untyped_data(), y.untyped_data());
+    Caller::Get().Convolve(geometry, x, w, y, bias);
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("oneDNN convolution: ") + error.what());
   }
   return ffi::Error::Success();
+}
+
+using Vector = ffi::Span<const int64_t>;
+
+ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> c, int64_t kind, Vector stride,
+                    Vector dilation, Vector low, int64_t groups) {
+  const ffi::AnyBuffer& r = *c;
+  const ffi::AnyBuffer& x = kind == kBackwardData ? r : a;
+  const ffi::AnyBuffer& w = kind == kBackwardWeights ? r : b;
+  const ffi::AnyBuffer& y = kind == kForward ? r : kind == kBackwardData ? a : b;
+  return Call({static_cast<Kind>(kind), DataType(x), groups, ToDims(x.dimensions()), ToDims(w.dimensions()),
+               ToDims(y.dimensions()), ToDims(stride), ToDims(dilation), ToDims(low), std::nullopt},
+              x.untyped_data(), w.untyped_data(), y.untyped_data(), nullptr);
+}
+
+ffi::Error ConvolveBiased(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::Buffer<ffi::F32> bias, ffi::Result<ffi::AnyBuffer> y,
+                          Vector stride, Vector dilation, Vector low, int64_t groups, float leak) {
+  return Call({kForward, DataType(x), groups, ToDims(x.dimensions()), ToDims(w.dimensions()), ToDims(y->dimensions()),
+               ToDims(stride), ToDims(dilation), ToDims(low), leak},
+              x.untyped_data(), w.untyped_data(), y->untyped_data(), bias.untyped_data());
 }
 
 }  // namespace
@@ -239,7 +282,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(MedjaxConvolve, Convolve,
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<int64_t>("kind")
-                                  .Attr<ffi::Span<const int64_t>>("stride")
-                                  .Attr<ffi::Span<const int64_t>>("dilation")
-                                  .Attr<ffi::Span<const int64_t>>("low")
+                                  .Attr<Vector>("stride")
+                                  .Attr<Vector>("dilation")
+                                  .Attr<Vector>("low")
                                   .Attr<int64_t>("groups"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(MedjaxConvolveBiased, ConvolveBiased,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<Vector>("stride")
+                                  .Attr<Vector>("dilation")
+                                  .Attr<Vector>("low")
+                                  .Attr<int64_t>("groups")
+                                  .Attr<float>("leak"));

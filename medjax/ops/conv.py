@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -26,19 +27,25 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
-         dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1) -> Array:
+         dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1,
+         leak: float = 1.0) -> Array:
     """Convolution of `x` `(B, *space, C_in)` by `w` `(*kernel, C_in/groups, C_out)`, as networks define it.
 
     One to three axes of space. `padding` is "SAME" (space / stride, rounded up), "VALID" or `(low, high)` per axis.
-    `bias` `(C_out,)` may be wider than `x` and `w`, whose dtype the result has.
-    Raises UserError where shapes do not fit.
+    `bias` `(C_out,)` may be wider than `x` and `w`, whose dtype the result has. After it what is negative is multiplied
+    by `leak`, 0 to 1: 0 is relu. Both cost nothing on CPU. Raises UserError where shapes do not fit.
     """
     stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
     if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
         raise UserError("conv", f"{x.shape[-1]} channels do not fit a kernel {w.shape} with groups={groups}")
     padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
-    y = _bind(_forward, x, w, stride=stride, dilation=dilation, padding=padding, groups=groups)
-    return y if bias is None else _add_bias(y, bias)
+    geometry = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
+    if bias is None and leak == 1:
+        return _bind(_forward, x, w, **geometry)
+    bias = jnp.zeros(w.shape[-1], jnp.float32) if bias is None else bias
+    wide = functools.reduce(jnp.promote_types, (x.dtype, w.dtype, jnp.float32))
+    x, w, bias = _alike(x, w, bias.astype(wide))
+    return _convolve_biased(x, w, bias, leak, tuple(geometry.items()))
 
 
 def conv_transpose(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
@@ -92,12 +99,16 @@ def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[int], kerne
 
 
 def _bind(primitive: Primitive, a: Array, b: Array, **geometry: Any) -> Array:
-    """One dtype and, inside `shard_map`, one set of varying axes: without it gradients there are silently wrong."""
+    return primitive.bind(*_alike(a, b), **geometry)
+
+
+def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
+    """One dtype for `a` and `b`, and inside `shard_map` one set of varying axes: without it gradients are silently wrong."""
     dtype = jnp.promote_types(a.dtype, b.dtype)
-    varying = [jax.typeof(v).mat.varying for v in (a, b)]
-    axes = varying[0] | varying[1]
-    a, b = (lax.pcast(v.astype(dtype), tuple(axes - own), to="varying") for v, own in zip((a, b), varying, strict=True))
-    return primitive.bind(a, b, **geometry)
+    operands = (a.astype(dtype), b.astype(dtype), *others)
+    varying = [jax.typeof(v).mat.varying for v in operands]
+    axes = frozenset().union(*varying)
+    return [lax.pcast(v, tuple(axes - own), to="varying") for v, own in zip(operands, varying, strict=True)]
 
 
 # The three primitives. Geometry is static: `stride`, `dilation`, `padding`, `groups`, and the part of the result's
@@ -159,15 +170,31 @@ def _split(v, axis: int, groups: int):
 # Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
 
 
-def _lower_on_cpu(in_xla, name: str, ctx, a, b, **geometry):
+def _lower_on_cpu(in_xla, target: str, attributes, ctx, *operands, **geometry):
     if not _onednn_fits(ctx, geometry):
-        return in_xla(ctx, a, b, **geometry)
-    kind = ("conv", "conv_data", "conv_weights").index(name)
+        return in_xla(ctx, *operands, **geometry)
+    if "kernel" in geometry and _leaves_taps_out(*ctx.avals_in, **geometry):
+        return mlir.lower_fun(_weights_by_float32, multiple_results=False)(ctx, *operands, **geometry)
     low = [low for low, _ in geometry["padding"]]
     vectors = {k: np.asarray(v, np.int64) for k, v in
                (("stride", geometry["stride"]), ("dilation", geometry["dilation"]), ("low", low))}
-    call = jax.ffi.ffi_lowering(native.TARGET)
-    return call(ctx, a, b, kind=np.int64(kind), groups=np.int64(geometry["groups"]), **vectors)
+    call = jax.ffi.ffi_lowering(target)
+    return call(ctx, *operands, groups=np.int64(geometry["groups"]), **vectors, **attributes(geometry))
+
+
+def _leaves_taps_out(x, y, *, kernel, dilation, **_) -> bool:
+    """Whether a thread of oneDNN may get rows that miss some tap of the kernel in depth.
+
+    Its bfloat16 weight gradient of volumes (3.2) then adds what happened to lie in that thread's memory.
+    """
+    if y.dtype != jnp.bfloat16 or y.ndim != 5:
+        return False
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(y.shape[1], y.shape[0] * y.shape[1] // threads) < (kernel[0] - 1) * dilation[0] + 1
+
+
+def _weights_by_float32(x, y, **geometry):
+    return _weights.bind(x.astype(jnp.float32), y.astype(jnp.float32), **geometry).astype(y.dtype)
 
 
 def _onednn_fits(ctx, geometry) -> bool:
@@ -197,18 +224,24 @@ def _wants_onednn() -> bool:
     return wish != "xla" and native.available()
 
 
-def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array]) -> Primitive:
+def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array], target: str,
+               attributes: Callable[[dict[str, Any]], dict[str, Any]]) -> Primitive:
     primitive = Primitive(name)
-    primitive.def_abstract_eval(lambda a, b, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
+    primitive.def_abstract_eval(lambda a, b, *_, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
     primitive.def_impl(functools.partial(_eager, primitive))
     in_xla = mlir.lower_fun(xla, multiple_results=False)
+    on_cpu = functools.partial(_lower_on_cpu, in_xla, target, attributes)
     mlir.register_lowering(primitive, in_xla)
-    mlir.register_lowering(primitive, functools.partial(_lower_on_cpu, in_xla, name), platform="cpu", cacheable=False)
+    mlir.register_lowering(primitive, on_cpu, platform="cpu", cacheable=False)
     return primitive
 
 
-def _eager(primitive: Primitive, a, b, **geometry):
-    return _jitted(primitive, tuple(geometry.items()))(a, b)
+def _bilinear(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array], kind: int) -> Primitive:
+    return _primitive(name, shape, xla, "medjax_convolve", lambda _: {"kind": np.int64(kind)})
+
+
+def _eager(primitive: Primitive, *operands, **geometry):
+    return _jitted(primitive, tuple(geometry.items()))(*operands)
 
 
 @functools.cache
@@ -216,9 +249,9 @@ def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]):
     return jax.jit(functools.partial(primitive.bind, **dict(geometry)))
 
 
-_forward = _primitive("conv", _forward_shape, _forward_xla)
-_data = _primitive("conv_data", _data_shape, _data_xla)
-_weights = _primitive("conv_weights", _weights_shape, _weights_xla)
+_forward = _bilinear("conv", _forward_shape, _forward_xla, 0)
+_data = _bilinear("conv_data", _data_shape, _data_xla, 1)
+_weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
 
 
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.
@@ -280,3 +313,38 @@ for _p, _folds in (
     (_weights, ((_grouped_channels, _kernel_in), (_grouped_channels, _grouped_channels))),
 ):
     batching.primitive_batchers[_p] = functools.partial(_batch, _p, _folds)
+
+
+# A bias and relu come after the convolution in one pass over memory. Derivatives are those of the separate steps.
+
+
+def _biased_in_steps(x, w, bias, *, leak, **geometry):
+    y = _add_bias(_forward.bind(x, w, **geometry), bias)
+    return y if leak == 1 else jnp.where(y > 0, y, leak * y)
+
+
+_biased = _primitive("conv_biased", lambda x, w, leak, **geometry: _forward_shape(x, w, **geometry), _biased_in_steps,
+                     "medjax_convolve_biased", lambda geometry: {"leak": np.float32(geometry["leak"])})
+batching.primitive_batchers[_biased] = lambda operands, mapped, **geometry: (
+    jax.vmap(functools.partial(_biased_in_steps, **geometry), mapped)(*operands), 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _convolve_biased(x, w, bias, leak, geometry):
+    return _biased.bind(x, w, bias, leak=leak, **dict(geometry))
+
+
+def _biased_jvp(leak, geometry, primals, tangents):
+    (x, w, bias), (dx, dw, dbias) = primals, tangents
+    y = _convolve_biased(x, w, bias, leak, geometry)
+    dy = jnp.zeros_like(y)
+    if not isinstance(dx, SymbolicZero):
+        dy += _bind(_forward, dx, w, **dict(geometry))
+    if not isinstance(dw, SymbolicZero):
+        dy += _bind(_forward, x, dw, **dict(geometry))
+    if not isinstance(dbias, SymbolicZero):
+        dy = _add_bias(dy, dbias)
+    return y, dy if leak == 1 else jnp.where(y > 0, dy, leak * dy)
+
+
+_convolve_biased.defjvp(_biased_jvp, symbolic_zeros=True)
