@@ -2,7 +2,7 @@
 
     python train.py --config=configs/ct_recon.py --workdir=runs/ct_recon
 
-Limited angle: `--config.task.span=120`; low dose: `--config.task.photons=1e5 --config.task.dose=0.25`. Without truth, from
+Limited angle: `--config.task.span=120`; low dose: `--config.task.views=360 --config.task.dose=0.1`. Without truth, from
 the views alone: `--config=configs/ct_recon.py:objective=ssdu`.
 """
 
@@ -15,9 +15,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=primal_dual" or "model=unet" (after FBP), "objective=ssdu" or "objective=noise2noise", "source=…"."""
     names = base.parse(arg, model="modl", objective="supervised", source="phantoms")
     config = base.get_config(task="ct_recon", **names)
-    config.steps = 400
+    config.steps = 800
     config.batch_size = 2
     config.task.views = 40
+    config.task.photons = 1e5
+    config.optim.lr = 2e-3
     if names["model"] == "modl":
         config.model.iterations = 3
     if names["source"] == "phantoms":
@@ -25,5 +27,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.task.pixel_mm = 400 / 128
     config.data.patch = ()
     config.data.range = (-1000.0, 1000.0)
-    config.eval_every = config.checkpoint_every = 200
+    config.eval_every = config.checkpoint_every = 400
     return config

@@ -56,7 +56,7 @@ class CtRecon(Reconstruction):
     dose: float = 1.0
     electronic: float = 0.0
     filter: str = "ramp"
-    tv_weight: float = 1e-3
+    tv_weight: float = 3e-4
 
     def __post_init__(self):
         if self.data_range[0] != AIR:
@@ -98,8 +98,8 @@ class CtRecon(Reconstruction):
         return {
             "fbp-hann": lambda A, y: A.geometry.fbp(y * A.norm, "hann"),
             "sirt": functools.partial(iterative.sirt, iterations=60),
-            "cgls": functools.partial(iterative.cgls, iterations=10),
-            "tv": functools.partial(iterative.tv, weight=self.tv_weight, iterations=150),
+            "cgls": functools.partial(iterative.cgls, iterations=20),
+            "tv": functools.partial(iterative.tv, weight=self.tv_weight, iterations=400),
         }
 
     def keep_part(self, key: Key, context: dict[str, Any], share: float) -> Array:
