@@ -2,6 +2,9 @@
 
     python train.py --config=configs/mri_recon.py --workdir=runs/mri_recon
 
+Three minutes on two cores are a short run: 17 test slices, 26.6 dB (zero-filled 24.9, CG-SENSE 26.7), and sparse wavelets,
+at 30.8 dB, are still far ahead; train longer.
+
 Your own k-space (fastMRI .h5, or .npy): `--config=configs/mri_recon.py:source=kspace --config.data.source.path=FOLDER`;
 if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu --config.task.acceleration=1`. Learned
 sensitivities: `--config.model.sensitivities=True`.
