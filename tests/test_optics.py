@@ -93,6 +93,14 @@ def test_inpainting_fills_with_what_is_known():
     np.testing.assert_allclose(init(A, apply(A, x)), np.full((1, 30, 40, 1), 2.0), rtol=1e-6)
 
 
+def test_inpainting_fills_with_what_is_near():
+    x = jnp.hypot(*jnp.mgrid[:40, :40])[None, ..., None]
+    A = optics.Mask(optics.random_pixels(KEY, (40, 40), 0.5)[None])
+    filled = init(A, apply(A, x))
+    np.testing.assert_array_equal(apply(A, filled), apply(A, x))
+    assert jnp.abs(filled - x).max() < 2  # pixels; the image spans 55
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: optics.Blur.gaussian(1.0, boundary="mirror"), "there is zero, edge"),
     (lambda: optics.Blur.kernel(jnp.ones((4, 3))), "odd sizes"),

@@ -13,6 +13,7 @@ from medjax.types import UserError, pytree, static
 Scalar = float | Real[Array, ""]
 Image = Float[Array, "b *space c"]
 
+_LITTLE = 1e-2  # of the known pixels' weight, beside which a wider mean counts
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
 
 
@@ -147,11 +148,18 @@ class Mask:
         return self(y)
 
     def init(self, y: Image) -> Image:
-        """Missing pixels filled with the mean of those that are known, per sample and channel."""
+        """Missing pixels from the known ones around them: Gaussian means, the wider ones where the narrow find little.
+
+        Normalised convolution (Knutsson and Westin, CVPR 1993), from the mean of the whole image down to neighbours.
+        """
         axes = tuple(range(1, y.ndim - 1))
         mask = jnp.broadcast_to(self.mask, y.shape).astype(y.dtype)
-        known = jnp.maximum(mask.sum(axes, keepdims=True), 1)
-        return self(y) + (1 - mask) * ((mask * y).sum(axes, keepdims=True) / known)
+        known, weight = mask * y, mask
+        fill = known.sum(axes, keepdims=True) / jnp.maximum(weight.sum(axes, keepdims=True), 1)
+        for sigma in (8.0, 4.0, 2.0, 1.0):
+            blur = Blur.gaussian(sigma, len(axes), boundary="zero")
+            fill = (blur(known) + _LITTLE * fill) / (blur(weight) + _LITTLE)
+        return known + (1 - mask) * fill
 
 
 def random_pixels(key: Key[Array, ""], shape: tuple[int, ...], keep: Scalar) -> Bool[Array, "*space 1"]:

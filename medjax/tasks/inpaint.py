@@ -25,7 +25,7 @@ class Inpaint(Reconstruction):
     boxes: int = 6
     size: int = 16
     sigma: float = 0.0
-    tv_weight: float = 2e-3
+    tv_weight: float = 1e-2
 
     def __post_init__(self):
         if self.missing not in ("pixels", "boxes"):
