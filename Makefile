@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test configs check lock .venv
+.PHONY: train test slow check lock .venv
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -11,8 +11,8 @@ train: .venv
 test: .venv
 	.venv/bin/python -m pytest
 
-configs: .venv
-	.venv/bin/python -m pytest -m configs --dist=load
+slow: .venv
+	.venv/bin/python -m pytest -m slow --dist=load
 
 check: .venv
 	.venv/bin/ruff check .

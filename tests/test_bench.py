@@ -24,6 +24,7 @@ def bench(*args: str, **environment: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_step_beside_xla_writes_its_rows(tmp_path):
     code, out, err = bench("step", *SMALL, "--dtype=f32,bf16", "--peer=xla", f"--json={tmp_path / 'step.json'}")
     assert code == 0, err

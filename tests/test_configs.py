@@ -1,4 +1,4 @@
-"""Every config trains two steps and is judged, at a test size: `pytest -m configs`, a step of its own in CI."""
+"""Every config trains two steps and is judged, at a test size: `pytest -m slow`, a step of its own in CI."""
 
 import importlib
 import json
@@ -14,7 +14,7 @@ SMALL_NETWORK = {"width": 4, "depth": 2, "blocks": 1, "iterations": 2, "latent":
 KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"}  # network or scanner has its own sizes
 
 
-@pytest.mark.configs
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_config_trains_and_is_judged(name, tmp_path):
     config = importlib.import_module(f"configs.{name}").get_config("")

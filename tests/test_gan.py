@@ -16,6 +16,7 @@ from medjax.models.dcgan_generator import DCGANGenerator
 from medjax.models.edsr import EDSR
 from medjax.models.features import FeatureNetwork, random_network
 from medjax.models.patch import Patch
+from medjax.models.redcnn import REDCNN
 from medjax.models.rrdb import RRDB
 from medjax.objectives.adversarial import Adversarial
 from medjax.objectives.cycle import Cycle, replayed
@@ -84,7 +85,7 @@ def test_a_perceptual_loss_needs_a_trained_network_of_the_same_kind():
         Perceptual(*parts, features=None)
     with pytest.raises(UserError, match="2-D images with 3 channels"):
         FeatureNetwork(None, {}, 2, 3)(jnp.zeros((1, 16, 16, 1)))
-    plain = EDSR(2, 1, (1, 1), width=4, blocks=1)
+    plain = REDCNN(2, 1, (1, 1), width=4)
     with pytest.raises(UserError, match="unet or vgg"):
         FeatureNetwork(plain, jax.jit(plain.init)(KEY, jnp.zeros((1, 8, 8, 1))), 2, 1)(jnp.zeros((1, 8, 8, 1)))
 

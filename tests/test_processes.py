@@ -93,6 +93,7 @@ def test_two_processes_restore_what_one_wrote_and_one_what_two_wrote(tmp_path):
     same(networks, State(**vars(like(2)) | {"opt_state": {}}))
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_that_of_one(tmp_path):
     """Two processes train and judge, one judges and goes on: losses to 1e-5, the same metrics."""
     two, one = tmp_path / "two", tmp_path / "one"

@@ -100,7 +100,7 @@ def test_data_consistency_is_the_exact_minimum():
 def test_modl_keeps_known_voxels_in_3d():
     """With a weight near 0, what was measured without noise stays."""
     task = Inpaint((0.0, 1.0), 3)
-    example = task.example(KEY, batch(squares(1, 12, 3)))
+    example = jax.jit(task.example)(KEY, batch(squares(1, 12, 3)))
     model = network("modl", 3, iterations=1, weight=1e-5)
     found = jax.jit(lambda e: model.init_with_output(KEY, e.input, e.context)[0])(example)
     known = np.asarray(example.context["operator"].operator.mask[0, 0])
@@ -207,11 +207,11 @@ def test_ct_is_learned_from_its_views_alone():
 
 
 def test_plug_and_play_uses_any_denoiser():
-    task = Inpaint((0.0, 1.0), 2, keep=0.6)
-    example = task.example(KEY, batch(squares()))
+    task = Inpaint((0.0, 1.0), 2, keep=0.6, sigma=0.2)
+    example = jax.jit(task.example)(KEY, batch(squares()))
     A, y = example.context["operator"], example.context["y"]
     smooth = Blur.gaussian(0.7)
-    found = jax.jit(lambda A, y: plug_and_play(A, y, smooth, weight=0.01))(A, y)
+    found = jax.jit(lambda A, y: plug_and_play(A, y, smooth, weight=1.0))(A, y)
     score = task.metrics(found, example)["psnr"] - task.metrics(example.input, example)["psnr"]
     assert float(score.min()) > 2
 

@@ -71,6 +71,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
     assert [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_a_sweep_ranks_its_members_and_goes_on_where_it_was(tmp_path):
     args = [*SMALL, "--config.steps=2", "--config.data.workers=0", f"--workdir={tmp_path}",
             "--sweep=optim.lr=1e-3,1e-9;model.width=4"]

@@ -148,16 +148,16 @@ class Mask:
         return self(y)
 
     def init(self, y: Image) -> Image:
-        """Missing pixels from the known ones around them: Gaussian means, the wider ones where the narrow find little.
+        """Missing pixels from the known ones around them: Gaussian means, a wide one where the narrow finds little.
 
-        Normalised convolution (Knutsson and Westin, CVPR 1993), from the mean of the whole image down to neighbours.
+        Normalised convolution (Knutsson and Westin, CVPR 1993), from the mean of the whole image down to the neighbours'.
         """
         axes = tuple(range(1, y.ndim - 1))
         mask = jnp.broadcast_to(self.mask, y.shape).astype(y.dtype)
         known, weight = mask * y, mask
         fill = known.sum(axes, keepdims=True) / jnp.maximum(weight.sum(axes, keepdims=True), 1)
-        for sigma in (8.0, 4.0, 2.0, 1.0):
-            blur = Blur.gaussian(sigma, len(axes), boundary="zero")
+        for sigma in (6.0, 1.0):
+            blur = Blur.gaussian(sigma, len(axes), radius=int(2 * sigma), boundary="zero")
             fill = (blur(known) + _LITTLE * fill) / (blur(weight) + _LITTLE)
         return known + (1 - mask) * fill
 
