@@ -52,5 +52,5 @@ def _short_spins():
 def available() -> bool:
     """Whether oneDNN can be called; warns once where it can't."""
     if problem():
-        warnings.warn(f"convolutions run on XLA, about half as fast on CPU: {problem()}", stacklevel=2)
+        warnings.warn(f"convolutions run on XLA, slower on CPU: {problem()}", stacklevel=2)
     return not problem()
