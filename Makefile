@@ -29,4 +29,4 @@ check: .venv
 
 lock:  # needs uv
 	uv pip compile pyproject.toml --extra test --extra build --python-version 3.11 --universal --generate-hashes \
-		--no-emit-index-url --no-header -o requirements.lock
+		--no-header -o requirements.lock

@@ -29,8 +29,7 @@ class Xray(Builder):
         self.labelled = Labelled(common.get("source", ""), index, images, file, label, subject, tuple(classes) or ("*",),
                                  separator, colour, size)
         if not classes:
-            found = {part.strip() for row in self.labelled.rows()
-                     for part in (row[label].split(separator) if separator else [row[label]])}
+            found = {found for row in self.labelled.rows() for found in self.labelled.labels_of(row[label])}
             self.labelled = replace(self.labelled, classes=tuple(sorted(found)))
         self.classes = self.labelled.classes
         super().__init__(**common)

@@ -1,13 +1,13 @@
 """What every command does with what the user gave: parse it, and say in one line what is wrong with it."""
 
 import ctypes
-import errno
 import os
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from medjax.disk import NO_ROOM
 from medjax.types import UserError
 
 
@@ -49,7 +49,7 @@ def _guarded(action: Callable[[], object]) -> object:
             raise
         _fail(str(error))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             _fail(f"{error.filename or 'disk'}: {error.strerror}; make room and run the same command again")
         if "Failed loading config file" not in str(error):
             raise

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medjax.disk import write_atomically
 from medjax.infer.assess import Assessment, Sample, assess
 from medjax.report import page
 from medjax.report.table import best, table
@@ -16,7 +17,7 @@ from medjax.train import processes
 from medjax.train.evaluate import scalars
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
-from medjax.train.setup import Run, load_splits, write_atomically
+from medjax.train.setup import Run, load_splits
 from medjax.types import UserError
 
 

@@ -6,7 +6,11 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
+import numpy as np
 import pytest
+
+from medjax.data.sources.files import Files
+from medjax.data.split import Region
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -19,3 +23,12 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real scans in {folder}; set MEDJAX_TEST_DATA to a folder that has them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mapped_regions(tmp_path_factory) -> list[Region]:
+    """Four volumes of 10 x 20 x 20, unpacked into a cache."""
+    folder = tmp_path_factory.mktemp("volumes")
+    for i in range(4):
+        np.save(folder / f"v{i}.npy", np.random.default_rng(i).integers(-1000, 1000, (10, 20, 20)).astype(np.int16))
+    return [Region.whole(record) for record in Files(path=str(folder), cache=str(folder / "cache")).load()]

@@ -349,5 +349,5 @@ def test_without_onednn_one_warning_and_xla(monkeypatch):
     lambda: conv_transpose(X, W),
 ])
 def test_what_does_not_fit_is_one_line(bad):
-    with pytest.raises(UserError, match="fit|padding"):
+    with pytest.raises(UserError, match=r"fit|padding"):
         bad()

@@ -339,5 +339,5 @@ def test_a_damaged_data_set_is_one_line(tmp_path):
     shards.verify(folder)
     assert len(Files(path=str(folder), cache=str(tmp_path / "cache")).load()) == 4
     (folder / "features.json").write_text(json.dumps({}))
-    with pytest.raises(UserError, match="features.json: fails its checksum"):
+    with pytest.raises(UserError, match=r"features\.json: fails its checksum"):
         shards.verify(folder)

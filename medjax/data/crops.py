@@ -74,7 +74,7 @@ class Images:
         elif self._spans[region][0]:
             parts.append(f"from{self._spans[region][0]}")
         if any(corner):
-            parts.append("at" + ",".join(str(int(c)) for c in corner))
+            parts.append("at" + ",".join(map(str, corner)))
         return ":".join(parts)
 
     def _view(self, array: np.ndarray | Mapped, region: int, index: int) -> np.ndarray:
@@ -91,11 +91,19 @@ def copy_box(image: np.ndarray, corner: Sequence[int], out: np.ndarray) -> None:
     """Copies the box of `out`'s size at `corner` of `image` `(*space, C)`; outside the image its edge goes on."""
     box = image[tuple(slice(c, c + size) for c, size in zip(corner, out.shape[:-1], strict=True))]
     if box.shape == out.shape:
-        out[...] = box
+        # A row at a time is a quarter faster than a number at a time.
+        a, b = (_rows(out), _rows(box)) if box.dtype == out.dtype else (out, box)
+        a[...] = b
         return
     before = padding_before(box.shape, out.shape)
     pads = [(b, o - n - b) for b, o, n in zip(before, out.shape, box.shape, strict=True)]
     out[...] = np.pad(box, pads, mode="edge")
+
+
+def _rows(box: np.ndarray) -> np.ndarray:
+    """`(*space, C)` as `(..., 1)` rows of bytes, a view."""
+    rows = box.reshape(*box.shape[:-2], -1)
+    return rows.view((np.void, rows.shape[-1] * rows.itemsize))
 
 
 def copy_mask(mask: np.ndarray | None, shape: Sequence[int], corner: Sequence[int], out: np.ndarray) -> None:

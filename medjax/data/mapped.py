@@ -5,6 +5,7 @@ would run out of both. These hold neither: a few hundred maps are open at a time
 of the file.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,7 @@ class Mapped:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]

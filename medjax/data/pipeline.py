@@ -5,11 +5,11 @@ that goes on from it is bit-identical whatever the number of worker processes, b
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import grain
 import numpy as np
 from absl import flags
-from grain.experimental import index_shuffle
 
 from medjax.data.crops import Images, sample_id
 from medjax.data.mapped import Mapped, mapped
@@ -21,7 +21,10 @@ from medjax.types import UserError
 __all__ = ["Stream", "eval_batches", "train_stream", "value_range"]
 
 ENDLESS = 1 << 40
+EPOCHS = 1 << 63  # the last word of the random counter: batches count below it, epochs from it
 HostBatch = dict[str, np.ndarray]
+Place = tuple[int, int, Sequence[int]]
+"""Of a patch: its region, the image in it, the corner."""
 
 
 def train_stream(
@@ -123,7 +126,9 @@ class Patches:
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
         self._boxes = np.array([max(1, round(np.prod(shape) / np.prod(self.patch))) for shape in self.images.shapes])
         self._ends = np.cumsum(self.images.counts * self._boxes)
-        self._padded = any(n < p for shape in self.images.shapes for n, p in zip(shape, self.patch, strict=True))
+        self._starts = self._ends - self.images.counts * self._boxes
+        self._room = np.array(self.images.shapes) - self.patch
+        self._padded = bool((self._room < 0).any())
 
     def __len__(self) -> int:
         return ENDLESS
@@ -133,33 +138,26 @@ class Patches:
         random = np.random.Generator(np.random.Philox(key=seed, counter=int(index) << 64))
         draws = random.random((size, 2 + self.images.ndim))[self._rows]
         numbers = range(index * size, (index + 1) * size)[self._rows]
-        return self._batch([self._place(n, row) for n, row in zip(numbers, draws, strict=True)])
+        return self._batch(self._places(numbers, draws))
 
-    def _place(self, number: int, draws: np.ndarray) -> tuple[int, int, tuple[int, ...]]:
-        """Region, image in it and corner of the patch of sample `number` of the stream."""
-        epoch, position = divmod(number, int(self._ends[-1]))
-        item = self._shuffled(position, epoch)
-        region = int(np.searchsorted(self._ends, item, side="right"))
-        first = int(self._ends[region - 1]) if region else 0
-        index = (item - first) // int(self._boxes[region])
-        shape = self.images.shapes[region]
-        if draws[0] < self._share and len(self._points[region]):
-            points = self._points[region]
-            *slices, centre = _split_point(points[int(draws[1] * len(points))], self.images.ndim)
-            index = slices[0] if slices else index
-            wanted = [int(c) - int(u * p) for c, u, p in zip(centre, draws[2:], self.patch, strict=True)]
-        else:
-            wanted = [int(u * (n - p + 1)) for u, n, p in zip(draws[2:], shape, self.patch, strict=True)]
-        return region, index, tuple(max(0, min(w, n - p)) for w, n, p in zip(wanted, shape, self.patch, strict=True))
+    def _places(self, numbers: Sequence[int], draws: np.ndarray) -> list[Place]:
+        """Where the patches of these samples of the stream are."""
+        items, seed = int(self._ends[-1]), self.identity["seed"]
+        drawn = np.array([_shuffled(items, seed, number // items)[number % items] for number in numbers])
+        regions = np.searchsorted(self._ends, drawn, side="right")
+        indices = (drawn - self._starts[regions]) // self._boxes[regions]
+        room = self._room[regions]
+        corners = (draws[:, 2:] * (room + 1)).astype(int)
+        for row in np.flatnonzero(draws[:, 0] < self._share):
+            points = self._points[regions[row]]
+            if len(points):
+                *slices, centre = _split_point(points[int(draws[row, 1] * len(points))], self.images.ndim)
+                indices[row] = slices[0] if slices else indices[row]
+                corners[row] = centre - (draws[row, 2:] * self.patch).astype(int)
+        corners = np.maximum(np.minimum(corners, room), 0)
+        return list(zip(regions.tolist(), indices.tolist(), corners.tolist(), strict=True))
 
-    def _shuffled(self, position: int, epoch: int) -> int:
-        items = int(self._ends[-1])
-        if items == 1:
-            return 0
-        seed = (self.identity["seed"] * 0x9E3779B1 + epoch * 0x85EBCA6B) & 0xFFFFFFFF
-        return index_shuffle(position, max_index=items - 1, seed=seed, rounds=4)
-
-    def _batch(self, places: list[tuple[int, int, tuple[int, ...]]]) -> HostBatch:
+    def _batch(self, places: list[Place]) -> HostBatch:
         images = self.images
         which = [region for region, _, _ in places]
         batch = images.empty(len(places), self.patch)
@@ -216,7 +214,7 @@ class EvalBatches:
             yield self._batch([self._all[min(n, self.samples - 1)] for n in numbers],
                               np.array([n < self.samples for n in numbers], np.float32))
 
-    def _places(self) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    def _places(self) -> Iterator[Place]:
         for region, (count, shape) in enumerate(zip(self.images.counts, self.images.shapes, strict=True)):
             tiles = [range(0, n, size) for n, size in zip(shape, self.shape, strict=True)]
             for index in range(count):
@@ -228,7 +226,7 @@ class EvalBatches:
         mask = self.images.mask(region, index)
         return mask is None or bool(mask[tuple(slice(c, c + n) for c, n in zip(corner, self.shape, strict=True))].any())
 
-    def _batch(self, places: list[tuple[int, int, tuple[int, ...]]], count: np.ndarray) -> HostBatch:
+    def _batch(self, places: list[Place], count: np.ndarray) -> HostBatch:
         images = self.images
         which = [region for region, _, _ in places]
         names = [images.name(*place) for place in places]
@@ -242,6 +240,11 @@ class EvalBatches:
             "count": count,
             "name": names,
         } | {name: values[which] for name, values in images.numbers.items()}
+
+
+@lru_cache(4)  # a batch may begin in one epoch and end in the next, for each of two streams
+def _shuffled(items: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=seed, counter=(epoch, 0, 0, EPOCHS))).permutation(items)
 
 
 def _patch_shape(patch: tuple[int, ...], images: Images, multiple_of: int) -> tuple[int, ...]:

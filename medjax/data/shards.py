@@ -31,6 +31,7 @@ from tqdm import tqdm
 from medjax.data.builder import Builder, Shard
 from medjax.data.prepared import MANIFEST, manifest, unfinished
 from medjax.data.values import one_line
+from medjax.disk import write_atomically
 from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
@@ -284,13 +285,7 @@ def _sha256(path: Path) -> str:
 
 
 def _note(path: Path, values: Note | tuple) -> None:
-    """Writes a whole note or none."""
-    part = path.with_name(f"{path.name}.partial")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_atomically(path, json.dumps(values, indent=1))
 
 
 def _read_note(path: Path) -> Note:

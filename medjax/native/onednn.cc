@@ -123,19 +123,14 @@ struct Plan {
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     const auto algorithm = dnnl::algorithm::convolution_direct;
     const auto training = dnnl::prop_kind::forward_training;
-    if (g.leak) {
-      if (*g.leak != 1) {
-        dnnl::post_ops then;
-        then.append_eltwise(dnnl::algorithm::eltwise_relu, *g.leak, 0);
-        attr.set_post_ops(then);
-      }
-      Use<dnnl::convolution_forward>(dnnl::convolution_forward::primitive_desc(
-          Cpu(), training, algorithm, x, any, Bias(g), y, g.stride, dilation, g.low, high, attr));
-      Settle(g);
-      return;
+    if (g.leak && *g.leak != 1) {
+      dnnl::post_ops then;
+      then.append_eltwise(dnnl::algorithm::eltwise_relu, *g.leak, 0);
+      attr.set_post_ops(then);
     }
+    const memory::desc bias = g.leak ? Bias(g) : memory::desc();  // an empty one is no bias
     const dnnl::convolution_forward::primitive_desc forward(
-        Cpu(), training, algorithm, x, any, y, g.stride, dilation, g.low, high, attr);
+        Cpu(), training, algorithm, x, any, bias, y, g.stride, dilation, g.low, high, attr);
     if (g.kind == kForward) {
       Use<dnnl::convolution_forward>(forward);
     } else if (g.kind == kBackwardData) {
@@ -145,10 +140,6 @@ struct Plan {
       Use<dnnl::convolution_backward_weights>(dnnl::convolution_backward_weights::primitive_desc(
           Cpu(), algorithm, x, any, y, g.stride, dilation, g.low, high, forward, attr));
     }
-    Settle(g);
-  }
-
-  void Settle(const Geometry& g) {
     reordered = inner_w != w;
     if (reordered) {
       const bool out = g.kind == kBackwardWeights;
@@ -177,7 +168,7 @@ class Caller {
     return *caller;
   }
 
-  void Convolve(const Geometry& geometry, void* x, void* w, void* y, void* bias = nullptr) {
+  void Convolve(const Geometry& geometry, void* x, void* w, void* y, void* bias) {
     std::packaged_task<void()> call([&] { Execute(geometry, x, w, y, bias); });
     std::future<void> done = call.get_future();
     {

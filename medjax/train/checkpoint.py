@@ -3,7 +3,6 @@
 Each carries the checksums of its files, so that one that lost bits since is told from a sound one, and passed over.
 """
 
-import errno
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from medjax.disk import NO_ROOM
 from medjax.train import processes
 from medjax.types import State, UserError
 
@@ -26,7 +26,6 @@ from medjax.types import State, UserError
 logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
 POLICY = ocp.checkpoint_managers
 SUMS = "checksums.json"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def versions() -> dict[str, str]:

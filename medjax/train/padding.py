@@ -62,11 +62,9 @@ class Padded:
 
     def _padded(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = batch["image"]
-        more = -image.shape[1] % self._multiple
-        mask = batch.get("mask", np.ones((*image.shape[:-1], 1), bool))
+        depth, more = image.shape[1], -image.shape[1] % self._multiple
+        whole = {"mask": np.ones((*image.shape[:-1], 1), bool)} | batch
         grown = {name: np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)], mode="edge")
-                 for name, array in batch.items() if array.ndim > 2}
-        counts = np.arange(image.shape[1] + more) < image.shape[1]
-        row = (1, -1) + (1,) * (image.ndim - 2)
-        mask = np.pad(mask, [(0, 0), (0, more), *[(0, 0)] * (mask.ndim - 2)], mode="edge") & counts.reshape(row)
-        return batch | grown | {"mask": mask}
+                 if array.ndim > 2 else array for name, array in whole.items()}
+        grown["mask"][:, depth:] = False
+        return grown

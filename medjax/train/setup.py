@@ -1,7 +1,6 @@
 """From a config to the things a run is made of, and a run's folder."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ml_collections
 from medjax import lookup
 from medjax.data.split import Splits, split
 from medjax.data.statistics import value_range
+from medjax.disk import write_atomically
 from medjax.models.features import FeatureNetwork
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
@@ -81,13 +81,6 @@ def load_config(workdir: Path) -> Config:
     if not path.exists():
         raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
     return Config(json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or none."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def features_of(config: Config) -> FeatureNetwork | None:

@@ -62,12 +62,16 @@ class Labelled:
         return Record(read(path, self.size, self.colour), Path(row[self.file]).stem, row[self.subject],
                       extras={"class": self._class(row[self.label])})
 
+    def labels_of(self, text: str) -> list[str]:
+        """The labels that the index gives a row."""
+        return [part.strip() for part in (text.split(self.separator) if self.separator else [text])]
+
     def _class(self, text: str) -> np.ndarray | None:
         """The class of a row, None where it has none of them."""
         named = [set(name.split("|")) for name in self.classes]
-        labels = [part.strip() for part in text.split(self.separator)] if self.separator else [text.strip()]
+        labels = set(self.labels_of(text))
         known = set().union(*named)
-        present = [bool(names & set(labels)) or ("*" in names and bool(set(labels) - known)) for names in named]
+        present = [bool(names & labels) or ("*" in names and bool(labels - known)) for names in named]
         if not any(present):
             return None
         return np.array(present, np.int32) if self.separator else np.array(present.index(True), np.int32)

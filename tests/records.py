@@ -1,0 +1,21 @@
+"""Records whose voxels say where they are."""
+
+import numpy as np
+
+from medjax.data.split import Region
+from medjax.types import Record
+
+
+def numbered(shape: tuple[int, ...], name: str = "a", offset: int = 0, **given) -> Record:
+    """A record in which every voxel's value says where it is."""
+    size = int(np.prod(shape))
+    image = np.arange(offset, offset + size, dtype=np.int32).reshape(*shape, 1)
+    return Record(image, name, given.pop("subject", name), **given)
+
+
+def regions_of(*records: Record) -> list[Region]:
+    return [Region.whole(record) for record in records]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)

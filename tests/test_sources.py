@@ -1,0 +1,96 @@
+"""Built-in sources, radiographs with an index, prepared data sets."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from medjax import lookup
+from medjax.data.sources.files import Files
+from medjax.data.sources.phantoms import Phantoms
+from medjax.data.split import split
+from medjax.types import UserError
+
+
+def test_icbm152_lies_as_its_affine_says():
+    (record,) = lookup.build("data.sources", lookup.spec("data.sources", "icbm152")).load()
+    assert record.image.shape == (189, 233, 197, 1)
+    assert record.image.dtype == np.uint8
+    np.testing.assert_array_equal(record.affine @ [72, 134, 98, 1], [0, 0, 0, 1])  # the anterior commissure
+
+
+@pytest.mark.parametrize("kind", ["chest", "brain"])
+@pytest.mark.parametrize("shape", [(48, 64), (24, 32, 32)])
+def test_phantoms_are_the_same_again_and_each_its_own(kind, shape):
+    records = Phantoms(kind=kind, shape=shape, count=3, seed=5).load()
+    again = Phantoms(kind=kind, shape=shape, count=5, seed=5).load()
+    for a, b in zip(records, again, strict=False):
+        np.testing.assert_array_equal(a.image, b.image)
+    assert len({r.subject for r in again}) == 5
+    assert len({r.image.tobytes() for r in again}) == 5
+    for record in records:
+        assert record.image.shape == (*shape, 1)
+        assert record.extras["mask"].shape == (*shape, 1)
+        inside, outside = record.image[record.extras["mask"]], record.image[~record.extras["mask"]]
+        if kind == "chest":
+            assert outside.max() < -200
+            assert (inside < -700).any()  # lung
+            assert (inside > 200).any()  # bone
+        else:
+            assert 0 <= inside.min() <= inside.max() <= 1000
+
+
+def test_phantoms_say_what_is_wrong():
+    for given in ({"kind": "knee"}, {"shape": (4, 4)}, {"shape": (64,)}):
+        with pytest.raises(UserError):
+            Phantoms(**given).load()
+
+
+def test_radiographs_load_as_grey_and_split_by_patient(test_data, tmp_path, caplog):
+    few = tmp_path / "images"
+    few.mkdir()
+    for path in sorted((test_data / "xray" / "images").iterdir())[:20]:
+        (few / path.name).symlink_to(path)
+    (tmp_path / "index.csv").symlink_to(test_data / "xray" / "index.csv")
+    records = Files(path=str(few), cache=str(tmp_path / "cache")).load()
+    assert {r.image.shape[-1] for r in records} == {1}
+    assert len({r.subject for r in records}) < len(records)
+    assert "are in colour" in caplog.text or all(not r.id.startswith("41182") for r in records)
+
+
+def test_prepared_data_sets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            tensor = partial(tfds.features.Tensor, encoding="bytes")
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+                "image": tensor(shape=(None, None, 1), dtype=np.int16),
+                "mask": tensor(shape=(None, None, 1), dtype=np.uint8),
+                "subject": tfds.features.Text(), "intercept": tfds.features.Scalar(np.float32),
+                "class": tfds.features.Scalar(np.int64)}))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(0, 4), "test": self._generate_examples(4, 6)}
+
+        def _generate_examples(self, start, stop):
+            for i in range(start, stop):
+                image = np.full((6 + i, 8, 1), i, np.int16)
+                image[0] += 1
+                mask = (image > i).astype(np.uint8)
+                yield f"k{i}", {"image": image, "mask": mask, "subject": f"p{i}", "intercept": -5.0, "class": i}
+
+    builder = Tiny(data_dir=tmp_path / "tfds", file_format="array_record")
+    builder.download_and_prepare()
+    records = Files(path=str(builder.data_dir), cache=str(tmp_path / "cache")).load()
+    assert sorted(r.subject for r in records) == [f"p{i}" for i in range(6)]
+    for record in records:
+        i = int(record.subject[1:])
+        assert (record.image.shape, record.intercept) == ((6 + i, 8, 1), -5.0)
+        assert int(record.extras["class"]) == i
+        assert record.extras["mask"].dtype == bool
+    splits = split(records)
+    assert {r.record.subject for r in splits["test"]} == {"p4", "p5"}
+    assert [len(r) for r in splits.values()] == [3, 1, 2]
