@@ -60,7 +60,7 @@ def _row(stream: Any, batch: int, other: Peer | None, peer: str, workers: int, s
     if other:
         contestants.append(lambda steps: other.call("run", steps=steps))
     try:
-        own, *others = [times / batch for times in alternate(contestants, seconds, block_ms=2000)]
+        own, *others = [times / batch for times in alternate(contestants, seconds, block_ms=2000, look=64)]
     finally:
         stream.close()
     ms = float(own.mean())  # a reader that works ahead gives batches in bursts: the mean is its rate, the median is not

@@ -23,12 +23,13 @@ def clock(step: Callable[[], object]) -> Contestant:
     return run
 
 
-def alternate(contestants: Sequence[Contestant], seconds: float, block_ms: float = 600) -> list[np.ndarray]:
+def alternate(contestants: Sequence[Contestant], seconds: float, block_ms: float = 600,
+              look: int = 2) -> list[np.ndarray]:
     """Milliseconds per step of each contestant, `(rounds, steps)`, a turn about `block_ms`.
 
-    All together take about `seconds`, but at least 3 rounds.
+    All together take about `seconds`, but at least 3 rounds; how many steps make a turn follows from the first `look`.
     """
-    first = [min(run(2)) for run in contestants]
+    first = [float(np.mean(run(look))) for run in contestants]
     block_ms = min(block_ms, 1e3 * seconds / 3 / len(first))
     steps = [int(np.clip(block_ms // ms, 2, 2000)) for ms in first]
     round_ms = sum((n + 1) * ms for n, ms in zip(steps, first, strict=True))
