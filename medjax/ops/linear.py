@@ -61,10 +61,7 @@ def _eager(x, *tables, linear, transposed):
 
 
 def _jvp(primals, tangents, **which):
-    out = _linear.bind(*primals, **which)
-    if isinstance(tangents[0], ad.Zero):
-        return out, ad.Zero.from_primal_value(out)
-    return out, _linear.bind(tangents[0], *primals[1:], **which)
+    return _linear.bind(*primals, **which), _linear.bind(tangents[0], *primals[1:], **which)
 
 
 def _transpose(cotangent, x, *tables, linear, transposed):

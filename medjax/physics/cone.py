@@ -7,6 +7,7 @@ out as in `medjax.physics.ct`; z grows with the slice index and with the detecto
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +98,7 @@ class _ConeJoseph:
 
     def forward(self, x):
         stacks = jnp.moveaxis(x, 0, 2)
-        out = 0
+        out: Any = 0
         for sweep, turn in _cone_sweeps(self.geometry):
             rays = sweep.project(jnp.swapaxes(stacks, 0, 1) if turn else stacks)
             at = np.full(len(self.geometry.angles), len(sweep.plane.views))
@@ -107,7 +108,7 @@ class _ConeJoseph:
 
     def transpose(self, y):
         rays = jnp.swapaxes(y, 1, 2)
-        stacks = 0
+        stacks: Any = 0
         for sweep, turn in _cone_sweeps(self.geometry):
             part = sweep.spread(rays[sweep.plane.views])
             stacks = stacks + (jnp.swapaxes(part, 0, 1) if turn else part)
@@ -196,7 +197,7 @@ class _ConeSweep:
         first = jnp.floor((z - 1 + (1 - odd) / 2) / per_row + middle - _SLACK).astype(jnp.int32) + 1
         flat = view.reshape(-1, view.shape[-1])
         base = jnp.arange(view.shape[0])[None, :, None] * view.shape[1]
-        total = 0
+        total: Any = 0
         for tap in range(self.taps):
             row = jnp.clip(first + tap, -1, self.detector_rows)
             distance = self._height(rise[..., None], row) - (z << self.bits)

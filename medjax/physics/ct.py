@@ -8,6 +8,7 @@ rays run up, and the detector's elements count along x; positive angles turn sou
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 
 from medjax.ops import linear
 from medjax.physics import fbp
-from medjax.physics.footprint import Affine, Projective
+from medjax.physics.footprint import Affine, Footprint, Projective
 from medjax.physics.joseph import Sweep, lines_across
 from medjax.physics.rays import Lines
 from medjax.types import UserError
@@ -133,7 +134,7 @@ class Fan(Planar):
 
     def __post_init__(self):
         super().__post_init__()
-        radius = np.hypot(*(n * d / 2 for n, d in zip(self.shape, self.spacing, strict=True)))
+        radius = np.linalg.norm(np.multiply(self.shape, self.spacing)) / 2
         if not radius < self.source_mm <= self.detector_distance_mm:
             raise UserError("ct.source_mm", f"source {self.source_mm:g} mm from the axis, {self.detector_distance_mm:g} mm "
                             f"from the detector; it must lie outside the image ({radius:.0f} mm) and before the detector")
@@ -189,7 +190,7 @@ class _Joseph:
         return sinogram
 
     def transpose(self, y):
-        image = 0
+        image: Any = 0
         for sweep, turn in zip(ray_sweeps(self.geometry), (False, True), strict=True):
             if sweep is not None:
                 part = sweep.spread(y[sweep.views])
@@ -230,9 +231,11 @@ def _sweep(geometry, turn):
     views = np.flatnonzero(mine.any(1))
     if not len(views):
         return None
-    lines = Lines(*(np.ascontiguousarray(t[views]) for t in lines.tables), lines.bits)
+    start, slope, rest = (np.ascontiguousarray(t[views]) for t in lines.tables)
+    lines = Lines(start, slope, rest, lines.bits)
     c, s = np.cos(geometry.angles)[views], np.sin(geometry.angles)[views]
     index = functools.partial(_index, geometry, turn)
+    footprint: Footprint
     if isinstance(geometry, Parallel):
         by_angle = functools.partial(index, c[:, None, None], s[:, None, None])
         footprint = Affine.of(by_angle, shape, geometry.detectors)

@@ -20,7 +20,8 @@ Met = Iterator[tuple[Int[Array, "h w"], Float[Array, "h w"]]]
 class Footprint(Protocol):
     """Of a sweep's views; `taps` detectors at most meet a pixel. A scan over `tables` goes through the views."""
 
-    taps: int
+    @property
+    def taps(self) -> int: ...
 
     @property
     def tables(self) -> Any: ...

@@ -5,6 +5,7 @@ Beatty, Nishimura and Pauly 2005. A trajectory `(samples, ndim)` counts cycles p
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,8 @@ class _Interpolation:
         ndim = len(self.grid)
 
         def add(total, offset):
-            row, weight = 0, 1.0
+            row: Any = 0
+            weight: Any = 1.0
             for axis in range(ndim - 1):
                 row = row * self.grid[axis] + jnp.mod(first[:, axis] + offset[axis], self.grid[axis])
                 weight = weight * jnp.take(weights[:, axis], offset[axis], axis=1)
@@ -173,7 +175,8 @@ class _Interpolation:
         for axis in range(len(self.grid)):
             away = cell - take(offset[:, axis], ids)[:, None]
             taps = take(weights[:, axis], ids)
-            kernels.append(sum(jnp.where(away == k, taps[:, k:k + 1], 0) for k in range(self.width)))
+            kernel: Any = sum(jnp.where(away == k, taps[:, k:k + 1], 0) for k in range(self.width))
+            kernels.append(kernel)
         for kernel in kernels[:0:-1]:
             value = kernel.reshape(*kernel.shape, *[1] * (value.ndim - 1)) * value[:, None]
         return jnp.tensordot(kernels[0], value, (0, 0), precision="highest")

@@ -5,6 +5,7 @@ fraction could be rounded apart, and near column 500 the fraction keeps five dig
 bits both are exact on every device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -42,7 +43,7 @@ class Lines:
         return self.start, self.slope, self.slope_rest
 
 
-def position(tables: tuple[Array, Array, Array], i: Int[Array, "..."]) -> Int[Array, "..."]:
+def position(tables: Sequence[Array], i: Int[Array, "..."]) -> Int[Array, "..."]:
     """The lines' values at `i`, in fixed point."""
     start, slope, rest = tables
     return start + (slope * i + ((rest * i) >> _EXTRA_BITS))
