@@ -1,9 +1,11 @@
-"""Strict numerics and eight virtual CPU devices for every test."""
+"""Strict numerics, eight virtual CPU devices, and each program compiled once for all tests and their commands."""
 
 import os
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import numpy as np

@@ -59,5 +59,5 @@ class _Step(nn.Module):
     def _network(self, *parts: Array) -> Array:
         h = jnp.concatenate(parts, -1)
         for _ in range(2):
-            h = nn.leaky_relu(Conv(self.width, dtype=self.dtype)(h), 0.2)
+            h = Conv(self.width, act="leaky_relu", dtype=self.dtype)(h)
         return Conv(parts[0].shape[-1], scale=0.1, dtype=self.dtype)(h).astype(parts[0].dtype)

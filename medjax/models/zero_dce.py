@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, check_ndim, check_same_grid
@@ -31,17 +32,17 @@ class ZeroDCE(nn.Module):
         check_same_grid("zero_dce", self.scale)
         h, shortcuts = x, []
         for _ in range(self.depth):
-            h = nn.relu(Conv(self.width, dtype=self.dtype)(h))
+            h = Conv(self.width, act="relu", dtype=self.dtype)(h)
             shortcuts.append(h)
-        h = nn.relu(Conv(self.width, dtype=self.dtype)(h))
+        h = Conv(self.width, act="relu", dtype=self.dtype)(h)
         while len(shortcuts) > 1:
-            h = nn.relu(Conv(self.width, dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1)))
+            h = Conv(self.width, act="relu", dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1))
         maps = Conv(self.curves * self.channels, scale=0.1, dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1))
         maps = jnp.tanh(maps.astype(jnp.float32))
         smoothness = self.variable("losses", "smoothness", jnp.zeros, ())
         if train:
             smoothness.value = sum(jnp.square(jnp.diff(maps, axis=axis)).mean() for axis in range(1, maps.ndim - 1))
         y = jnp.clip(x[..., : self.channels], 0, 1)
-        for curve in jnp.split(maps, self.curves, -1):
-            y = y + curve * y * (1 - y)
-        return y
+        curves = jnp.moveaxis(maps.reshape(*maps.shape[:-1], self.curves, self.channels), -2, 0)
+        # A loop, for XLA on CPU would fuse the curves and compute each y anew wherever it is used: 2^curves times.
+        return jax.lax.scan(lambda y, a: (y + a * y * (1 - y), None), y, curves)[0]
