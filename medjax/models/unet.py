@@ -15,7 +15,8 @@ class UNet(nn.Module):
     """`depth` levels, `width` channels at the finest and twice as many at each coarser one.
 
     Any image size: it is padded to a multiple of 2^(depth - 1) inside, and cut again. `block` is "plain" (two
-    convolutions) or "residual"; `residual` predicts what to add to the input.
+    convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the variance scaling of the last
+    layer's first weights: what an untrained network answers.
     """
 
     ndim: int
@@ -27,6 +28,7 @@ class UNet(nn.Module):
     act: str = "relu"
     block: str = "plain"
     residual: bool = True
+    out_scale: float = 0.1
     dropout: float = 0.0
     dtype: Any = "float32"
 
@@ -48,7 +50,7 @@ class UNet(nn.Module):
             # A 1x1 convolution before the repeat is 2^ndim times less work than after it, and the same function.
             h = upsample(Conv(self.width * 2**level, kernel=1, dtype=self.dtype)(h))
             h = self._block(jnp.concatenate([skips.pop(), h], -1), level, train)
-        out = Conv(self.channels, kernel=1, scale=0.1, dtype=self.dtype)(h)[cut].astype(x.dtype)
+        out = Conv(self.channels, kernel=1, scale=self.out_scale, dtype=self.dtype)(h)[cut].astype(x.dtype)
         return x[..., : self.channels] + out if self.residual else out
 
     def _block(self, x: Array, level: int, train: bool) -> Array:

@@ -43,7 +43,7 @@ class VarNet(nn.Module):
             x = A.init(y)
         layer = nn.remat(Cascade, static_argnums=(4,))
         network = partial(UNet, self.ndim, self.channels, self.scale, self.width, self.depth, self.norm, residual=False,
-                          dtype=self.dtype)
+                          out_scale=1e-4, dtype=self.dtype)  # it starts as gradient descent
         for i in range(self.iterations):
             x = layer(network, name=f"cascade{i}")(x, A, y, train)
         return x
