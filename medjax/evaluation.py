@@ -75,13 +75,14 @@ def _columns(values: dict[str, Any]) -> dict[str, float]:
 
 
 def _panels(assessment: Assessment, run: Run) -> list[page.Panel]:
-    """The shown samples: input, the best baseline on average, model and truth, as far as the task pictures them."""
+    """The shown samples, as the task pictures them: input, the best baseline on average, model, and truth or what else."""
     baselines = [name for name in assessment.rows if name not in ("input", "model")]
     leader = best(assessment.rows, run.config.metric, among=baselines)
-    wanted = ["input", *([leader] if leader else []), "model", "truth"]
+    wanted = ["input", *([leader] if leader else []), "model"]
     panels = []
     for sample in assessment.shown:
-        shown = [row for row in wanted if row in sample.images] or list(sample.images)
+        others = [row for row in sample.images if row not in (*wanted, *assessment.rows)]
+        shown = [row for row in (*wanted, *others) if row in sample.images]
         panels += _planes(sample, shown, run.task.data_range)
     return panels
 

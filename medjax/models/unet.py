@@ -15,8 +15,8 @@ class UNet(nn.Module):
     """`depth` levels, `width` channels at the finest and twice as many at each coarser one.
 
     Any image size: it is padded to a multiple of 2^(depth - 1) inside, and cut again. `block` is "plain" (two
-    convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the variance scaling of the last
-    layer's first weights: what an untrained network answers.
+    convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the variance that the last
+    layer starts with: how much an untrained network answers.
     """
 
     ndim: int
