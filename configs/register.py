@@ -20,6 +20,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.get_config(task="register", **names)
     config.steps = 500
     config.batch_size = 8
+    config.model.norm = "none"
     config.objective.loss = "ncc + 0.02*smooth"
     config.data.patch = (96, 96)
     config.optim.lr = 1e-3

@@ -4,8 +4,8 @@
     python train.py --config=configs/translate.py:objective=adversarial --workdir=runs/pix2pix
     python train.py --config=configs/translate.py:objective=cycle --workdir=runs/cyclegan
 
-The first, a minute and a half on two cores; 17 test slices of the template: 24.2 dB, SSIM 0.891 (T1 itself 19.5, 0.680).
-There a curve from intensity to intensity does better, 32.3 dB and 0.961: the template's contrasts differ by little else.
+The first, two minutes on two cores; 17 test slices of the template: 35.2 dB, SSIM 0.972 (T1 itself 19.5, 0.680; the best
+curve from intensity to intensity 32.3, 0.961).
 
 Files of your own, on one grid: `:source=multicontrast` and `--config.data.source.path='DIR/*/{contrast}.nii.gz'`.
 """
@@ -20,13 +20,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "objective=adversarial" (pix2pix) or "cycle" (unpaired), "model=…", "source=multicontrast"."""
     names = base.parse(arg, model="unet", objective="supervised", source="icbm152_contrasts", critic="patch")
     config = base.get_config(task="translate", **names)
-    config.steps = 400
+    config.steps = 800
     config.batch_size = 8
     config.model.width = 16
+    if names["model"] == "unet":
+        config.model.norm = "none"  # contrast is brightness, and norms forget it
     config.data.patch = (96, 96)
     config.optim.lr = 2e-3
     config.data.range = (0.0, 1.0)
-    config.eval_every = config.checkpoint_every = 200
+    config.eval_every = config.checkpoint_every = 400
     config.eval_samples = 8
     config.metric = "ssim"
     if names["objective"] != "supervised":
