@@ -97,7 +97,7 @@ def _planes(sample: Sample, shown: list[str], window: tuple[float, float]) -> It
         cut = [axis for axis, index in enumerate(at) if not isinstance(index, slice)]
         images = {row: _drawable(sample.images[row][at]) for row in shown}
         yield page.Panel(sample.name + plane, images, window, tuple(np.delete(spacing, cut)), sample.metrics,
-                         anatomical=record.affine is not None)
+                         anatomical=record.affine is not None, mask=sample.mask[at])
 
 
 def _drawable(image: np.ndarray) -> np.ndarray:

@@ -19,11 +19,14 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """One judged sample for a figure: images `(*space, C)` in physical units by row, and their metrics."""
+    """One judged sample for a figure: images `(*space, C)` in physical units by row, the `mask` `(*space,)` of what counts,
+    and the metrics.
+    """
 
     name: str
     record: Record
     images: dict[str, np.ndarray]
+    mask: np.ndarray
     metrics: dict[str, dict[str, float]]
 
 
@@ -65,9 +68,9 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
         if i in shown_at:
             pictures = run.task.pictures(sample.example, answers | {"model": sample.pred})
             pictures = {row: _cut(image, sample.example) for row, image in pictures.items()}
-            shown.append(Sample(sample.name, _record(sample.name, regions), pictures,
-                                {row: _leading(run.config.metric, evaluate.scalars(metrics))
-                                 for row, metrics in scores.items()}))
+            mask = _cut(np.asarray(sample.example.mask), sample.example)[..., 0]
+            leading = {row: _leading(run.config.metric, evaluate.scalars(metrics)) for row, metrics in scores.items()}
+            shown.append(Sample(sample.name, _record(sample.name, regions), pictures, mask, leading))
     if not processes.speaks():
         return Assessment([], [], [], {}, {})
     summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
