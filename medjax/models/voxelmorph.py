@@ -35,5 +35,5 @@ class VoxelMorph(nn.Module):
             raise UserError("config.model.name", f"voxelmorph makes displacements along {self.ndim} axes; "
                             "use it with task=register")
         velocity = UNet(self.ndim, self.ndim, self.scale, self.width, self.depth, self.norm, residual=False,
-                        out_scale=1e-4, dtype=self.dtype)(x, train=train)
+                        dtype=self.dtype)(x, train=train)
         return integrate(velocity, self.steps) if self.steps else velocity
