@@ -2,7 +2,7 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Three minutes on two cores; 17 test slices, background included: 37.6 dB, SSIM 0.973 (input 23.9; NLM 25.7).
+Three minutes on two cores; 17 test slices, background included: 38.7 dB, SSIM 0.982 (input 23.9; NLM 25.7).
 """
 
 import ml_collections
@@ -12,7 +12,10 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=…" for another network."""
-    config = base.get_config(**base.parse(arg, task="denoise", model="unet"))
+    names = base.parse(arg, task="denoise", model="unet")
+    config = base.get_config(**names)
+    if names["model"] == "unet":
+        config.model.norm = "none"  # patches and whole slices differ too much for statistics of the image
     config.steps = 1200
     config.batch_size = 4
     config.data.patch = (96, 96)
