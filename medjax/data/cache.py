@@ -13,19 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from medjax.data import index
 from medjax.data.mapped import Mapped, mapped
 from medjax.data.statistics import foreground
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
 VERSION = 2
-SMALL = 16  # arrays of so few values are kept in the index
 DAY = 86400.0
 
 
@@ -79,8 +80,8 @@ def _write(home: Path, study: Unread) -> None:
         with tempfile.TemporaryDirectory(prefix=name, dir=home.parent, ignore_cleanup_errors=True) as made:
             whole = Path(made, "whole")
             whole.mkdir()
-            index = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
-            (whole / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            entries = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
+            (whole / "index.json").write_text(json.dumps(entries), encoding="utf-8")
             shutil.rmtree(home, ignore_errors=True)
             os.rename(whole, home)
     except OSError as error:
@@ -90,9 +91,7 @@ def _write(home: Path, study: Unread) -> None:
 
 
 def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:
-    def put(name: str, array: np.ndarray) -> dict[str, Any]:
-        if array.size <= SMALL:
-            return {"values": array.tolist(), "code": array.dtype.str}
+    def put(name: str, array: np.ndarray) -> index.Place:
         place = mapped(array)
         if place is not None:  # it lies in a file as it is, a .npy: it is not copied
             return vars(place)
@@ -100,42 +99,30 @@ def _write_record(folder: Path, number: int, record: Record, study: Unread) -> d
         np.save(path, array)
         return vars(mapped(np.load(path, mmap_mode="r"))) | {"filename": path.name}
 
-    extras = record.extras | {"foreground": foreground(record)}
-    return {
-        "image": put("image", record.image),
-        "extras": {name: put(name, np.asarray(array)) for name, array in extras.items()},
-        # What the study knows of itself is not kept: the same files may be found from another folder, or told apart anew.
-        "frame": record.id.removeprefix(study.id) if record.id.startswith(study.id) else None, "id": record.id,
-        "subject": None if record.subject == study.subject else record.subject,
-        "slope": record.slope, "intercept": record.intercept, "spacing_mm": list(record.spacing_mm),
-        "affine": None if record.affine is None else record.affine.tolist(), "modality": record.modality,
-    }
+    noted = index.entry(replace(record, extras=record.extras | {"foreground": foreground(record)}), put)
+    # What the study knows of itself is not kept: the same files may be found from another folder, or told apart anew.
+    return noted | {"frame": record.id.removeprefix(study.id) if record.id.startswith(study.id) else None,
+                    "subject": None if record.subject == study.subject else record.subject}
 
 
 def _load(home: Path, study: Unread) -> list[Record] | None:
     """The records of a study's folder; None where there is none, or a damaged one."""
     try:
-        index = json.loads((home / "index.json").read_text(encoding="utf-8"))
-        return [_load_record(home, entry, study) for entry in index]
+        entries = json.loads((home / "index.json").read_text(encoding="utf-8"))
+        return [_load_record(home, entry, study) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _load_record(home: Path, entry: dict[str, Any], study: Unread) -> Record:
-    def get(place: dict[str, Any]) -> np.ndarray | Mapped:
-        if "values" in place:
-            return np.array(place["values"], place["code"])
+def _load_record(home: Path, noted: dict[str, Any], study: Unread) -> Record:
+    def find(_: str, place: index.Place) -> Mapped:
         array = Mapped(str(home / place["filename"]), place["offset"], place["code"], tuple(place["shape"]))
         if os.stat(array.filename).st_size < array.offset + array.size * array.dtype.itemsize:
             raise ValueError(f"{array.filename} is cut off")
         return array
 
-    return Record(
-        image=get(entry["image"]), id=entry["id"] if entry["frame"] is None else study.id + entry["frame"],
-        subject=entry["subject"] or study.subject,
-        slope=entry["slope"], intercept=entry["intercept"], spacing_mm=tuple(entry["spacing_mm"]),
-        affine=None if entry["affine"] is None else np.array(entry["affine"]), modality=entry["modality"],
-        extras={name: get(place) for name, place in entry["extras"].items()})
+    name = noted["id"] if noted["frame"] is None else study.id + noted["frame"]
+    return replace(index.record(noted, find), id=name, subject=noted["subject"] or study.subject)
 
 
 def _clear_remains(root: Path) -> None:

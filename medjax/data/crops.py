@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.data.mapped import Mapped, mapped
+from medjax.data.mapped import Stored, mapped
 from medjax.data.split import Region
 from medjax.types import Record, UserError
 
@@ -77,7 +77,7 @@ class Images:
             parts.append("at" + ",".join(map(str, corner)))
         return ":".join(parts)
 
-    def _view(self, array: np.ndarray | Mapped, region: int, index: int) -> np.ndarray:
+    def _view(self, array: np.ndarray | Stored, region: int, index: int) -> np.ndarray:
         start, stop = self._spans[region]
         return array[start + index] if array.ndim - 1 > self.ndim else array[start:stop]
 

@@ -1,4 +1,4 @@
-"""Arrays that lie in files and are mapped when they are looked at.
+"""Arrays that lie in files and are read, or mapped, when they are looked at.
 
 A numpy memmap holds a file descriptor and a map for as long as it lives, and a data set of a hundred thousand images
 would run out of both. These hold neither: a few hundred maps are open at a time, and a worker process is sent the name
@@ -18,15 +18,12 @@ from medjax.types import UserError
 OPEN = 256
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """A read-only array inside a file, in C order; indexing it gives a view of the map, `np.asarray` the whole.
+class Stored:
+    """A read-only array that lies in a file; indexing it, or `np.asarray`, reads it. To a process it is sent by name.
 
-    Both raise UserError where the file is gone or was cut off since it was found.
+    `whole` reads it, and raises UserError where the file is gone or was cut off since it was found.
     """
 
-    filename: str
-    offset: int
     code: str
     shape: tuple[int, ...]
 
@@ -46,12 +43,25 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self._whole()[index]
+        return self.whole()[index]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._whole(), dtype, copy=copy)
+        return np.array(self.whole(), dtype, copy=copy)
 
-    def _whole(self) -> np.ndarray:
+    def whole(self) -> np.ndarray:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Mapped(Stored):
+    """An array inside a file as it is, in C order; indexing it gives a view of the map."""
+
+    filename: str
+    offset: int
+    code: str
+    shape: tuple[int, ...]
+
+    def whole(self) -> np.ndarray:
         """The map, of the file that has the name now; to read past the end of one that was cut off would kill."""
         needed = self.offset + self.size * self.dtype.itemsize
         try:
@@ -65,9 +75,9 @@ class Mapped:
             raise UserError(self.filename, f"can't be read any more ({why}); it was there when the run began") from error
 
 
-def mapped(array: np.ndarray | Mapped) -> Mapped | None:
+def mapped(array: np.ndarray | Stored) -> Stored | None:
     """Where `array` lies if it is all of a mapped file (a new axis does no harm), else None."""
-    if isinstance(array, Mapped):
+    if isinstance(array, Stored):
         return array
     whole = array
     while isinstance(whole.base, np.memmap):

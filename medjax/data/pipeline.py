@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from medjax.data.crops import Images, sample_id
-from medjax.data.mapped import Mapped, mapped
+from medjax.data.mapped import Stored, mapped
 from medjax.data.split import Region
 from medjax.data.statistics import foreground, value_range
 from medjax.data.values import one_line
@@ -268,7 +268,7 @@ def _round_up(shape: Sequence[int], multiple_of: int) -> tuple[int, ...]:
     return tuple(-(-int(n) // multiple_of) * multiple_of for n in shape)
 
 
-def _points(region: Region) -> np.ndarray | Mapped:
+def _points(region: Region) -> np.ndarray | Stored:
     """The tissue points of a region, their first index counted from its start; those of a whole record stay in its file."""
     points = foreground(region.record)
     if (region.start, region.stop) == (0, region.record.image.shape[0]):
