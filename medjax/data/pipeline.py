@@ -140,36 +140,36 @@ class Patches:
         numbers = range(index * size, (index + 1) * size)[self._rows]
         return self._batch(self._places(numbers, draws))
 
-    def _places(self, numbers: Sequence[int], draws: np.ndarray) -> list[Place]:
-        """Where the patches of these samples of the stream are."""
+    def _places(self, numbers: Sequence[int], draws: np.ndarray) -> Iterator[Place]:
+        """Where the patches of these samples are, one by one, so that a patch and its points are read at one time."""
         items, seed = int(self._ends[-1]), self.identity["seed"]
         drawn = np.array([_shuffled(items, seed, number // items)[number % items] for number in numbers])
         regions = np.searchsorted(self._ends, drawn, side="right")
         indices = (drawn - self._starts[regions]) // self._boxes[regions]
-        room = self._room[regions]
-        corners = (draws[:, 2:] * (room + 1)).astype(int)
-        for row in np.flatnonzero(draws[:, 0] < self._share):
-            points = self._points[regions[row]]
+        for number, region in enumerate(regions.tolist()):
+            index, corner = indices[number], (draws[number, 2:] * (self._room[region] + 1)).astype(int)
+            points = self._points[region] if draws[number, 0] < self._share else ()
             if len(points):
-                *slices, centre = _split_point(points[int(draws[row, 1] * len(points))], self.images.ndim)
-                indices[row] = slices[0] if slices else indices[row]
-                corners[row] = centre - (draws[row, 2:] * self.patch).astype(int)
-        corners = np.maximum(np.minimum(corners, room), 0)
-        return list(zip(regions.tolist(), indices.tolist(), corners.tolist(), strict=True))
+                *slices, centre = _split_point(points[int(draws[number, 1] * len(points))], self.images.ndim)
+                index = slices[0] if slices else index
+                corner = centre - (draws[number, 2:] * self.patch).astype(int)
+            yield region, int(index), np.maximum(np.minimum(corner, self._room[region]), 0).tolist()
 
-    def _batch(self, places: list[Place]) -> HostBatch:
-        images = self.images
-        which = [region for region, _, _ in places]
-        batch = images.empty(len(places), self.patch)
+    def _batch(self, drawn: Iterator[Place]) -> HostBatch:
+        images, rows = self.images, self._rows.stop - self._rows.start
+        batch = images.empty(rows, self.patch)
         if images.masked or self._padded:
-            batch["mask"] = np.empty((len(places), *self.patch, 1), bool)
-        for row, place in enumerate(places):
+            batch["mask"] = np.empty((rows, *self.patch, 1), bool)
+        places = []
+        for row, place in enumerate(drawn):
             images.copy(batch, row, *place)
+            places.append(place)
+        which = [region for region, _, _ in places]
         return batch | {
             "slope": images.slopes[which],
             "intercept": images.intercepts[which],
             "id": np.array([sample_id(images.name(*place)) for place in places], np.uint32),
-            "count": np.ones(len(places), np.float32),
+            "count": np.ones(rows, np.float32),
         } | {name: values[which] for name, values in images.numbers.items()}
 
 
