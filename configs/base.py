@@ -57,9 +57,10 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
 
 
 def parse(arg: str | None, **defaults: str) -> dict[str, str]:
-    """The structure named behind the colon, "model=edsr,task=superres", over a config's own `defaults`."""
+    """The structure named behind the colon, "model=edsr,source=shards", over a config's `defaults`; all take a source."""
     given = dict(part.partition("=")[::2] for part in (arg or "").split(",") if part)
+    allowed = dict.fromkeys([*defaults, "source"])
     for key, value in given.items():
-        if key not in defaults or not value:
-            raise UserError(f"--config=…:{arg}", f"{key!r} is not one of {', '.join(f'{name}=…' for name in defaults)}")
+        if key not in allowed or not value:
+            raise UserError(f"--config=…:{arg}", f"{key!r} is not one of {', '.join(f'{name}=…' for name in allowed)}")
     return defaults | given

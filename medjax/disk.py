@@ -8,11 +8,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a disk, a quota or a file system that takes no more."""
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or none, and returns once it is on the disk."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file (text as UTF-8) or none, and returns once it is on the disk."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

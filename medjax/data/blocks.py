@@ -13,7 +13,8 @@ def blocks(record: Record, size: Sequence[int], overlap: int = 0) -> Iterator[Re
     """The blocks of a record, of `size` along each spatial axis (0, or more than there is: the whole axis), in order.
 
     Neighbours share at least `overlap` voxels; the last block of an axis ends with it, and so may share more. What lies on
-    the image's grid is cut with it. A block's id says where it starts, its subject is the volume's. Raises UserError.
+    the image's grid is cut with it, and points of tissue go with the blocks they are in. A block's id says where it starts,
+    its subject is the volume's. Raises UserError.
     """
     shape = record.image.shape[:-1]
     if len(size) != len(shape):
@@ -44,5 +45,8 @@ def _block(record: Record, corner: tuple[int, ...], size: tuple[int, ...]) -> Re
         shift[:3, 3] = corner
         affine = affine @ shift
     extras = {name: value[box] if value.shape[:-1] == grid else value for name, value in record.extras.items()}
+    if "foreground" in extras:
+        points = extras["foreground"] - np.array(corner, np.int32)
+        extras["foreground"] = points[((points >= 0) & (points < size)).all(1)]
     return replace(record, image=record.image[box], id=f"{record.id}:at{','.join(map(str, corner))}", affine=affine,
                    extras=extras)

@@ -2,18 +2,20 @@
 
 A record takes these features: `image` `(H, W, C)` or `(D, H, W, C)`, and where there are `id`, `subject`, `modality`,
 `slope`, `intercept`, `spacing_mm`, `affine` (NaN where unknown); other features that are numbers are its extras (`mask`,
-`label`, `class`). The data set's own parts (train, validation or val, test) are kept by `medjax.data.split`.
+`label`, `class`; `foreground`, points on tissue). The data set's own parts (train, validation or val, test) are kept by
+`medjax.data.split`.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medjax.data.statistics import foreground
 from medjax.data.values import finite, luminance, native, one_line
 from medjax.types import Record, UserError
 
@@ -43,13 +45,12 @@ class Part:
 
         shard = self.paths[-1]
         try:
-            features = _builder(shard.parent).info.features
+            features = features_of(shard.parent)
             reader = ArrayRecordReader(str(shard))
             if reader.num_records() != self.count:
                 raise ValueError(f"it has {reader.num_records()} examples of {self.count}")
             for number in range(self.count):
-                example = features.deserialize_example_np(reader.read([number])[0])
-                yield _record(shard.parent, self.split, self.first + number, example)
+                yield record(shard.parent, self.split, self.first + number, features, reader.read([number])[0])
         except DAMAGE as error:
             raise UserError(shard, f"damaged, or not prepared as ArrayRecord: {one_line(error)}; build it again") from error
 
@@ -82,13 +83,18 @@ def parts(folder: Path) -> list[Part]:
         raise UserError(folder, f"no data set that TFDS can read: {one_line(error)}") from error
     if not found or not all(".array_record" in part.paths[-1].name for part in found):
         raise UserError(folder, "has no ArrayRecord files; prepare it with file_format='array_record'")
-    sizes = {name: facts["bytes"] for name, facts in manifest(folder).get("files", {}).items()}
-    for shard in (part.paths[-1] for part in found):
-        if not shard.is_file():
-            raise UserError(shard, "no such file, but the data set names it; build it again, or copy it")
-        if shard.stat().st_size != sizes.get(shard.name, shard.stat().st_size):
-            raise UserError(shard, f"has {shard.stat().st_size} bytes of {sizes[shard.name]}; build it again, or copy it")
+    check([part.paths[-1] for part in found], manifest(folder))
     return found
+
+
+def check(paths: Sequence[Path], noted: dict[str, Any]) -> None:
+    """Raises UserError for a file of a data set that is not there, or not of the size that its manifest `noted`, if any."""
+    sizes = {name: facts["bytes"] for name, facts in noted.get("files", {}).items()}
+    for path in paths:
+        if not path.is_file():
+            raise UserError(path, "no such file, but the data set names it; build it again, or copy it")
+        if path.stat().st_size != sizes.get(path.name, path.stat().st_size):
+            raise UserError(path, f"has {path.stat().st_size} bytes of {sizes[path.name]}; build it again, or copy it")
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -106,11 +112,12 @@ def layout_of(record: Record, dtype: str = "", masked: bool = False) -> Layout:
     Extras that a batch has no place for are left out: neither on the image's grid, nor a number or a vector.
     """
     space = (None,) * record.ndim
-    layout: Layout = {"image": (dtype or record.image.dtype.name, (*space, record.image.shape[-1]))}
+    layout: Layout = {"image": (dtype or record.image.dtype.name, (*space, record.image.shape[-1])),
+                      "foreground": ("int32", (None, record.ndim))}
     if masked or "mask" in record.extras:
         layout["mask"] = ("uint8", (*space, 1))
     for name, value in record.extras.items():
-        if name != "mask" and value.dtype.kind in "biuf":
+        if name not in ("mask", "foreground") and value.dtype.kind in "biuf":
             if value.shape[:-1] == record.image.shape[:-1]:
                 layout[name] = (value.dtype.name, (*space, value.shape[-1]))
             elif value.ndim <= 1:
@@ -136,7 +143,7 @@ def features(layout: Layout, classes: Sequence[str] = ()) -> Any:
 
 def example(record: Record, layout: Layout) -> dict[str, Any]:
     """A record as an example of `features(layout)`. Raises UserError where it doesn't fit the layout."""
-    values = {"image": np.asarray(record.image), **record.extras}
+    values = {"image": np.asarray(record.image), **record.extras, "foreground": foreground(record)}
     if "mask" in layout and "mask" not in values:
         values["mask"] = np.ones((*record.image.shape[:-1], 1), np.uint8)
     arrays = {name: _fitted(record.id, name, values.get(name), *kind) for name, kind in layout.items()}
@@ -164,14 +171,21 @@ def _fitted(where: str, name: str, value: np.ndarray | None, dtype: str, shape: 
     return np.asarray(value, dtype, order="C")
 
 
+@lru_cache(4)
+def features_of(folder: Path) -> Any:
+    """The TFDS features of the data set in a folder, read once."""
+    return _builder(folder).info.features
+
+
 def _builder(folder: Path) -> Any:
     import tensorflow_datasets as tfds  # takes a second, and only this needs it
 
     return tfds.builder_from_directory(folder)
 
 
-def _record(folder: Path, part: str, number: int, example: Mapping[str, Any]) -> Record:
-    values = dict(example)
+def record(folder: Path, part: str, number: int, features: Any, stored: bytes) -> Record:
+    """The record of an example that is stored with `features`, the one of that number in a part. Raises UserError."""
+    values = dict(features.deserialize_example_np(stored))
     if "image" not in values:
         raise UserError(folder, f"its examples have no feature image; they have {', '.join(sorted(values))}")
     name = _text(values.pop("id", "")) or f"{part}-{number}"

@@ -28,8 +28,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
+from medjax.data import in_place
 from medjax.data.builder import Builder, Shard
-from medjax.data.prepared import MANIFEST, manifest, unfinished
+from medjax.data.prepared import MANIFEST, manifest, record, unfinished
 from medjax.data.values import one_line
 from medjax.disk import write_atomically
 from medjax.types import UserError
@@ -76,25 +77,27 @@ def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "pro
 
 
 def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
-    """Writes one shard and its note: the file's name, bytes, sha256, and how many examples. Raises UserError."""
+    """Writes one shard, its index and its note: the file's name, bytes, sha256, how many examples. Raises UserError."""
     target = folder / shard.filename(builder.name)
     part = folder / f".partial-{target.name}"
     features = builder.info.features
-    count = 0
+    entries: list[in_place.Entry] = []
     try:
         writer = ArrayRecordWriter(str(part), OPTIONS)
         try:
             for _, example in builder.examples(shard):
-                writer.write(features.serialize_example(example))
-                count += 1
+                stored = features.serialize_example(example)
+                writer.write(stored)
+                entries.append(in_place.entry(record(target, shard.split, len(entries), features, stored)))
         finally:
             writer.close()
-        note = {"file": target.name, "split": shard.split, "examples": count, "bytes": part.stat().st_size,
+        note = {"file": target.name, "split": shard.split, "examples": len(entries), "bytes": part.stat().st_size,
                 "sha256": _sha256(part), "digest": _digest_of(builder, shard)}
-        if ArrayRecordReader(str(part)).num_records() != count:
+        if ArrayRecordReader(str(part)).num_records() != len(entries):
             raise OSError(f"{part} was not written whole")
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        write_atomically(in_place.index_of(target), in_place.dumps(entries))
         os.replace(part, target)
         _note(folder / NOTES / f"{target.name}.json", note)
         return note
@@ -168,15 +171,17 @@ def _notes(work: Path) -> dict[str, Note]:
 def _is_there(builder: Builder, shard: Shard, work: Path, notes: dict[str, Note]) -> bool:
     path = work / shard.filename(builder.name)
     note = notes.get(path.name, {})
-    return note.get("digest") == _digest_of(builder, shard) and path.is_file() and path.stat().st_size == note["bytes"]
+    return (note.get("digest") == _digest_of(builder, shard) and path.is_file() and path.stat().st_size == note["bytes"]
+            and in_place.index_of(path).is_file())
 
 
 def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> None:
     """Clears the folder of what is no part of the set, writes what TFDS reads a set by, and the manifest last."""
     ordered = [notes[shard.filename(builder.name)] for shard in builder.shards]
     known = {MANIFEST, *(note["file"] for note in ordered)}
+    indices = {in_place.index_of(folder / note["file"]) for note in ordered}
     for path in folder.iterdir():
-        if path.is_file() and path.name not in known:  # of a build that was begun with other options
+        if path.is_file() and path.name not in known and path not in indices:  # of a build begun with other options
             path.unlink()
     parts = {note["split"]: [n for n in ordered if n["split"] == note["split"]] for note in ordered}
     _write_metadata(builder, folder, parts)
