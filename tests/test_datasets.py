@@ -58,7 +58,8 @@ def assert_same(one: Record, other: Record) -> None:
 def test_blocks_cover_every_voxel_and_know_where_they_are(shape, size, overlap):
     image = np.arange(np.prod(shape), dtype=np.int32).reshape(*shape, 1)
     affine = np.random.default_rng(0).normal(size=(4, 4)) if len(shape) == 3 else None
-    record = Record(image, "a", "s", affine=affine, extras={"label": image + 1, "class": np.array(3)})
+    extras = {"label": image + 1, "class": np.array(3), "foreground": np.argwhere(image[..., 0] % 3 == 0)}
+    record = Record(image, "a", "s", affine=affine, extras=extras)
     found = list(blocks(record, size, overlap))
     assert len({block.id for block in found}) == len(found) > 1
     seen = np.concatenate([block.image.ravel() for block in found])
@@ -68,6 +69,7 @@ def test_blocks_cover_every_voxel_and_know_where_they_are(shape, size, overlap):
         assert block.image.shape[:-1] == full
         assert (block.subject, int(block.extras["class"])) == ("s", 3)
         np.testing.assert_array_equal(block.extras["label"], block.image + 1)
+        np.testing.assert_array_equal(block.extras["foreground"], np.argwhere(block.image[..., 0] % 3 == 0))
         corner = np.unravel_index(block.image.ravel()[0], shape)
         if affine is not None:
             np.testing.assert_allclose(block.affine @ [0, 0, 0, 1], affine @ [*corner, 1])

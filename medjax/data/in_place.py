@@ -1,7 +1,7 @@
 """Prepared data sets read where they lie: an index says what each example is, its arrays are read when they are looked at.
 
-The index of a shard, written with it by `medjax.data.shards`, lies beside it: gzipped JSON, about a hundred bytes for an
-example, which is all that is read before the first batch.
+The index of a shard, written with it by `medjax.data.shards`, lies beside it: gzipped JSON, a few dozen bytes an example.
+It is all that is read before the first batch.
 """
 
 import gzip
@@ -22,7 +22,7 @@ from medjax.data.mapped import OPEN, Stored
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
-KEPT = 8  # examples that are decoded at a time: what is read of one (image, mask, points, slices) is read in a row
+KEPT = 4  # examples that are decoded at a time: what is read of one (image, mask, points, slices) is read in a row
 OPTIONS = "readahead_buffer_size:0,max_parallelism:0,footer_prefetch_bytes:0"  # no more than the example that is asked for
 BUFFER = 1 << 15
 
