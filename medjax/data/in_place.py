@@ -94,12 +94,15 @@ def _example(shard: str, number: int) -> Record:
     try:
         stat = os.stat(shard)
         stored = _reader(shard, stat.st_ino, stat.st_size).read([number])[0]
-        return prepared.record(folder, "", number, prepared.features_of(folder), stored)
+        return prepared.record(folder, "", number, _features(folder), stored)
     except OSError as error:
         raise UserError(shard, f"can't be read any more ({error.strerror or one_line(error)}); it was there when the run "
                         "began") from error
     except prepared.DAMAGE as error:
         raise UserError(shard, f"damaged: {one_line(error)}; build it again, or copy it") from error
+
+
+_features = lru_cache(KEPT)(prepared.features_of)
 
 
 @lru_cache(OPEN)

@@ -9,7 +9,7 @@ A record takes these features: `image` `(H, W, C)` or `(D, H, W, C)`, and where 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,8 @@ def _fitted(where: str, name: str, value: np.ndarray | None, dtype: str, shape: 
     return np.asarray(value, dtype, order="C")
 
 
-@lru_cache(4)
 def features_of(folder: Path) -> Any:
-    """The TFDS features of the data set in a folder, read once."""
+    """The TFDS features of the data set in a folder."""
     return _builder(folder).info.features
 
 

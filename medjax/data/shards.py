@@ -88,7 +88,7 @@ def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
             for _, example in builder.examples(shard):
                 stored = features.serialize_example(example)
                 writer.write(stored)
-                entries.append(in_place.entry(record(target, shard.split, len(entries), features, stored)))
+                entries.append(in_place.entry(record(folder, shard.split, len(entries), features, stored)))
         finally:
             writer.close()
         note = {"file": target.name, "split": shard.split, "examples": len(entries), "bytes": part.stat().st_size,
