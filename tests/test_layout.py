@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"types", "lookup", "native"},
+    {"types", "lookup", "native", "disk"},
     {"ops"},
     {"physics", "losses", "metrics", "scores", "fusion_scores"},
     {"models", "classical", "data"},
