@@ -146,14 +146,18 @@ class Patches:
         drawn = np.array([_shuffled(items, seed, number // items)[number % items] for number in numbers])
         regions = np.searchsorted(self._ends, drawn, side="right")
         indices = (drawn - self._starts[regions]) // self._boxes[regions]
-        for number, region in enumerate(regions.tolist()):
-            index, corner = indices[number], (draws[number, 2:] * (self._room[region] + 1)).astype(int)
-            points = self._points[region] if draws[number, 0] < self._share else ()
-            if len(points):
-                *slices, centre = _split_point(points[int(draws[number, 1] * len(points))], self.images.ndim)
-                index = slices[0] if slices else index
-                corner = centre - (draws[number, 2:] * self.patch).astype(int)
-            yield region, int(index), np.maximum(np.minimum(corner, self._room[region]), 0).tolist()
+        room = np.maximum(self._room[regions], 0)
+        corners = np.minimum((draws[:, 2:] * (room + 1)).astype(int), room)
+        for row, place in enumerate(zip(regions.tolist(), indices.tolist(), corners.tolist(), strict=True)):
+            points = self._points[place[0]] if draws[row, 0] < self._share else ()
+            yield self._around(points, place, draws[row]) if len(points) else place
+
+    def _around(self, points: np.ndarray | Stored, place: Place, draws: np.ndarray) -> Place:
+        """The place moved to where its patch has one of the points in it."""
+        region, index, _ = place
+        *slices, centre = _split_point(points[int(draws[1] * len(points))], self.images.ndim)
+        corner = np.clip(centre - (draws[2:] * self.patch).astype(int), 0, np.maximum(self._room[region], 0))
+        return region, slices[0] if slices else index, corner.tolist()
 
     def _batch(self, drawn: Iterator[Place]) -> HostBatch:
         images, rows = self.images, self._rows.stop - self._rows.start
