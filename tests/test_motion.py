@@ -94,21 +94,12 @@ def test_voxelmorph_takes_volumes_in_half_precision():
     assert (field.shape, field.dtype) == ((1, 8, 8, 8, 3), jnp.float32)
 
 
-def test_optical_flow_and_a_rigid_fit_find_known_motions():
+def test_optical_flow_finds_a_known_motion():
     random = np.random.default_rng(0)
     texture = ndimage.gaussian_filter(random.random((48, 48)), 2)
     texture = ((texture - texture.min()) / np.ptp(texture)).astype(np.float32)
     flow = classical.ilk(texture, np.roll(texture, 2, 0))
     np.testing.assert_allclose(np.median(flow.reshape(-1, 2), 0), [2, 0], atol=0.2)
-    head = np.zeros((40, 40, 40), np.float32)
-    head[8:30, 10:32, 12:26] = 1
-    head[12:18, 12:28, 14:20] = 0.4
-    head[20:28, 22:30, 14:24] = 0.7
-    angles, shift = np.array([0.0, 0.0, 8.0]), np.array([3.0, 0.0, -2.0])
-    other = 1 - classical.moved(head, angles, shift)  # another contrast
-    found_angles, found_shift = classical.rigid(other, head, 1.0, scales=(2,))
-    np.testing.assert_allclose(found_angles, angles, atol=1.5)
-    np.testing.assert_allclose(found_shift, shift, atol=0.7)
 
 
 def test_a_register_task_names_what_the_images_lack():

@@ -63,6 +63,27 @@ def write(target: Path, images: Sequence[np.ndarray], paths: Sequence[Path]) -> 
         file.set_sform(affine, int(source.header["sform_code"]) or 1)
         file.set_qform(affine, int(source.header["qform_code"]), strip_shears=True)
     file.header.set_slope_inter(*_scale(source))
+    _save(target, file)
+
+
+def write_on_grid(target: Path, image: np.ndarray, stored: Record, affine: np.ndarray) -> None:
+    """`image` `(D, H, W, 1)`, in the units of `stored` and with its dtype and scale, as a file of its own.
+
+    The file's axes run as `affine` `(4, 4)` has them (file's indices to RAS mm). Integers are rounded and clipped.
+    """
+    values = quantized(image[..., 0], stored.slope, stored.intercept, stored.image.dtype)
+    file = nibabel.Nifti1Image(Orientation.of(affine).outside(values), affine)
+    file.set_qform(affine, int(file.header["sform_code"]), strip_shears=True)
+    file.header.set_slope_inter(stored.slope, stored.intercept)
+    _save(target, file)
+
+
+def affine_of(path: Path) -> np.ndarray:
+    """The `(4, 4)` map of a file's indices to RAS mm. Raises UserError for what is no NIfTI image."""
+    return _affine(path, _load(path))
+
+
+def _save(target: Path, file: nibabel.Nifti1Image) -> None:
     partial = target.with_name(f".partial-{target.name}")
     try:
         file.to_filename(partial)

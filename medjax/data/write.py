@@ -1,13 +1,14 @@
 """Records back into files: the format, geometry, units and dtype of the source kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from medjax.data import array, dicom_write, nifti, picture
 from medjax.data.io import Study
-from medjax.types import UserError
+from medjax.types import Record, UserError
 
 WRITERS: dict[str, Callable[[Path, Sequence[np.ndarray], Sequence[Path]], None]] = {
     "nifti": nifti.write, "dicom": dicom_write.write, "picture": picture.write, "array": array.write}
@@ -21,12 +22,28 @@ def write(target: str | Path, images: Sequence[np.ndarray], like: Study) -> None
     keeps the field of view. It is written under another name and renamed, so a half-written one is never seen.
     Raises UserError.
     """
-    target = Path(target)
     for image in images:
         if not np.isfinite(image).all():
             raise UserError(target, f"the result for {like.id} holds NaN or infinite values; nothing was written")
+    with _place(target) as place:
+        WRITERS[like.format](place, images, like.paths)
+
+
+def write_on_grid(target: str | Path, image: np.ndarray, stored: Record, affine: np.ndarray) -> None:
+    """`image` `(D, H, W, 1)` in physical units as a NIfTI file with another scan's `affine` (file's indices to RAS mm).
+
+    It gets the dtype and scale of the record `stored` that it was made from; integers are rounded and clipped. It
+    appears whole or not at all. Raises UserError.
+    """
+    with _place(target) as place:
+        nifti.write_on_grid(place, image, stored, affine)
+
+
+@contextmanager
+def _place(target: str | Path) -> Iterator[Path]:
+    target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[like.format](target, images, like.paths)
+        yield target
     except OSError as error:
         raise UserError(target, f"can't be written: {error.strerror or error}") from error

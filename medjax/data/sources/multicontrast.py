@@ -48,7 +48,8 @@ class MultiContrast:
         for contrast, other in zip(self.contrasts[1:], volumes[1:], strict=True):
             if other.image.shape != one.image.shape or not np.allclose(other.affine, one.affine, atol=1e-3):
                 raise UserError(pattern.replace("{contrast}", contrast), f"is not on the grid of {self.contrasts[0]} "
-                                f"({other.image.shape[:-1]} and {one.image.shape[:-1]}, or another affine); resample it")
+                                f"({other.image.shape[:-1]} and {one.image.shape[:-1]}, or another affine); "
+                                "python -m medjax.align brings it there")
         image = np.concatenate([unit(volume.image) for volume in volumes], -1)
         return Record(image, name, name, slope=1 / TOP, spacing_mm=one.spacing_mm, affine=one.affine,
                       modality="+".join(self.contrasts))
