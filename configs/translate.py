@@ -28,7 +28,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data.patch = (96, 96)
     config.optim.lr = 2e-3
     config.data.range = (0.0, 1.0)
-    config.eval_every = config.checkpoint_every = 400
+    config.eval_every = config.checkpoint_every = 200
     config.eval_samples = 8
     config.metric = "ssim"
     if names["objective"] != "supervised":
@@ -41,4 +41,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.objective.game = "least_squares"
     if names["objective"] == "cycle":
         config.task.paired = False
+        config.steps = 400
     return config
