@@ -95,10 +95,9 @@ def _example(shard: str, number: int) -> Record:
         stat = os.stat(shard)
         stored = _reader(shard, stat.st_ino, stat.st_size).read([number])[0]
         return prepared.record(folder, "", number, _features(folder), stored)
-    except OSError as error:
-        raise UserError(shard, f"can't be read any more ({error.strerror or one_line(error)}); it was there when the run "
-                        "began") from error
     except prepared.DAMAGE as error:
+        if not os.path.exists(shard):
+            raise UserError(shard, "is gone; it was there when the run began") from error
         raise UserError(shard, f"damaged: {one_line(error)}; build it again, or copy it") from error
 
 
