@@ -5,12 +5,12 @@ from pathlib import Path
 from absl import flags
 
 from medjax import cli
-from medjax.evaluation import evaluate_run
-from medjax.train import processes
+from medjax.evaluation.run import evaluate_run
+from medjax.train import distributed
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which part of the data.")
-JOIN = processes.joining()
+JOIN = distributed.joining()
 flags.mark_flag_as_required("workdir")
 
 

@@ -6,8 +6,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from medjax import cli, sweep
-from medjax.evaluation import evaluate_run
-from medjax.train import processes
+from medjax.evaluation.run import evaluate_run
+from medjax.train import distributed
 from medjax.train.loop import train
 from medjax.train.profile import parse_steps
 
@@ -16,7 +16,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same fold
 SWEEP = flags.DEFINE_string("sweep", "", "A grid of values to compare: 'optim.lr=1e-3,3e-4;model.width=16,32'.")
 SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "--sweep: seeds and learning rates in one program, a device each.")
 PROFILE = flags.DEFINE_string("profile", "", "FIRST-LAST: trace these steps into workdir/profile.")
-JOIN = processes.joining()
+JOIN = distributed.joining()
 flags.mark_flags_as_required(["config", "workdir"])
 
 

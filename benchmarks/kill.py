@@ -26,10 +26,10 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.pipeline import train_stream
 from medjax.train.checkpoint import Checkpoints
-from medjax.train.setup import load_config, load_splits
+from medjax.train.run import load_config, load_splits
 
 KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.")
 STEPS = flags.DEFINE_integer("steps", 400, "Length of the run.")
@@ -89,7 +89,8 @@ def end(workdir: Path) -> dict[str, str]:
     checkpoints.close()
     hashes = {name: digest(jax.tree.leaves(tree)) for name, tree in state.items()}
     config = load_config(workdir)
-    stream = train_stream(load_splits(config)["train"], batch_size=config.batch_size, patch=lookup.frozen(config.data.patch),
+    stream = train_stream(load_splits(config)["train"], batch_size=config.batch_size,
+                          patch=registry.frozen(config.data.patch),
                           ndim=config.data.ndim, seed=config.seed, foreground=config.data.foreground)
     stream.set_state(position)
     return hashes | {"next ten batches": digest([array for _ in range(10) for array in next(stream).values()])}

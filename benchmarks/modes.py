@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from medjax import lookup
+from medjax import registry
 from medjax.bench import machine
 from medjax.train import sharding
 from medjax.train.optim import optimizer
@@ -30,9 +30,10 @@ SIZE, BATCH = 96, 8
 
 def prepare(mode: str):
     """The step, the state it starts from and its batch."""
-    task = lookup.build("tasks", lookup.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
-    model = lookup.build("models", lookup.spec("models", "unet", width=16, depth=3), ndim=2, channels=1, scale=task.scale)
-    objective = lookup.build("objectives", lookup.spec("objectives", "supervised"), task=task, model=model)
+    task = registry.build("tasks", registry.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
+    model = registry.build("models", registry.spec("models", "unet", width=16, depth=3), ndim=2, channels=1,
+                           scale=task.scale)
+    objective = registry.build("objectives", registry.spec("objectives", "supervised"), task=task, model=model)
     rules = {"model": optimizer(1000)}
     mesh = sharding.make_mesh()
     batch = {"image": np.random.default_rng(0).integers(0, 255, (BATCH, SIZE, SIZE, 1), np.uint8),

@@ -20,9 +20,9 @@ from medjax.bench.machine import hardware, versions
 from medjax.bench.timing import alternate, clock, spread
 from medjax.ops.fft import fft
 from medjax.physics import mri, nufft
+from medjax.physics.analytic import shepp_logan
 from medjax.physics.ct import Parallel, angles
 from medjax.physics.espirit import espirit
-from medjax.physics.phantoms import shepp_logan
 
 SIZE, VIEWS, HEAD, COILS, SPOKES = 512, 360, 256, 8, 400
 CT = Parallel((SIZE, SIZE), 1.0, angles(VIEWS), SIZE, 1.0)

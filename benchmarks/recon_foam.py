@@ -31,9 +31,9 @@ from medjax.models.modl import MoDL
 from medjax.models.unet import UNet
 from medjax.objectives.supervised import Supervised
 from medjax.physics import ct
+from medjax.tasks._reconstruction import Reconstruction
+from medjax.tasks._restoration import Restoration
 from medjax.tasks.ct_recon import Scan
-from medjax.tasks.reconstruction import Reconstruction
-from medjax.tasks.restoration import Restoration
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
 from medjax.types import Array, Batch, Example, Key, State

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import metrics
 from medjax.classical import denoise
 from medjax.data.io import discover
+from medjax.measures import image_quality
 from medjax.models.redcnn import REDCNN
 from medjax.objectives.supervised import Supervised
 from medjax.ops.window import WINDOWS, window
+from medjax.tasks._restoration import Restoration
 from medjax.tasks.ct_lowdose import CtLowDose
-from medjax.tasks.restoration import Restoration
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
 from medjax.types import Batch, Example, Key
@@ -92,9 +92,9 @@ def scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     low, high = DATA_RANGE
     body = truth > 0.4
     a, b = (window(jnp.asarray(x) * (high - low) + low, *WINDOWS["soft tissue"]) for x in (found, truth))
-    return {"psnr": float(metrics.psnr(jnp.asarray(found), jnp.asarray(truth), 1.0, body).mean()),
-            "psnr_soft_tissue": float(metrics.psnr(a, b, 1.0, body).mean()),
-            "ssim_soft_tissue": float(metrics.ssim(a, b, 1.0).mean())}
+    return {"psnr": float(image_quality.psnr(jnp.asarray(found), jnp.asarray(truth), 1.0, body).mean()),
+            "psnr_soft_tissue": float(image_quality.psnr(a, b, 1.0, body).mean()),
+            "ssim_soft_tissue": float(image_quality.ssim(a, b, 1.0).mean())}
 
 
 def classical(denoiser: Callable[[np.ndarray, float], np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -20,7 +20,7 @@ import optax
 from absl import app, flags
 from jax import ShapeDtypeStruct
 
-from medjax import lookup
+from medjax import registry
 from medjax.train import sharding
 from medjax.train.step import init_state, make_step
 
@@ -34,10 +34,10 @@ SIZES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f16": 2, "u8": 1, 
 
 def step_for(data: int, space: int, size: int):
     """The compiled step on `data` x `space` devices, one volume for each group of `space`."""
-    task = lookup.build("tasks", lookup.spec("tasks", "denoise", noise="gaussian"), data_range=(0.0, 1.0), ndim=3)
-    network = lookup.spec("models", "unet", width=16, depth=4, norm="group")
-    model = lookup.build("models", network, ndim=3, channels=1, scale=task.scale)
-    objective = lookup.build("objectives", lookup.spec("objectives", "supervised"), task=task, model=model)
+    task = registry.build("tasks", registry.spec("tasks", "denoise", noise="gaussian"), data_range=(0.0, 1.0), ndim=3)
+    network = registry.spec("models", "unet", width=16, depth=4, norm="group")
+    model = registry.build("models", network, ndim=3, channels=1, scale=task.scale)
+    objective = registry.build("objectives", registry.spec("objectives", "supervised"), task=task, model=model)
     parts = (task, objective, {"model": optax.adamw(1e-3)}, 0.0)
     mesh = sharding.make_mesh(data, space)
     batch = {"image": ShapeDtypeStruct((data, size, size, size, 1), jnp.int16),

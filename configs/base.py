@@ -6,7 +6,7 @@ Keys are absl flags (`--config.optim.lr=3e-4`). What has a `name` takes its othe
 
 import ml_collections
 
-from medjax import lookup
+from medjax import registry
 from medjax.data import augment
 from medjax.train import optim
 from medjax.types import UserError
@@ -20,23 +20,23 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.steps = 2000
     config.batch_size = 16
     config.ema_decay = 0.0  # > 0: evaluation and use with averaged weights
-    config.task = lookup.spec("tasks", names["task"])
-    config.model = lookup.spec("models", names["model"])
-    config.objective = lookup.spec("objectives", names["objective"])
+    config.task = registry.spec("tasks", names["task"])
+    config.model = registry.spec("models", names["model"])
+    config.objective = registry.spec("objectives", names["objective"])
     if names["objective"] == "adversarial":
-        config.critic = lookup.spec("models", names.get("critic", "patch"))
-    config.optim = lookup.keywords(optim.optimizer)
+        config.critic = registry.spec("models", names.get("critic", "patch"))
+    config.optim = registry.keywords(optim.optimizer)
 
     config.data = ml_collections.ConfigDict()
     config.data.path = ""  # a file or folder of your own images, in place of the source
-    config.data.source = lookup.spec("data.sources", names["source"])
+    config.data.source = registry.spec("data.sources", names["source"])
     config.data.fractions = (0.8, 0.1, 0.1)
     config.data.ndim = 2
     config.data.patch = (128, 128)  # () for whole images
     config.data.foreground = 0.8  # the part of the patches drawn around tissue
     config.data.range = ()  # (low, high) in physical units; () takes it from the training images
     config.data.workers = 0
-    config.augment = lookup.keywords(augment.Augment)
+    config.augment = registry.keywords(augment.Augment)
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = -1  # devices among which samples are divided; -1: all that space leaves

@@ -14,7 +14,7 @@ The perceptual loss looks through a network that was trained on medical images b
 import ml_collections
 
 from configs import base
-from medjax import lookup
+from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.batch_size = 8
     config.model.width = 24
     config.model.blocks = 4 if names["model"] == "edsr" else 1
-    config.critic = lookup.spec("models", names["critic"], width=16)
+    config.critic = registry.spec("models", names["critic"], width=16)
     config.objective.weight = 0.003
     config.data.patch = (64, 64)
     config.optim.lr = 1e-3

@@ -11,7 +11,7 @@ For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is pa
 import ml_collections
 
 from configs import base
-from medjax import lookup
+from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.task.size = 32
     config.model.width = 24
     config.model.depth = 3
-    config.critic = lookup.spec("models", names["critic"], width=24, depth=3, norm="layer")
+    config.critic = registry.spec("models", names["critic"], width=24, depth=3, norm="layer")
     config.objective.loss = "none"
     config.objective.weight = 1.0
     config.objective.game = "wgan_gp"

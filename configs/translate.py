@@ -14,7 +14,7 @@ Files of your own, on one grid: `:source=multicontrast` and `--config.data.sourc
 import ml_collections
 
 from configs import base
-from medjax import lookup
+from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.eval_samples = 8
     config.metric = "ssim"
     if names["objective"] != "supervised":
-        config.critic = lookup.spec("models", names["critic"], width=32)
+        config.critic = registry.spec("models", names["critic"], width=32)
         config.optim.lr = 5e-4
         config.optim.b1 = 0.5
         config.ema_decay = 0.99

@@ -5,8 +5,8 @@ Its licence allows use for research and forbids to pass the data on: https://fas
 
 from typing import Any
 
-from medjax.data.builder import Builder, Item
 from medjax.data.sources.kspace import Kspace, subject_of
+from medjax.data.storage.builder import Builder, Item
 from medjax.types import Record, UserError
 
 

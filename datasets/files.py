@@ -3,7 +3,7 @@
 from typing import Any
 
 from medjax.data import io
-from medjax.data.builder import Builder, Item
+from medjax.data.storage.builder import Builder, Item
 from medjax.types import Record
 
 

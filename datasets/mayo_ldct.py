@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from medjax.data import io
-from medjax.data.builder import Builder, Item
+from medjax.data.storage.builder import Builder, Item
 from medjax.types import Record, UserError
 
 CONTRASTS = ("full", "low")

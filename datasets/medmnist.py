@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medjax.data.builder import Builder, Item
+from medjax.data.storage.builder import Builder, Item
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medjax.data.builder import Builder, Item
 from medjax.data.sources.labelled import Labelled
+from medjax.data.storage.builder import Builder, Item
 from medjax.types import Record
 
 

@@ -15,7 +15,7 @@ from absl import flags
 
 from medjax import cli
 from medjax.classical.rigid import Rigid, resample, rigid
-from medjax.data import nifti
+from medjax.data.formats import nifti
 from medjax.data.io import Study, discover
 from medjax.data.write import write_on_grid
 from medjax.report.alignment import picture

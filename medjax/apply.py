@@ -9,7 +9,7 @@ from tqdm import tqdm
 from medjax import cli
 from medjax.data.io import Study, discover
 from medjax.data.write import write
-from medjax.infer.enhance import make_enhance
+from medjax.infer.predict import make_enhance
 from medjax.train.loop import restore_best
 from medjax.types import UserError
 

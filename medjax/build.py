@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 
 from medjax import cli
-from medjax.data import builder as builders
-from medjax.data import shards
+from medjax.data.storage import builder as builders
+from medjax.data.storage import shard_writer
 from medjax.types import UserError
 
 DATASETS = Path(__file__).parents[1] / "datasets"
@@ -33,7 +33,7 @@ DTYPE = flags.DEFINE_enum("dtype", "", ["", "uint8", "int16", "uint16", "int32",
 FRACTIONS = flags.DEFINE_list("fractions", ["0.8", "0.1", "0.1"], "The parts of the subjects for train, val and test.")
 OPTIONS = flags.DEFINE_string("options", "", "The builder's own options: 'kind=brain;count=100'.")
 PROCESSES = flags.DEFINE_integer("processes", len(os.sched_getaffinity(0)), "How many write side by side.", lower_bound=1)
-ENGINE = flags.DEFINE_enum("engine", "processes", shards.ENGINES, "beam: Apache Beam, for more than one machine.")
+ENGINE = flags.DEFINE_enum("engine", "processes", shard_writer.ENGINES, "beam: Apache Beam, for more than one machine.")
 BEAM_OPTIONS = flags.DEFINE_string("beam_options", "", "Beam's own options: '--runner=FlinkRunner --flink_master=…'.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read every file of a set that is there and compare its checksum.")
 flags.mark_flag_as_required("to")
@@ -45,13 +45,13 @@ def main() -> None:
     cls = builders.builder_class(file)
     folder = Path(TO.value).expanduser() / cls.name / str(cls.VERSION)
     if VERIFY.value:
-        noted = shards.verify(folder)
+        noted = shard_writer.verify(folder)
     else:
         given = {"source": FROM.value, "patch": _numbers("patch", int, PATCH.value), "overlap": OVERLAP.value,
                  "dtype": DTYPE.value, "fractions": _numbers("fractions", float, FRACTIONS.value)}
         builder = cls(**given, **_options(cls, OPTIONS.value))
         try:
-            noted = shards.build(builder, folder, PROCESSES.value, ENGINE.value, BEAM_OPTIONS.value)
+            noted = shard_writer.build(builder, folder, PROCESSES.value, ENGINE.value, BEAM_OPTIONS.value)
         except KeyboardInterrupt:
             raise UserError(folder, "stopped; the same command goes on from here") from None
     print("\n".join(_table(noted)))

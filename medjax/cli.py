@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from medjax.disk import NO_ROOM
+from medjax.files import NO_ROOM
 from medjax.types import UserError
 
 

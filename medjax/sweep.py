@@ -9,13 +9,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from medjax.disk import write_atomically
-from medjax.metrics import LOWER_IS_BETTER
+from medjax.files import write_atomically
+from medjax.measures.image_quality import LOWER_IS_BETTER
 from medjax.report.table import table
 from medjax.train.log import read_curves
 from medjax.train.loop import train
 from medjax.train.members import shared, train_together
-from medjax.train.setup import Config
+from medjax.train.run import Config
 from medjax.types import UserError
 
 BEST = "best.json"  # the best validation values of a finished member

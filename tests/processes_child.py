@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from medjax.train import processes, sharding
+from medjax.train import distributed, sharding
 from medjax.train.checkpoint import Checkpoints
 from tests.test_processes import like, placed, same
 
@@ -16,7 +16,7 @@ from tests.test_processes import like, placed, same
 def main(folder: Path, port: str, index: int) -> None:
     """Exits with 0 when every number it read is the one that was written."""
     jax.config.update("jax_num_cpu_devices", 2)
-    processes.join(coordinator=f"localhost:{port}", count=2, index=index)
+    distributed.join(coordinator=f"localhost:{port}", count=2, index=index)
     mesh = sharding.make_mesh(4, 1)
     checkpoints = Checkpoints(folder, "psnr", keep=9)
     state, position = checkpoints.restore_latest(placed(like(0), mesh))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from medjax import lookup, scores
+from medjax import registry
+from medjax.measures import classification
 from medjax.models.vae import VAE
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.anomaly import Anomaly
@@ -37,8 +38,8 @@ CASES = {
 def test_a_network_learns_a_batch_by_heart(case):
     ndim, name, keys, loss = CASES[case]
     task, batch = Anomaly((0.0, 1.0), ndim, sigma=0.0), batch_of(ndim)
-    model = lookup.spec("models", name, width=4, depth=2, latent=4, **keys)
-    net = lookup.build("models", model, ndim=ndim, channels=1, scale=(1,) * ndim)
+    model = registry.spec("models", name, width=4, depth=2, latent=4, **keys)
+    net = registry.build("models", model, ndim=ndim, channels=1, scale=(1,) * ndim)
     objective = Supervised(task, net, loss=loss)
     rules = {"model": optimizer(100, name="adam", lr=2e-2, warmup=5)}
     state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)
@@ -70,11 +71,11 @@ def test_the_map_of_a_sample_is_scored_as_scikit_learn_does():
     random = np.random.default_rng(2)
     score = np.round(random.random((2, 6, 7, 1)), 1)  # with ties
     truth, mask = random.random(score.shape) < 0.3, random.random(score.shape) < 0.8
-    got = scores.auroc_map(*(jnp.asarray(a) for a in (score.astype(np.float32), truth, mask)))
+    got = classification.auroc_map(*(jnp.asarray(a) for a in (score.astype(np.float32), truth, mask)))
     for i in range(2):
         expected = sklearn.roc_auc_score(truth[i][mask[i]], score[i][mask[i]])
         assert float(got[i]) == pytest.approx(expected, abs=1e-6)
-        assert scores.auroc(score[i][mask[i]], truth[i][mask[i]]) == pytest.approx(expected, abs=1e-12)
+        assert classification.auroc(score[i][mask[i]], truth[i][mask[i]]) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -99,8 +100,8 @@ def test_mistakes_are_one_line():
     for keys, line in (({"radius": (0.0, 2.0)}, "radius"), ({"contrast": (0.5, 0.2)}, "contrast")):
         with pytest.raises(UserError, match=line):
             Anomaly((0.0, 1.0), 2, **keys)
-    model = lookup.spec("models", "autoencoder", width=2, depth=1)
-    net = lookup.build("models", model, ndim=2, channels=1, scale=(1, 1))
+    model = registry.spec("models", "autoencoder", width=2, depth=1)
+    net = registry.build("models", model, ndim=2, channels=1, scale=(1, 1))
     objective = Supervised(Anomaly((0.0, 1.0), 2), net, loss="l2 + kl")
     batch = batch_of(2)
     example = objective.task.example(KEY, batch)
@@ -126,8 +127,8 @@ def test_jpeg_keeps_to_its_rate():
 
 @pytest.mark.parametrize("bits", [0, 2])
 def test_a_code_of_few_bits_does_not_see_what_is_smaller_than_its_levels(bits):
-    model = lookup.spec("models", "autoencoder", width=2, depth=1, latent=3, bits=bits)
-    net = lookup.build("models", model, ndim=2, channels=1, scale=(1, 1))
+    model = registry.spec("models", "autoencoder", width=2, depth=1, latent=3, bits=bits)
+    net = registry.build("models", model, ndim=2, channels=1, scale=(1, 1))
     x = batch_of(2)["image"]
     variables = net.init(KEY, x)
     apply = jax.jit(net.apply)

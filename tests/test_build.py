@@ -9,11 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from medjax.data import shards
-from medjax.data.builder import builder_class
-from medjax.data.prepared import unfinished
 from medjax.data.sources.files import Files
 from medjax.data.sources.phantoms import Phantoms
+from medjax.data.storage import shard_writer
+from medjax.data.storage.builder import builder_class
+from medjax.data.storage.tfds_layout import unfinished
 from medjax.types import UserError
 from tests.commands import ROOT, command
 
@@ -72,8 +72,8 @@ def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
         f"error: {shard}: fails its checksum; delete it and run the command that builds the set again")
     shard.unlink()
     again = phantoms(**OPTIONS, source="", patch=(), overlap=0, dtype="", fractions=(0.8, 0.1, 0.1))  # as the flags say it
-    assert shards.build(again, folder)["splits"] == noted["splits"]
-    shards.verify(folder)
+    assert shard_writer.build(again, folder)["splits"] == noted["splits"]
+    shard_writer.verify(folder)
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
@@ -89,14 +89,14 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         with pytest.raises(UserError, match=r"array_record.*can't be written: .*File too large.*; make room") as caught:
-            shards.build(builder(source=str(tmp_path / "in")), folder)
+            shard_writer.build(builder(source=str(tmp_path / "in")), folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
     assert not folder.exists()
     assert not list(tmp_path.rglob(".partial*"))
-    shards.build(builder(source=str(tmp_path / "in")), folder)
-    shards.verify(folder)
+    shard_writer.build(builder(source=str(tmp_path / "in")), folder)
+    shard_writer.verify(folder)
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
     for record in records:
         np.testing.assert_array_equal(np.asarray(record.image)[..., 0], np.load(tmp_path / "in" / f"{record.id}.npy"))
@@ -104,17 +104,17 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
 
 def test_a_folder_that_holds_another_build_is_left_alone(tmp_path):
     folder = tmp_path / "out"
-    before = shards.build(phantoms(shape=(16, 16), count=4), folder)
+    before = shard_writer.build(phantoms(shape=(16, 16), count=4), folder)
     with pytest.raises(UserError, match="is there already, of other files or other options"):
-        shards.build(phantoms(shape=(16, 16), count=5), folder)
-    assert shards.build(phantoms(shape=(16, 16), count=4), folder) == before
-    shards.verify(folder)
+        shard_writer.build(phantoms(shape=(16, 16), count=5), folder)
+    assert shard_writer.build(phantoms(shape=(16, 16), count=4), folder) == before
+    shard_writer.verify(folder)
     assert not unfinished(folder).exists()
 
 
 def test_a_second_build_of_the_same_waits_for_nobody(tmp_path):
-    with shards._held(tmp_path / "out"), pytest.raises(UserError, match="another build is writing here"):
-        shards.build(phantoms(shape=(16, 16), count=4), tmp_path / "out")
+    with shard_writer._held(tmp_path / "out"), pytest.raises(UserError, match="another build is writing here"):
+        shard_writer.build(phantoms(shape=(16, 16), count=4), tmp_path / "out")
 
 
 def test_studies_that_fail_end_the_build_and_what_is_done_stays(tmp_path, monkeypatch):
@@ -128,12 +128,12 @@ def test_studies_that_fail_end_the_build_and_what_is_done_stays(tmp_path, monkey
 
     monkeypatch.setattr(builder, "records", failing)
     with pytest.raises(UserError, match="chest-0-0005: is damaged"):
-        shards.build(builder, tmp_path / "out")
+        shard_writer.build(builder, tmp_path / "out")
     read_again = []
     builder = phantoms(shape=(16, 16), count=8)
     read = builder.records
     monkeypatch.setattr(builder, "records", lambda item: read_again.append(item.id) or read(item))
-    shards.build(builder, tmp_path / "out")
+    shard_writer.build(builder, tmp_path / "out")
     assert "chest-0-0005" in read_again
     assert len(read_again) < 8
 
@@ -146,22 +146,22 @@ def test_a_file_that_was_mended_costs_its_own_shard_alone(tmp_path):
     sound = (tmp_path / "in" / "s6.npy").read_bytes()
     (tmp_path / "in" / "s6.npy").write_bytes(sound[:200])
     with pytest.raises(UserError, match=r"s6\.npy"):
-        shards.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+        shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
     times = {path.name: path.stat().st_mtime_ns for path in unfinished(tmp_path / "out").glob("*/files-*")}
     assert times
     (tmp_path / "in" / "s6.npy").write_bytes(sound)
-    shards.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
     assert all((tmp_path / "out" / name).stat().st_mtime_ns == when for name, when in times.items())
-    shards.verify(tmp_path / "out")
+    shard_writer.verify(tmp_path / "out")
 
 
 def test_other_options_take_nothing_over_from_a_build_that_was_given_up(tmp_path, monkeypatch):
     builder = phantoms(shape=(16, 16), count=8)
     monkeypatch.setattr(shards, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
     with pytest.raises(UserError, match="stopped"):
-        shards.build(builder, tmp_path / "out")
+        shard_writer.build(builder, tmp_path / "out")
     monkeypatch.undo()
-    shards.build(phantoms(shape=(16, 16), count=5, seed=1), tmp_path / "out")
+    shard_writer.build(phantoms(shape=(16, 16), count=5, seed=1), tmp_path / "out")
     records = Files(path=str(tmp_path / "out"), cache=str(tmp_path / "cache")).load()
     assert sorted(r.id for r in records) == [f"chest-1-{n:04d}" for n in range(5)]
     assert {path.name for path in (tmp_path / "out").glob("*train*-of-?????")} == {
@@ -183,13 +183,13 @@ def test_mistakes_are_one_line(tmp_path, given, says):
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="apache-beam is installed")
 def test_beam_that_is_not_installed_is_said(tmp_path):
     with pytest.raises(UserError, match="--engine: beam needs a package that is not installed: pip install apache-beam"):
-        shards.build(phantoms(shape=(16, 16), count=4), tmp_path / "out", engine="beam")
+        shard_writer.build(phantoms(shape=(16, 16), count=4), tmp_path / "out", engine="beam")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="apache-beam is not installed")
 def test_beam_builds_the_same(tmp_path):
-    alone, beam = (shards.build(phantoms(shape=(16, 16), count=6), tmp_path / engine, engine=engine)
+    alone, beam = (shard_writer.build(phantoms(shape=(16, 16), count=6), tmp_path / engine, engine=engine)
                    for engine in ("processes", "beam"))
     assert alone["splits"] == beam["splits"]
     assert alone["digest"] == beam["digest"]

@@ -7,11 +7,12 @@ import nibabel
 import numpy as np
 import pytest
 
-from medjax.data import cache, io
-from medjax.data.mapped import Mapped
+from medjax.data import io
 from medjax.data.pipeline import train_stream
 from medjax.data.sources.files import Files
 from medjax.data.statistics import foreground
+from medjax.data.storage import cache
+from medjax.data.storage.mapped import Mapped
 from medjax.types import UserError
 from tests.records import regions_of
 

@@ -11,9 +11,9 @@ from medjax.classical import denoise, interpolate, iterative
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients
 from medjax.physics import mri
+from medjax.physics.analytic import shepp_logan
 from medjax.physics.ct import Parallel, angles
 from medjax.physics.optics import Blur, Decimate
-from medjax.physics.phantoms import shepp_logan
 from medjax.types import UserError
 
 KEY = jax.random.key(0)

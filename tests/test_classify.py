@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from medjax import lookup, scores
+from medjax import registry
 from medjax.data.sources.labelled import Labelled
 from medjax.data.split import Region
+from medjax.measures import classification
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.classify import Classify
 from medjax.train.optim import optimizer
@@ -45,7 +46,7 @@ def test_a_network_learns_a_batch_by_heart(case):
     task = Classify((0.0, 1.0), ndim, classes=CLASSES, class_weights=(1.0, 1.0, 1.0), head=head)
     labels = np.eye(3, dtype=np.int32)[[0, 1, 2, 0, 1, 2]] if task.head == "sigmoid" else np.array([0, 1, 2, 0, 1, 2])
     batch = batch_of(ndim, labels)
-    net = lookup.build("models", lookup.spec("models", name, **model), ndim=ndim, channels=task.outputs(1))
+    net = registry.build("models", registry.spec("models", name, **model), ndim=ndim, channels=task.outputs(1))
     objective = Supervised(task, net, loss=loss)
     rules = {"model": optimizer(80, name="adam", lr=1e-2, warmup=5)}
     state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)
@@ -69,7 +70,7 @@ SIZES = {("resnet", 18): 11_689_512, ("resnet", 34): 21_797_672, ("resnet", 50):
 
 @pytest.mark.parametrize(("name", "depth"), SIZES)
 def test_the_published_networks_have_the_published_size(name, depth):
-    net = lookup.build("models", lookup.spec("models", name, depth=depth, width=64), ndim=2, channels=1000)
+    net = registry.build("models", registry.spec("models", name, depth=depth, width=64), ndim=2, channels=1000)
     made = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))["params"]
     if name == "vgg":  # the published dense layers need one image size; the convolutions are the same
         made.pop("head")
@@ -101,7 +102,7 @@ def test_several_labels_at_once_agree_with_scikit_learn():
     assert summary["auc"] == pytest.approx(sklearn.roc_auc_score(truth, probability), abs=1e-12)
     assert summary["f1"] == pytest.approx(sklearn.f1_score(truth, probability > 0.5, average="macro"), abs=1e-12)
     assert "confusion" not in summary
-    assert np.isnan(scores.auroc(np.arange(3), np.zeros(3)))
+    assert np.isnan(classification.auroc(np.arange(3), np.zeros(3)))
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medjax.evaluation import evaluate_run
+from medjax.evaluation.run import evaluate_run
 from medjax.train.loop import train
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("base", "__init__"))

@@ -11,10 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.ops.window import attenuation_to_hu, hu_to_attenuation, window
 from medjax.physics import ct, dose
+from medjax.physics.analytic import shepp_logan
 from medjax.physics.cone import Cone
 from medjax.physics.ct import Fan, Parallel, angles
 from medjax.physics.operator import Operator
-from medjax.physics.phantoms import shepp_logan
 from medjax.types import UserError
 
 KEY = jax.random.key(0)

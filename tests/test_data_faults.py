@@ -14,11 +14,12 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
-from medjax.data import cache, io
+from medjax.data import io
 from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.sources.files import Files
 from medjax.data.split import Region
+from medjax.data.storage import cache
 from medjax.types import UserError
 from tests.commands import SMALL, command
 

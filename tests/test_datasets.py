@@ -14,13 +14,14 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medjax.data import io, shards
-from medjax.data.blocks import blocks
-from medjax.data.builder import builder_class
+from medjax.data import io
 from medjax.data.sources.files import Files
 from medjax.data.sources.kspace import Kspace
 from medjax.data.sources.phantoms import Phantoms
 from medjax.data.split import split
+from medjax.data.storage import shard_writer
+from medjax.data.storage.blocks import blocks
+from medjax.data.storage.builder import builder_class
 from medjax.types import Record, UserError
 from tests.commands import ROOT
 
@@ -31,7 +32,7 @@ def made(name: str, **arguments):
 
 def prepare(tmp_path: Path, name: str, **arguments) -> list[Record]:
     """The data set, built and loaded as a config with its path does."""
-    shards.build(made(name, **arguments), tmp_path / "out")
+    shard_writer.build(made(name, **arguments), tmp_path / "out")
     return Files(path=str(tmp_path / "out"), cache=str(tmp_path / "cache")).load()
 
 
@@ -110,7 +111,7 @@ def test_what_is_prepared_is_what_the_source_gives(tmp_path):
 def test_tfds_reads_it_and_can_prepare_it_alone(tmp_path):
     builder = made("phantoms", shape=(16, 16), count=5, data_dir=tmp_path / "tfds")
     builder.download_and_prepare()
-    noted = shards.build(made("phantoms", shape=(16, 16), count=5), tmp_path / "out")
+    noted = shard_writer.build(made("phantoms", shape=(16, 16), count=5), tmp_path / "out")
     ours = tfds.builder_from_directory(tmp_path / "out")
     for name, row in noted["splits"].items():
         assert len(ours.as_data_source(name)) == row["examples"] == ours.info.splits[name].num_examples
@@ -177,7 +178,7 @@ def test_what_does_not_fit_together_is_said(tmp_path):
     assert {r.image.dtype for r in records} == {np.dtype(np.int16)}
     write_nifti(tmp_path / "in" / "3.nii.gz", 3, shape=(10, 9, 1))
     with pytest.raises(UserError, match=r"3: its image has the shape .* build them apart"):
-        shards.build(made("files", source=str(tmp_path / "in"), dtype="int16"), tmp_path / "other")
+        shard_writer.build(made("files", source=str(tmp_path / "in"), dtype="int16"), tmp_path / "other")
 
 
 # Mayo's pairs
@@ -319,7 +320,7 @@ def test_medmnist_keeps_the_parts_of_its_makers(tmp_path, shape, labels):
 
 def test_a_damaged_data_set_is_one_line(tmp_path):
     folder = tmp_path / "out"
-    shards.build(made("phantoms", shape=(64, 64), count=4), folder)
+    shard_writer.build(made("phantoms", shape=(64, 64), count=4), folder)
     shard = sorted(folder.glob("*train*"))[0]
     sound = shard.read_bytes()
 
@@ -331,15 +332,15 @@ def test_a_damaged_data_set_is_one_line(tmp_path):
     shard.write_bytes(sound[:1000] + bytes([sound[1000] ^ 255]) + sound[1001:])
     says("hash mismatch")
     with pytest.raises(UserError, match=f"{shard.name}: fails its checksum"):
-        shards.verify(folder)
+        shard_writer.verify(folder)
     shard.write_bytes(sound[:1000])
     says(f"{shard.name}: has 1000 bytes of {len(sound)}")
     shard.unlink()
     says(f"{shard.name}: no such file")
     assert [p for p in (tmp_path / "cache").iterdir() if p.name.startswith(".partial")] == []
-    shards.build(made("phantoms", shape=(64, 64), count=4), folder)
-    shards.verify(folder)
+    shard_writer.build(made("phantoms", shape=(64, 64), count=4), folder)
+    shard_writer.verify(folder)
     assert len(Files(path=str(folder), cache=str(tmp_path / "cache")).load()) == 4
     (folder / "features.json").write_text(json.dumps({}))
     with pytest.raises(UserError, match=r"features\.json: fails its checksum"):
-        shards.verify(folder)
+        shard_writer.verify(folder)

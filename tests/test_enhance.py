@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage import exposure, measure
 
-from medjax import lookup
+from medjax import registry
 from medjax.classical import contrast as classical
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.enhance import Enhance
@@ -39,8 +39,8 @@ def test_curves_are_learned_from_a_batch(case):
     ndim, channels, loss, keys = CASES[case]
     batch = batch_of(ndim, channels)
     task = Enhance((0.0, 1.0), ndim, gamma=(2.0, 2.0), contrast=(0.6, 0.6), sigma=0.0)
-    model = lookup.spec("models", "zero_dce", width=8, depth=2, **keys)
-    net = lookup.build("models", model, ndim=ndim, channels=channels, scale=(1,) * ndim)
+    model = registry.spec("models", "zero_dce", width=8, depth=2, **keys)
+    net = registry.build("models", model, ndim=ndim, channels=channels, scale=(1,) * ndim)
     objective = Supervised(task, net, loss=loss)
     rules = {"model": optimizer(80, name="adam", lr=1e-2, warmup=5)}
     state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)

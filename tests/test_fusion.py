@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from skimage.measure import shannon_entropy
 
-from medjax import fusion_scores
 from medjax.classical import fuse as classical
 from medjax.data.sources.icbm152_contrasts import Icbm152Contrasts, spin_echo
 from medjax.data.sources.multicontrast import MultiContrast
 from medjax.data.split import Region
+from medjax.measures import fusion
 from medjax.models.fusion import Fusion
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.fuse import Fuse
@@ -139,20 +139,20 @@ def test_fusion_scores_agree_with_their_definitions():
     fused, other = random.random((2, 1, 40, 40, 1)).astype(np.float32)
     other = (0.7 * fused + 0.3 * other).astype(np.float32)
     binned = np.floor(fused * 64)
-    assert float(fusion_scores.entropy(fused)[0]) == pytest.approx(shannon_entropy(binned), abs=1e-3)
+    assert float(fusion.entropy(fused)[0]) == pytest.approx(shannon_entropy(binned), abs=1e-3)
     joint, _, _ = np.histogram2d(fused.ravel(), other.ravel(), 64, ((0, 1), (0, 1)))
     p = joint / joint.sum()
     expected = np.nansum(p * np.log2(np.where(p > 0, p, np.nan) / np.outer(p.sum(1), p.sum(0))))
-    assert float(fusion_scores.mutual_information(fused, other)[0]) == pytest.approx(expected, abs=2e-2)
+    assert float(fusion.mutual_information(fused, other)[0]) == pytest.approx(expected, abs=2e-2)
     same = np.concatenate([fused, fused], -1)
-    assert float(fusion_scores.structure(fused, same)[0]) == pytest.approx(1, abs=1e-5)
-    assert float(fusion_scores.edges(fused, same)[0]) == pytest.approx(0.98, abs=0.02)
+    assert float(fusion.structure(fused, same)[0]) == pytest.approx(1, abs=1e-5)
+    assert float(fusion.edges(fused, same)[0]) == pytest.approx(0.98, abs=0.02)
     flat = np.full_like(fused, 0.5)
-    assert float(fusion_scores.edges(flat, same)[0]) < 0.01
+    assert float(fusion.edges(flat, same)[0]) < 0.01
     mask = np.ones(fused.shape, bool)
     mask[:, 20:] = False
-    half = fusion_scores.entropy(fused[:, :20])
-    np.testing.assert_allclose(fusion_scores.entropy(fused, mask), half, atol=1e-4)
+    half = fusion.entropy(fused[:, :20])
+    np.testing.assert_allclose(fusion.entropy(fused, mask), half, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["average", "maximum", "wavelet"])

@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy import linalg
 
-from medjax import scores
+from medjax.measures import sets
 from medjax.models.cnn import CNN
 from medjax.models.dcgan import DCGAN
 from medjax.models.dcgan_generator import DCGANGenerator
@@ -102,8 +102,8 @@ def test_frechet_distance_is_that_of_scipy():
     cov_1, cov_2 = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
     expected = (np.square(one.mean(0) - other.mean(0)).sum()
                 + np.trace(cov_1 + cov_2 - 2 * linalg.sqrtm(cov_1 @ cov_2).real))
-    assert scores.frechet(one, other) == pytest.approx(expected, rel=1e-8)
-    assert scores.frechet(one, one) == pytest.approx(0, abs=1e-8)
+    assert sets.frechet(one, other) == pytest.approx(expected, rel=1e-8)
+    assert sets.frechet(one, one) == pytest.approx(0, abs=1e-8)
 
 
 def test_synthesis_by_wgan_gp_comes_nearer_to_the_data():

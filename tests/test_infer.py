@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medjax.infer.tiled import tiled
+from medjax.infer.tiling import tiled
 from tests.commands import SMALL, command
 
 SPACE = {2: (37, 50), 3: (19, 23, 12)}

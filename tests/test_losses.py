@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from medjax import losses
-from medjax.losses import RESTORATION
+from medjax.measures import losses
+from medjax.measures.losses import RESTORATION
 
 SHAPES = [(2, 16, 14, 1), (2, 12, 13, 3), (2, 12, 13, 11, 1)]
 

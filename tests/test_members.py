@@ -9,7 +9,7 @@ from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import read_curves
 from medjax.train.loop import initial, train
 from medjax.train.members import member_mesh, members_step, train_together
-from medjax.train.setup import assemble, load_splits, resolve
+from medjax.train.run import assemble, load_splits, resolve
 from medjax.types import UserError
 from tests.test_faults import compile_once, small  # noqa: F401 (a fixture)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage import metrics as oracle
 
-from medjax import metrics
+from medjax.measures import image_quality
 from medjax.types import UserError
 
 # shape (*space, C), lowest and highest value, data range
@@ -46,13 +46,13 @@ def test_agrees_with_scikit_image(case):
     p, t = jnp.asarray(pred), jnp.asarray(truth)
     exact = [(np.float64(a), np.float64(b)) for a, b in zip(truth, pred, strict=True)]
     psnr = [oracle.peak_signal_noise_ratio(a, b, data_range=data_range) for a, b in exact]
-    np.testing.assert_allclose(metrics.psnr(p, t, data_range), psnr, atol=1e-4)
+    np.testing.assert_allclose(image_quality.psnr(p, t, data_range), psnr, atol=1e-4)
     ssim = [ssim_oracle(b, a, data_range) for a, b in zip(truth, pred, strict=True)]
-    np.testing.assert_allclose(metrics.ssim(p, t, data_range), ssim, atol=1e-4)
-    np.testing.assert_allclose(metrics.mse(p, t), [oracle.mean_squared_error(a, b) for a, b in exact], rtol=1e-4)
+    np.testing.assert_allclose(image_quality.ssim(p, t, data_range), ssim, atol=1e-4)
+    np.testing.assert_allclose(image_quality.mse(p, t), [oracle.mean_squared_error(a, b) for a, b in exact], rtol=1e-4)
     nmse = [oracle.normalized_root_mse(a, b, normalization="euclidean") ** 2 for a, b in exact]
-    np.testing.assert_allclose(metrics.nmse(p, t), nmse, rtol=1e-4)
-    np.testing.assert_allclose(metrics.mae(p, t), [np.abs(a - b).mean() for a, b in exact], rtol=1e-4)
+    np.testing.assert_allclose(image_quality.nmse(p, t), nmse, rtol=1e-4)
+    np.testing.assert_allclose(image_quality.mae(p, t), [np.abs(a - b).mean() for a, b in exact], rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["2-D", "3-D", "colour", "HU in a narrow window"])
@@ -65,50 +65,51 @@ def test_only_what_the_mask_holds_counts(case):
     mask[1, 3, 4] = False
     p, t, m = jnp.asarray(np.where(mask, pred, high * 7)), jnp.asarray(truth), jnp.asarray(mask)
     inside = [(np.float64(a)[b[..., 0]], np.float64(c)[b[..., 0]]) for a, b, c in zip(pred, mask, truth, strict=True)]
-    np.testing.assert_allclose(metrics.mse(p, t, m), [np.square(a - b).mean() for a, b in inside], rtol=1e-4)
-    np.testing.assert_allclose(metrics.mae(p, t, m), [np.abs(a - b).mean() for a, b in inside], rtol=1e-4)
+    np.testing.assert_allclose(image_quality.mse(p, t, m), [np.square(a - b).mean() for a, b in inside], rtol=1e-4)
+    np.testing.assert_allclose(image_quality.mae(p, t, m), [np.abs(a - b).mean() for a, b in inside], rtol=1e-4)
     nmse = [np.square(a - b).sum() / np.square(b).sum() for a, b in inside]
-    np.testing.assert_allclose(metrics.nmse(p, t, m), nmse, rtol=1e-4)
+    np.testing.assert_allclose(image_quality.nmse(p, t, m), nmse, rtol=1e-4)
     psnr = [10 * np.log10(data_range**2 / np.square(a - b).mean()) for a, b in inside]
-    np.testing.assert_allclose(metrics.psnr(p, t, data_range, m), psnr, atol=1e-4)
+    np.testing.assert_allclose(image_quality.psnr(p, t, data_range, m), psnr, atol=1e-4)
     for i in range(2):
         windows = ndimage.minimum_filter(mask[i, ..., 0], 11, mode="constant", cval=0)
         expected = ssim_oracle(pred[i], truth[i], data_range, full=True)[windows].mean()
-        np.testing.assert_allclose(metrics.ssim(p, t, data_range, m)[i], expected, atol=1e-4)
+        np.testing.assert_allclose(image_quality.ssim(p, t, data_range, m)[i], expected, atol=1e-4)
 
 
 def test_a_full_mask_changes_nothing():
     pred, truth = pair((20, 24, 3), 0, 1)
     full = jnp.ones((2, 20, 24, 1), bool)
-    for metric in (metrics.mse, metrics.mae, metrics.nmse):
+    for metric in (image_quality.mse, image_quality.mae, image_quality.nmse):
         np.testing.assert_allclose(metric(pred, truth, full), metric(pred, truth), rtol=1e-6)
-    for metric in (metrics.psnr, metrics.ssim):
+    for metric in (image_quality.psnr, image_quality.ssim):
         np.testing.assert_allclose(metric(pred, truth, 1.0, full), metric(pred, truth, 1.0), rtol=1e-6)
 
 
 def test_the_data_range_is_the_given_one():
     pred, truth = pair((20, 20, 1), 0, 1)
-    twice = metrics.psnr(pred, truth, 2.0) - metrics.psnr(pred, truth, 1.0)
+    twice = image_quality.psnr(pred, truth, 2.0) - image_quality.psnr(pred, truth, 1.0)
     np.testing.assert_allclose(twice, 20 * np.log10(2), atol=1e-4)
-    np.testing.assert_allclose(metrics.ssim(pred * 50, truth * 50, 50.0), metrics.ssim(pred, truth, 1.0), atol=1e-5)
+    wide = image_quality.ssim(pred * 50, truth * 50, 50.0)
+    np.testing.assert_allclose(wide, image_quality.ssim(pred, truth, 1.0), atol=1e-5)
 
 
 def test_perfect_and_blank_images_give_finite_numbers():
     _, truth = pair((20, 20, 1), -1000, 3000)
     blank = jnp.zeros_like(truth)
-    assert (metrics.psnr(truth, truth, 4000.0) >= 190).all()
-    np.testing.assert_allclose(metrics.ssim(truth, truth, 4000.0), 1, atol=1e-6)
-    np.testing.assert_allclose(metrics.ssim(blank, blank, 4000.0), 1, atol=1e-6)
-    np.testing.assert_array_equal(metrics.nmse(blank, blank), 0)
+    assert (image_quality.psnr(truth, truth, 4000.0) >= 190).all()
+    np.testing.assert_allclose(image_quality.ssim(truth, truth, 4000.0), 1, atol=1e-6)
+    np.testing.assert_allclose(image_quality.ssim(blank, blank, 4000.0), 1, atol=1e-6)
+    np.testing.assert_array_equal(image_quality.nmse(blank, blank), 0)
     nothing = jnp.zeros((2, 20, 20, 1), bool)
-    for value in (metrics.mse(truth, blank, nothing), metrics.ssim(truth, blank, 1.0, nothing)):
+    for value in (image_quality.mse(truth, blank, nothing), image_quality.ssim(truth, blank, 1.0, nothing)):
         assert np.isfinite(value).all()
 
 
 def test_images_smaller_than_the_window_are_refused():
     small = jnp.zeros((1, 10, 32, 1))
     with pytest.raises(UserError, match="ssim: the window of 11 voxels does not fit in 10x32"):
-        metrics.ssim(small, small, 1.0)
+        image_quality.ssim(small, small, 1.0)
 
 
 def test_thin_volumes_are_judged_slice_by_slice():
@@ -117,14 +118,14 @@ def test_thin_volumes_are_judged_slice_by_slice():
     mask[:, 4:, :6] = False
     for i in range(2):
         slices = np.stack([ssim_oracle(p, t, 1.0, full=True) for p, t in zip(pred[i], truth[i], strict=True)])
-        np.testing.assert_allclose(metrics.ssim(pred, truth, 1.0)[i], slices[:, 5:-5, 5:-5].mean(), atol=1e-4)
+        np.testing.assert_allclose(image_quality.ssim(pred, truth, 1.0)[i], slices[:, 5:-5, 5:-5].mean(), atol=1e-4)
         judged = np.concatenate([slices[:4, 5:-5, 5:-5].ravel(), slices[4:, 11:-5, 5:-5].ravel()])
-        np.testing.assert_allclose(metrics.ssim(pred, truth, 1.0, mask)[i], judged.mean(), atol=1e-4)
+        np.testing.assert_allclose(image_quality.ssim(pred, truth, 1.0, mask)[i], judged.mean(), atol=1e-4)
 
 
 def test_samples_are_judged_one_by_one():
     pred, truth = pair((16, 16, 1), 0, 1, batch=3)
-    together = metrics.ssim(pred, truth, 1.0)
-    alone = [metrics.ssim(pred[i:i + 1], truth[i:i + 1], 1.0)[0] for i in range(3)]
+    together = image_quality.ssim(pred, truth, 1.0)
+    alone = [image_quality.ssim(pred[i:i + 1], truth[i:i + 1], 1.0)[0] for i in range(3)]
     np.testing.assert_allclose(together, alone, rtol=1e-6)
-    assert jax.jit(metrics.ssim, static_argnums=2)(pred, truth, 1.0).shape == (3,)
+    assert jax.jit(image_quality.ssim, static_argnums=2)(pred, truth, 1.0).shape == (3,)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax import lookup
+from medjax import registry
 from medjax.models.blocks import Conv, ConvTranspose, Norm
 from medjax.objectives.supervised import Supervised, run, split_variables
 from medjax.tasks.superres import SuperRes
@@ -28,7 +28,7 @@ CRITICS = {"patch": {"width": 4, "depth": 2}, "dcgan": {"width": 4, "depth": 2}}
 
 def network(name, ndim, scale=1, **changes):
     given = {"ndim": ndim, "channels": 1, "scale": (scale,) * ndim if isinstance(scale, int) else scale}
-    return lookup.build("models", lookup.spec("models", name, **(SMALL | CRITICS).get(name, {}) | changes), **given)
+    return registry.build("models", registry.spec("models", name, **(SMALL | CRITICS).get(name, {}) | changes), **given)
 
 
 def image(ndim, size=8, channels=1) -> jax.Array:
@@ -92,14 +92,14 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_networks_have_their_published_size(name):
-    model = lookup.build("models", lookup.spec("models", name), ndim=2, channels=1, scale=(1, 1))
+    model = registry.build("models", registry.spec("models", name), ndim=2, channels=1, scale=(1, 1))
     shapes = jax.eval_shape(model.init, KEY, image(2, 32))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", [*SMALL, *CRITICS])
 def test_defaults_work_at_a_usual_size(name):
-    model = lookup.build("models", lookup.spec("models", name), ndim=2, channels=3, scale=(1, 1))
+    model = registry.build("models", registry.spec("models", name), ndim=2, channels=3, scale=(1, 1))
     x = jax.ShapeDtypeStruct((2, 64, 48, 3), jnp.float32)
     y, _ = jax.eval_shape(model.init_with_output, KEY, x)
     assert y.shape == {"patch": (2, 8, 6, 1), "dcgan": (2, 1)}.get(name, x.shape)

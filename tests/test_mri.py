@@ -10,10 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.ops.fft import fft, ifft
 from medjax.physics import mri, nufft
+from medjax.physics.analytic import shepp_logan
 from medjax.physics.espirit import espirit
 from medjax.physics.noise import Gaussian
 from medjax.physics.operator import Operator
-from medjax.physics.phantoms import shepp_logan
 from medjax.types import UserError
 
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from medjax.evaluation import evaluate_run
+from medjax.evaluation.run import evaluate_run
 from medjax.models.unet import UNet
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.denoise import Denoise
@@ -20,7 +20,7 @@ from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import read_curves
 from medjax.train.loop import train
 from medjax.train.optim import optimizer
-from medjax.train.setup import load_config
+from medjax.train.run import load_config
 from medjax.train.step import init_state
 from medjax.types import State
 from tests.commands import ROOT, SMALL

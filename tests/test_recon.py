@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.sources.kspace import Kspace
 from medjax.infer.plug_and_play import plug_and_play
 from medjax.models.consistency import consistent
@@ -22,7 +22,7 @@ from medjax.tasks.denoise import Denoise
 from medjax.tasks.inpaint import Inpaint
 from medjax.tasks.mri_recon import MriRecon
 from medjax.train.optim import optimizer
-from medjax.train.setup import assemble, load_splits, resolve
+from medjax.train.run import assemble, load_splits, resolve
 from medjax.train.step import init_state, make_predict, make_step
 from medjax.types import Example, UserError
 
@@ -53,7 +53,7 @@ def batch(unit, data_range=(0.0, 1.0)):
 
 
 def network(name, ndim=2, channels=1, **changes):
-    return lookup.build("models", lookup.spec("models", name, **SMALL[name] | changes), ndim=ndim, channels=channels,
+    return registry.build("models", registry.spec("models", name, **SMALL[name] | changes), ndim=ndim, channels=channels,
                         scale=(1,) * ndim)
 
 
@@ -71,7 +71,7 @@ def fit(task, objective, images, steps=60, lr=5e-3):
 
 
 def objective(name, task, model, **values):
-    return lookup.build("objectives", lookup.spec("objectives", name, **values), task=task, model=model)
+    return registry.build("objectives", registry.spec("objectives", name, **values), task=task, model=model)
 
 
 def dense(A, shape) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from medjax import lookup
+from medjax import registry
 from medjax.bench import memory
 from medjax.models.rematerialise import COMPILER_OPTIONS, rematerialised
 from medjax.types import UserError
@@ -15,7 +15,7 @@ NETWORKS = {"unet": {"width": 4, "depth": 2, "dropout": 0.2}, "edsr": {"width": 
 
 def gradient(name: str, policy: str, **changes):
     """Loss and gradient of a network."""
-    network = lookup.build("models", lookup.spec("models", name, **changes), ndim=2, channels=1, scale=(1, 1))
+    network = registry.build("models", registry.spec("models", name, **changes), ndim=2, channels=1, scale=(1, 1))
     x = np.random.default_rng(0).normal(size=(1, 16, 16, 1)).astype(np.float32)
     variables = jax.jit(network.init)(jax.random.PRNGKey(0), x)
 

@@ -10,10 +10,12 @@ from scipy import ndimage
 from skimage import filters, measure
 from sklearn import metrics as sklearn
 
-from medjax import lookup, losses, scores
+from medjax import registry
 from medjax.classical import segment as classical
 from medjax.data.sources.pairs import Pairs
 from medjax.data.split import Region, split
+from medjax.measures import losses
+from medjax.measures import regions as measured
 from medjax.objectives.supervised import Supervised
 from medjax.ops import threshold
 from medjax.tasks.segment import Segment
@@ -47,7 +49,7 @@ CASES = {
 def test_a_network_learns_a_batch_by_heart(case):
     ndim, name, model, keys, loss = CASES[case]
     task, batch = Segment((0.0, 1.0), ndim, **keys), batch_of(ndim)
-    net = lookup.build("models", lookup.spec("models", name, **model), ndim=ndim, channels=2, scale=(1,) * ndim)
+    net = registry.build("models", registry.spec("models", name, **model), ndim=ndim, channels=2, scale=(1,) * ndim)
     objective = Supervised(task, net, loss=loss)
     rules = {"model": optimizer(80, name="adam", lr=3e-2, warmup=5)}
     state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)
@@ -69,23 +71,23 @@ def regions(shape=(9, 12, 14)) -> tuple[np.ndarray, np.ndarray]:
 
 def test_overlap_agrees_with_scikit_learn():
     found, truth = regions()
-    dice, iou = scores.overlap(jnp.asarray(found)[None, ..., None], jnp.asarray(truth)[None, ..., None])
+    dice, iou = measured.overlap(jnp.asarray(found)[None, ..., None], jnp.asarray(truth)[None, ..., None])
     assert float(dice[0, 0]) == pytest.approx(sklearn.f1_score(truth.ravel(), found.ravel()), abs=1e-6)
     assert float(iou[0, 0]) == pytest.approx(sklearn.jaccard_score(truth.ravel(), found.ravel()), abs=1e-6)
     empty = jnp.zeros((1, 4, 4, 1), bool)
-    assert np.isnan(scores.overlap(empty, empty)[0])
-    assert float(scores.overlap(empty, ~empty)[0][0, 0]) == 0
+    assert np.isnan(measured.overlap(empty, empty)[0])
+    assert float(measured.overlap(empty, ~empty)[0][0, 0]) == 0
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (4.0, 1.0, 0.5)])
 def test_distances_agree_with_scipy(spacing):
     found, truth = regions()
     expected = ndimage.distance_transform_edt(~truth, sampling=spacing)
-    np.testing.assert_allclose(scores.distance(jnp.asarray(truth), jnp.array(spacing)), expected, atol=1e-5)
+    np.testing.assert_allclose(measured.distance(jnp.asarray(truth), jnp.array(spacing)), expected, atol=1e-5)
     cross = ndimage.generate_binary_structure(3, 1)
     rims = [m & ~ndimage.binary_erosion(m, cross, border_value=0) for m in (found, truth)]
     to_other = [ndimage.distance_transform_edt(~rims[1 - i], sampling=spacing)[rims[i]] for i in range(2)]
-    got = scores.hausdorff95(*(jnp.asarray(m)[None, ..., None] for m in (found, truth)), jnp.array([spacing]))
+    got = measured.hausdorff95(*(jnp.asarray(m)[None, ..., None] for m in (found, truth)), jnp.array([spacing]))
     assert float(got[0, 0]) == pytest.approx(np.percentile(np.concatenate(to_other), 95), abs=1e-5)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax import lookup
+from medjax import registry
 from medjax.train import sharding
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
@@ -19,10 +19,10 @@ STEPS = 4
 def curves(data: int, mode: str = "jit", fsdp: bool = False, accumulate: int = 1,
            offload: bool = False) -> dict[str, list[float]]:
     """Losses and gradient norms of a small denoiser on the first `data` devices."""
-    task = lookup.build("tasks", lookup.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
-    network = lookup.spec("models", "unet", width=4, depth=2)
-    model = lookup.build("models", network, ndim=2, channels=1, scale=task.scale)
-    objective = lookup.build("objectives", lookup.spec("objectives", "supervised"), task=task, model=model)
+    task = registry.build("tasks", registry.spec("tasks", "denoise"), data_range=(0.0, 255.0), ndim=2)
+    network = registry.spec("models", "unet", width=4, depth=2)
+    model = registry.build("models", network, ndim=2, channels=1, scale=task.scale)
+    objective = registry.build("objectives", registry.spec("objectives", "supervised"), task=task, model=model)
     optimizers = {"model": optimizer(100, warmup=2)}
     mesh = sharding.make_mesh(data)
     random = np.random.default_rng(0)

@@ -9,13 +9,13 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from medjax.data import shards
-from medjax.data.builder import builder_class
-from medjax.data.in_place import index_of
 from medjax.data.pipeline import eval_batches, train_stream, value_range
 from medjax.data.sources.files import Files
 from medjax.data.sources.shards import Shards
 from medjax.data.split import split
+from medjax.data.storage import shard_writer
+from medjax.data.storage.builder import builder_class
+from medjax.data.storage.shard_reader import index_of
 from medjax.types import UserError
 from tests.commands import ROOT, SMALL, command
 from tests.records import equal
@@ -24,7 +24,7 @@ FEW = 60
 
 
 def build(folder, name="phantoms", **options):
-    shards.build(builder_class(ROOT / "datasets" / f"{name}.py")(**options), folder)
+    shard_writer.build(builder_class(ROOT / "datasets" / f"{name}.py")(**options), folder)
     return folder
 
 
@@ -175,7 +175,7 @@ def test_a_set_without_a_sound_index_is_one_line(tmp_path, stage):
         index_of(shard).write_bytes(stored[:20] + b"\0\0\0\0" + stored[24:])
         says = f"{index_of(shard).name}: damaged"
         with pytest.raises(UserError, match=f"{index_of(shard).name}: fails its checksum"):
-            shards.verify(folder)
+            shard_writer.verify(folder)
     else:
         cut(index_of(shard))
         says = rf"{index_of(shard).name}: has \d+ bytes of"
@@ -185,7 +185,7 @@ def test_a_set_without_a_sound_index_is_one_line(tmp_path, stage):
     assert len(Files(str(folder), cache=str(tmp_path / "cache")).load()) == 5  # which needs none
     index_of(shard).unlink(missing_ok=True)
     build(folder, shape=(16, 16), count=5)  # the same command makes what is missing
-    shards.verify(folder)
+    shard_writer.verify(folder)
     assert len(Shards(str(folder)).load()) == 5
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.sources.files import Files
 from medjax.data.sources.phantoms import Phantoms
 from medjax.data.split import split
@@ -13,7 +13,7 @@ from medjax.types import UserError
 
 
 def test_icbm152_lies_as_its_affine_says():
-    (record,) = lookup.build("data.sources", lookup.spec("data.sources", "icbm152")).load()
+    (record,) = registry.build("data.sources", registry.spec("data.sources", "icbm152")).load()
     assert record.image.shape == (189, 233, 197, 1)
     assert record.image.dtype == np.uint8
     np.testing.assert_array_equal(record.affine @ [72, 134, 98, 1], [0, 0, 0, 1])  # the anterior commissure

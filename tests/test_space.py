@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from medjax import lookup
+from medjax import registry
 from medjax.train import sharding
-from medjax.train.evaluate import Judge
+from medjax.train.evaluator import Judge
 from medjax.train.loop import train
 from medjax.train.padding import Padded, multiple_of
-from medjax.train.setup import Run, assemble, load_splits, resolve
+from medjax.train.run import Run, assemble, load_splits, resolve
 from medjax.train.step import init_state
 from medjax.types import UserError
 
@@ -19,7 +19,7 @@ def volumes(model: str = "unet", **changes):
     """A run on small phantoms: seven of eleven slices and 16 x 16 voxels."""
     config = quickstart.get_config(f"model={model}")
     config.model.update(changes)
-    config.data.source = lookup.spec("data.sources", "phantoms", kind="brain", shape=(11, 16, 16), count=9)
+    config.data.source = registry.spec("data.sources", "phantoms", kind="brain", shape=(11, 16, 16), count=9)
     config.data.update(ndim=3, patch=(11, 16, 16), range=(0.0, 1.0), fractions=(0.1, 0.1, 0.8))
     config.update(batch_size=2, steps=1, eval_samples=1)
     config.mesh.update(data=2, space=2)

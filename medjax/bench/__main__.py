@@ -20,7 +20,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a peer on the
 
 from medjax.bench import cases, machine, memory, pipeline, speed
 from medjax.cli import run
-from medjax.disk import write_atomically
+from medjax.files import write_atomically
 from medjax.types import UserError
 
 COMMANDS = ("step", "infer", "pipeline", "memory")

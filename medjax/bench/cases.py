@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from medjax import lookup
+from medjax import registry
 from medjax.types import Array, Example, Key, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
@@ -28,7 +28,7 @@ class Case:
     def network(self, dtype: str) -> Any:
         """The module; parameters are float32, `dtype` (f32, bf16) is what it computes in."""
         config = ConfigDict({**self.model.to_dict(), "dtype": DTYPES[dtype]})
-        return lookup.build("models", config, ndim=self.ndim, channels=self.channels, scale=self.scale)
+        return registry.build("models", config, ndim=self.ndim, channels=self.channels, scale=self.scale)
 
     def images(self) -> dict[str, Array]:
         """`input` and `target`, float32."""
@@ -65,10 +65,10 @@ def suites(names: list[str]) -> list[Case]:
 
 def _suites() -> list[Case]:
     return [
-        Case("unet2d", lookup.spec("models", "unet", width=32, depth=4), 2, (1, 1), 8, (128, 128)),
-        Case("unet3d", lookup.spec("models", "unet", width=16, depth=4), 3, (1, 1, 1), 1, (64, 64, 64)),
-        Case("redcnn", lookup.spec("models", "redcnn", width=96), 2, (1, 1), 8, (64, 64)),
-        Case("edsr", lookup.spec("models", "edsr", width=64, blocks=8), 2, (2, 2), 8, (64, 64)),
+        Case("unet2d", registry.spec("models", "unet", width=32, depth=4), 2, (1, 1), 8, (128, 128)),
+        Case("unet3d", registry.spec("models", "unet", width=16, depth=4), 3, (1, 1, 1), 1, (64, 64, 64)),
+        Case("redcnn", registry.spec("models", "redcnn", width=96), 2, (1, 1), 8, (64, 64)),
+        Case("edsr", registry.spec("models", "edsr", width=64, blocks=8), 2, (2, 2), 8, (64, 64)),
     ]
 
 
@@ -77,6 +77,6 @@ def from_config(config: ConfigDict) -> Case:
     data = config.data
     if not data.patch:
         raise UserError("config.data.patch", "() leaves the size to the data; name one, e.g. --config.data.patch=128,128")
-    task = lookup.build("tasks", config.task, data_range=(0.0, 1.0), ndim=data.ndim)
+    task = registry.build("tasks", config.task, data_range=(0.0, 1.0), ndim=data.ndim)
     patch = tuple(size // s for size, s in zip(data.patch, task.scale, strict=True))
     return Case(config.model.name, config.model, data.ndim, task.scale, config.batch_size, patch)

@@ -11,13 +11,13 @@ import optax
 from jax import ShapeDtypeStruct
 from ml_collections import ConfigDict
 
-from medjax import lookup
+from medjax import registry
 from medjax.bench import cases
 from medjax.bench.cases import Case, Given
 from medjax.data.augment import Augment
 from medjax.objectives.supervised import Supervised
 from medjax.train import sharding
-from medjax.train.setup import assemble
+from medjax.train.run import assemble
 from medjax.train.step import init_state, make_step
 from medjax.types import UserError
 
@@ -86,7 +86,7 @@ def _run_step(plan: Plan) -> Step:
              "id": ShapeDtypeStruct((case.batch,), jnp.uint32),
              **{name: ShapeDtypeStruct((case.batch,), jnp.float32) for name in ("slope", "intercept", "count")}}
     parts = (run.task, run.objective, run.optimizers, config.ema_decay)
-    step = make_step(*parts, Augment(**lookup.frozen(config.augment)), config.accumulate, remat=config.remat)
+    step = make_step(*parts, Augment(**registry.frozen(config.augment)), config.accumulate, remat=config.remat)
     return partial(init_state, *parts), step, batch, sharding.make_mesh(*plan.mesh)
 
 

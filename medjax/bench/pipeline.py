@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from medjax import lookup
+from medjax import registry
 from medjax.bench.peer import Peer
 from medjax.bench.timing import alternate, clock, spread
 from medjax.data.pipeline import train_stream
 from medjax.data.split import Region
-from medjax.train.setup import load_splits
+from medjax.train.run import load_splits
 from medjax.types import Record, UserError
 
 PEERS = {"torchio": "torchio_patches", "monai": "monai_patches"}
@@ -29,7 +29,7 @@ def measure(config: ConfigDict | None, peer: str, python: str, workers: int, sec
         if peer:
             raise UserError("--peer", "peers read the synthetic volumes; leave out --config")
         data = config.data
-        stream = train_stream(load_splits(config)["train"], batch_size=config.batch_size, patch=lookup.frozen(data.patch),
+        stream = train_stream(load_splits(config)["train"], batch_size=config.batch_size, patch=registry.frozen(data.patch),
                               ndim=data.ndim, workers=data.workers, foreground=data.foreground)
         yield _row(stream, config.batch_size, None, "", data.workers, seconds)
         return

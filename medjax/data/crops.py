@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.data.mapped import Stored, mapped
 from medjax.data.split import Region
+from medjax.data.storage.mapped import Stored, mapped
 from medjax.types import Record, UserError
 
 

@@ -22,7 +22,7 @@ from types import ModuleType
 from absl import logging
 from tqdm import tqdm
 
-from medjax.data import array, dicom, nifti, picture
+from medjax.data.formats import array, dicom, nifti, picture
 from medjax.types import Record, UserError
 
 FORMATS: dict[str, ModuleType] = {"nifti": nifti, "dicom": dicom, "picture": picture, "array": array}

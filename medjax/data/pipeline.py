@@ -12,9 +12,9 @@ import numpy as np
 from absl import flags
 
 from medjax.data.crops import Images, sample_id
-from medjax.data.mapped import Stored, mapped
 from medjax.data.split import Region
 from medjax.data.statistics import foreground, value_range
+from medjax.data.storage.mapped import Stored, mapped
 from medjax.data.values import one_line
 from medjax.types import UserError
 

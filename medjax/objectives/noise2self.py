@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from medjax.losses import l2
-from medjax.objectives.blind import Blind
+from medjax.measures.losses import l2
+from medjax.objectives._blind import Blind
 from medjax.objectives.supervised import run
 from medjax.types import Array, Example, Key, Params, UserError
 

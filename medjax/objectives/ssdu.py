@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from medjax.objectives.blind import Blind
+from medjax.objectives._blind import Blind
 from medjax.objectives.supervised import run
 from medjax.types import Array, Example, Key, Params, UserError
 

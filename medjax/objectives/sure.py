@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from medjax import losses
-from medjax.objectives.blind import Blind
+from medjax.measures import losses
+from medjax.objectives._blind import Blind
 from medjax.objectives.supervised import run
 from medjax.types import Array, Example, Key, Params, UserError
 

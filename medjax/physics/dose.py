@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Key, Real
 
 from medjax.ops.window import WATER_PER_MM, attenuation_to_hu, hu_to_attenuation
+from medjax.physics.analytic import Ellipsoids
 from medjax.physics.noise import Strength
-from medjax.physics.phantoms import Ellipsoids
 from medjax.types import UserError, pytree, static
 
 

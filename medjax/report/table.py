@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from medjax.metrics import LOWER_IS_BETTER
+from medjax.measures.image_quality import LOWER_IS_BETTER
 
 Rows = Mapping[str, Mapping[str, float]]
 

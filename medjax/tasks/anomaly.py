@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from medjax import metrics, scores
+from medjax.measures import classification, image_quality
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
-from medjax.tasks.restoration import Baseline, Restoration, draw
+from medjax.tasks._restoration import Baseline, Restoration, draw
 from medjax.types import Array, Batch, Example, Key, UserError
 
 TISSUE = 0.15  # lesions lie where images are brighter than this, in unit range
@@ -90,8 +90,9 @@ class Anomaly(Restoration):
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
         """AUROC of the anomaly map over the voxels that count, and how well the healthy image was made (dB)."""
         low, high = self.data_range
-        found = {"psnr": metrics.psnr(pred * (high - low), example.target * (high - low), high - low, example.mask)}
-        return {"auroc": scores.auroc_map(self.map(example.input, pred), example.context["lesion"], example.mask)} | found
+        found = {"psnr": image_quality.psnr(pred * (high - low), example.target * (high - low), high - low, example.mask)}
+        score = self.map(example.input, pred)
+        return {"auroc": classification.auroc_map(score, example.context["lesion"], example.mask)} | found
 
     def baselines(self) -> dict[str, Baseline]:
         """Healthy images without learning: an empty one (the map is the brightness), and a smoothed one."""

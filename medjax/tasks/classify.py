@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import scores
 from medjax.data.split import Splits
-from medjax.tasks.restoration import Restoration, check_shape
+from medjax.measures import classification
+from medjax.tasks._restoration import Restoration, check_shape
 from medjax.types import Array, Batch, Example, Key, Record, UserError
 
 
@@ -108,15 +108,16 @@ class Classify(Restoration):
         truth = truth > 0.5
         one_of_many = self.head == "softmax"
         found = np.eye(len(self.classes), dtype=bool)[probability.argmax(-1)] if one_of_many else probability > 0.5
-        precision, recall, f1 = scores.precision_recall_f1(found, truth)
+        precision, recall, f1 = classification.precision_recall_f1(found, truth)
         present = truth.any(0)
-        auc = [scores.auroc(p, t) for p, t in zip(probability.T, truth.T, strict=True)]
+        auc = [classification.auroc(p, t) for p, t in zip(probability.T, truth.T, strict=True)]
         summary = {"accuracy": float((found == truth).all(-1).mean()) if one_of_many else float((found == truth).mean()),
-                   "auc": scores.mean_of_numbers(auc)}
+                   "auc": classification.mean_of_numbers(auc)}
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
             summary[name] = float(values[present].mean()) if present.any() else float("nan")
         if one_of_many:
-            summary["confusion"] = scores.confusion(probability.argmax(-1), truth.argmax(-1), len(self.classes)).tolist()
+            table = classification.confusion(probability.argmax(-1), truth.argmax(-1), len(self.classes))
+            summary["confusion"] = table.tolist()
         return summary
 
     def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:

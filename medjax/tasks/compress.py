@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from medjax.classical import compress as classical
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Batch, Example, Key, UserError
 
 

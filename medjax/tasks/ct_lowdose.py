@@ -11,7 +11,7 @@ from medjax.classical import denoise as classical
 from medjax.physics import ct
 from medjax.physics.dose import LowDose, add_noise, photons_for_noise
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks.restoration import Baseline, Restoration, draw
+from medjax.tasks._restoration import Baseline, Restoration, draw
 from medjax.types import Batch, Example, Key, UserError
 
 VIEWS = 360

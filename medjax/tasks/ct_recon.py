@@ -14,7 +14,7 @@ from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks.reconstruction import Reconstruction, Solver
+from medjax.tasks._reconstruction import Reconstruction, Solver
 from medjax.types import Array, Batch, Example, Key, UserError, pytree, static
 
 AIR = -1000.0

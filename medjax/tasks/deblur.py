@@ -11,8 +11,8 @@ from medjax.classical import iterative
 from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Blur
 from medjax.physics.sampling import PerSample
-from medjax.tasks.reconstruction import Reconstruction, Solver
-from medjax.tasks.restoration import draw
+from medjax.tasks._reconstruction import Reconstruction, Solver
+from medjax.tasks._restoration import draw
 from medjax.types import Batch, Example, Key, UserError
 
 

@@ -6,7 +6,7 @@ import jax
 
 from medjax.classical import denoise as classical
 from medjax.physics import noise
-from medjax.tasks.restoration import Baseline, Restoration, draw
+from medjax.tasks._restoration import Baseline, Restoration, draw
 from medjax.types import Array, Batch, Example, Key, UserError
 
 NOISES = {

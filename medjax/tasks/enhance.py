@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from medjax.classical import contrast as classical
 from medjax.ops.resample import mean_pool
-from medjax.tasks.restoration import Baseline, Restoration, draw
+from medjax.tasks._restoration import Baseline, Restoration, draw
 from medjax.types import Array, Batch, Example, Key, UserError
 
 REGION = 4  # voxels; how large the regions are whose differences the spatial loss keeps

@@ -10,8 +10,8 @@ import numpy as np
 from medjax.classical import denoise
 from medjax.data.split import Splits
 from medjax.physics.noise import Rician
-from medjax.tasks.contrasts import channel_names, check_names
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks._contrasts import channel_names, check_names
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Array, Batch, Example, Key, UserError
 
 

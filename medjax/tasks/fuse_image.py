@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import fusion_scores
 from medjax.classical import fuse as classical
-from medjax.losses import ssim
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.measures import fusion
+from medjax.measures.losses import ssim
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Array, Batch, Example, Key
 
 
@@ -38,8 +38,8 @@ class FuseImage(Restoration):
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
         """Entropy and mutual information (bits), edges kept (Qabf) and mean SSIM, per sample."""
         given = (pred, example.target, example.mask)
-        return {"qabf": fusion_scores.edges(*given), "mutual_information": fusion_scores.mutual_information(*given),
-                "structure": fusion_scores.structure(*given), "entropy": fusion_scores.entropy(pred, example.mask)}
+        return {"qabf": fusion.edges(*given), "mutual_information": fusion.mutual_information(*given),
+                "structure": fusion.structure(*given), "entropy": fusion.entropy(pred, example.mask)}
 
     def baselines(self) -> dict[str, Baseline]:
         """Average, maximum, and wavelets."""

@@ -9,7 +9,7 @@ from medjax.classical import iterative
 from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Mask, random_boxes, random_pixels
 from medjax.physics.sampling import PerSample
-from medjax.tasks.reconstruction import Reconstruction, Solver
+from medjax.tasks._reconstruction import Reconstruction, Solver
 from medjax.types import Array, Batch, Example, Key, UserError
 
 

@@ -22,7 +22,7 @@ from medjax.physics.mri import (
 )
 from medjax.physics.noise import Gaussian
 from medjax.physics.sampling import ComplexChannels
-from medjax.tasks.reconstruction import Reconstruction, Solver
+from medjax.tasks._reconstruction import Reconstruction, Solver
 from medjax.types import Array, Batch, Example, Key, UserError
 
 LINES = {"random": random_lines, "equispaced": equispaced_lines}

@@ -12,8 +12,8 @@ from medjax.classical import register as classical
 from medjax.data.split import Splits
 from medjax.ops.displacement import integrate, jacobian_determinant, warp
 from medjax.ops.separable import correlate_axis
-from medjax.tasks.contrasts import channel_names, check_names
-from medjax.tasks.restoration import Restoration
+from medjax.tasks._contrasts import channel_names, check_names
+from medjax.tasks._restoration import Restoration
 from medjax.types import Array, Batch, Example, Key
 
 WINDOW = 9

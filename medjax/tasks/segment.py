@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import losses, scores
 from medjax.classical import segment as classical
 from medjax.data.split import Splits
+from medjax.measures import losses, regions
 from medjax.ops import threshold
-from medjax.tasks.restoration import Baseline, Restoration, check_shape
+from medjax.tasks._restoration import Baseline, Restoration, check_shape
 from medjax.types import Array, Batch, Example, Key, UserError
 
 MAX_BRIGHTER = 0.2  # how far below the brightest voxel a grown region goes, in unit range
@@ -52,8 +52,8 @@ class Segment(Restoration):
     def settled(self, splits: Splits) -> dict[str, Any]:
         """Nothing. Raises UserError for labels outside the classes, or classes without a training voxel."""
         found = np.zeros(len(self.classes), bool)
-        for name, regions in splits.items():
-            for region in regions:
+        for name, chosen in splits.items():
+            for region in chosen:
                 label = region.record.extras.get("label")
                 if label is None:
                     raise UserError(region.record.id, "has no label; give a source of images with label maps "
@@ -95,8 +95,8 @@ class Segment(Restoration):
         classes = jnp.arange(1, len(self.classes))
         found = (pred.argmax(-1, keepdims=True) == classes.reshape((1,) * (pred.ndim - 1) + (-1,))) & example.mask
         truth = (example.target[..., 1:] > 0.5) & example.mask
-        dice, iou = scores.overlap(found, truth)
-        far = scores.hausdorff95(found, truth, example.context["spacing_mm"])
+        dice, iou = regions.overlap(found, truth)
+        far = regions.hausdorff95(found, truth, example.context["spacing_mm"])
         axes = tuple(range(1, pred.ndim - 1))
         return {"dice": jnp.nanmean(dice, -1), "iou": jnp.nanmean(iou, -1), "hausdorff95": jnp.nanmean(far, -1),
                 "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
@@ -106,7 +106,8 @@ class Segment(Restoration):
         pooled = {name: np.sum([s[name] for s in samples], axis=0) for name in ("hits", "voxels")}
         volume = 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1)
         summary = {"volume_dice": float(volume.mean())}
-        summary |= {name: scores.mean_of_numbers([s[name] for s in samples]) for name in ("dice", "iou", "hausdorff95")}
+        for name in ("dice", "iou", "hausdorff95"):
+            summary[name] = classification.mean_of_numbers([s[name] for s in samples])
         if len(self.classes) > 2:
             summary |= {f"volume_dice_{name}": float(v) for name, v in zip(self.classes[1:], volume, strict=True)}
         return summary

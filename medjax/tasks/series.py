@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from scipy import ndimage
 
-from medjax import metrics
 from medjax.classical import interpolate
+from medjax.measures import image_quality
 from medjax.physics.optics import Decimate
+from medjax.tasks._restoration import Baseline, draw
 from medjax.tasks.denoise import NOISES, Denoise
-from medjax.tasks.restoration import Baseline, draw
 from medjax.types import Array, Batch, Example, Key, UserError
 
 
@@ -57,12 +57,12 @@ class Series(Denoise):
         def frames(x: Array) -> Array:
             return x.reshape(-1, *x.shape[2:])
 
-        similarity = metrics.ssim(frames(pred), frames(example.target), 1.0, frames(example.mask))
+        similarity = image_quality.ssim(frames(pred), frames(example.target), 1.0, frames(example.mask))
         low, high = self.data_range
-        return {"psnr": metrics.psnr(pred, example.target, 1.0, example.mask),
+        return {"psnr": image_quality.psnr(pred, example.target, 1.0, example.mask),
                 "ssim": similarity.reshape(pred.shape[:2]).mean(1),
-                "nmse": metrics.nmse(pred, example.target, example.mask),
-                "mse": metrics.mse(pred, example.target, example.mask) * (high - low) ** 2}
+                "nmse": image_quality.nmse(pred, example.target, example.mask),
+                "mse": image_quality.mse(pred, example.target, example.mask) * (high - low) ** 2}
 
     def baselines(self) -> dict[str, Baseline]:
         """Denoisers of the whole stack, the means of three and of all frames; enlarged by cubic convolution."""

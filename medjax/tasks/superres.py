@@ -8,7 +8,7 @@ import jax
 from medjax.classical import interpolate as classical
 from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Decimate
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Array, Batch, Example, Key, UserError
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import scores
+from medjax.measures import sets
 from medjax.models.features import random_network
-from medjax.tasks.restoration import Restoration
+from medjax.tasks._restoration import Restoration
 from medjax.types import Array, Batch, Example, Key, UserError
 
 
@@ -66,7 +66,7 @@ class Synthesis(Restoration):
         if len(made) < 2:
             return {"frechet": float("nan"), "diversity": float("nan")}
         spread = [np.sqrt(np.var(codes, axis=0).sum()) for codes in (made, true)]
-        return {"frechet": scores.frechet(made, true), "diversity": float(spread[0] / spread[1])}
+        return {"frechet": sets.frechet(made, true), "diversity": float(spread[0] / spread[1])}
 
     def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What is made, and an image of the data, which is nobody's truth."""

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.data.split import Splits
-from medjax.tasks.contrasts import channel_names, check_names
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks._contrasts import channel_names, check_names
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Array, Batch, Example, Key, UserError
 
 BINS = 64

@@ -9,7 +9,7 @@ import numpy as np
 
 from medjax.physics.noise import Gaussian
 from medjax.physics.projections import Projections
-from medjax.tasks.restoration import Restoration
+from medjax.tasks._restoration import Restoration
 from medjax.types import Array, Batch, Example, Key, UserError
 
 ITERATIONS = 30

@@ -18,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from medjax.disk import NO_ROOM
-from medjax.train import processes
+from medjax.files import NO_ROOM
+from medjax.train import distributed
 from medjax.types import State, UserError
 
 # Orbax warns of every checkpoint without metrics; most are meant to have none.
@@ -87,12 +87,12 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         sound = self._first_sound(steps)
         damaged = [step for step in steps if sound is not None and step > sound]
-        if damaged and processes.speaks():
+        if damaged and distributed.speaks():
             for step in damaged:
                 shutil.rmtree(self._folder / f"{step}.damaged", ignore_errors=True)
                 (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
         if damaged:
-            processes.wait_for_all("set aside")
+            distributed.wait_for_all("set aside")
             self._manager.reload()
         return None if sound is None else self.restore(sound, like)
 
@@ -118,7 +118,7 @@ class Checkpoints:
 
     def contents(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """All arrays at `step`, the optimizers' by path, with a copy in every process; and the pipeline's position."""
-        here = jax.devices() if processes.several() else jax.devices()[:1]
+        here = jax.devices() if distributed.several() else jax.devices()[:1]
         place = NamedSharding(Mesh(np.array(here), ("copies",)), PartitionSpec())
         target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=place),
                               dict(self._manager.item_metadata(step)["state"]))
@@ -144,11 +144,11 @@ class Checkpoints:
         """The first of `steps` that is whole, as process 0 finds them; what is wrong with those before it is said."""
         found = {}
         for step in steps:
-            wrong = processes.told_by_first(_damage(self._folder / str(step)) if processes.speaks() else "")
+            wrong = distributed.told_by_first(_damage(self._folder / str(step)) if distributed.speaks() else "")
             if not wrong:
                 return step
             found[step] = wrong
-            if processes.speaks():
+            if distributed.speaks():
                 print(f"checkpoint of step {step} is damaged ({wrong}); taking the one before")
         if found:
             wrong = ", ".join(f"step {step}: {what}" for step, what in found.items())
@@ -168,7 +168,7 @@ class Checkpoints:
 
     def _sum_up(self) -> None:
         """Writes the checksums of a checkpoint, as its last file before it gets its name."""
-        for folder in self._folder.glob(f"{self._writing}.*tmp*") if processes.speaks() else ():
+        for folder in self._folder.glob(f"{self._writing}.*tmp*") if distributed.speaks() else ():
             sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
             (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
 

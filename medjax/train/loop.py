@@ -12,17 +12,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.augment import Augment
 from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.split import Splits, describe
-from medjax.metrics import LOWER_IS_BETTER
-from medjax.train import evaluate, padding, processes, sharding
+from medjax.measures.image_quality import LOWER_IS_BETTER
+from medjax.train import distributed, evaluator, padding, sharding
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.log import Log
 from medjax.train.profile import Profile
-from medjax.train.setup import Config, Run, assemble, claim, load_config, load_splits, resolve
+from medjax.train.run import Config, Run, assemble, claim, load_config, load_splits, resolve
 from medjax.train.step import init_state, make_step
 from medjax.types import Array, Batch, Key, State, UserError
 
@@ -38,21 +38,21 @@ def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> S
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
     sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
     sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    if processes.speaks():
+    if distributed.speaks():
         print(*describe(splits), sep="\n")
     with open_stream(config, splits) as stream:
         stream = _fitted(run, stream)
         _check(run, stream)
-        if processes.speaks():
+        if distributed.speaks():
             claim(workdir, config)
-        processes.wait_for_all("claimed")
+        distributed.wait_for_all("claimed")
         with open_checkpoints(config, workdir) as checkpoints:
             state = _start(run, mesh, stream)
             found = checkpoints.restore_latest(state)
             if found is not None:
                 state, position = found
                 stream.set_state(position)
-                if processes.speaks():
+                if distributed.speaks():
                     print(f"going on from step {int(state.step)}")
             return _loop(run, mesh, splits, workdir, checkpoints, stream, state, Profile(workdir, profile))
 
@@ -82,7 +82,7 @@ def restore_best(workdir: Path) -> tuple[Run, State]:
 @contextmanager
 def open_stream(config: Config, splits: Splits) -> Iterator[Any]:
     data = config.data
-    stream = train_stream(splits["train"], batch_size=config.batch_size, patch=lookup.frozen(data.patch), ndim=data.ndim,
+    stream = train_stream(splits["train"], batch_size=config.batch_size, patch=registry.frozen(data.patch), ndim=data.ndim,
                           seed=config.seed, workers=data.workers, foreground=data.foreground,
                           process_index=jax.process_index(), process_count=jax.process_count())
     try:
@@ -115,7 +115,7 @@ def initial(run: Run) -> Callable[[Batch, Key], State]:
 
 
 def _step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-    augment = Augment(**lookup.frozen(run.config.augment))
+    augment = Augment(**registry.frozen(run.config.augment))
     return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment, run.config.accumulate, axis,
                      run.config.remat)
 
@@ -133,10 +133,10 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
     mode = config.mesh.mode
     shardings = jax.tree.map(lambda array: array.sharding, state)
     step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings, config.remat)
-    judge = evaluate.Judge(run, mesh, only_metrics=True)
+    judge = evaluator.Judge(run, mesh, only_metrics=True)
     stopped = Stop()
     step = first = int(state.step)
-    log = Log(workdir, config.steps, step, config.batch_size, silent=not processes.speaks())
+    log = Log(workdir, config.steps, step, config.batch_size, silent=not distributed.speaks())
     batches = to_device(stream, partial(sharding.batch_sharding, mesh))
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
@@ -167,8 +167,8 @@ def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Chec
             checkpoints.wait()
         log.say(log.shares())
     except jax.errors.JaxRuntimeError as error:
-        if processes.several():
-            processes.leave(error)
+        if distributed.several():
+            distributed.leave(error)
         raise
     finally:
         batches.close()
@@ -195,9 +195,9 @@ def report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Arr
         log.train(step, scalars)
 
 
-def validate(judge: evaluate.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
+def validate(judge: evaluator.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
     batches = judge.batches(splits["val"], judge.run.config.eval_samples)
-    metrics = evaluate.scalars(judge.run.task.summary([judged.metrics for judged in judge(state, batches)]))
+    metrics = evaluator.scalars(judge.run.task.summary([judged.metrics for judged in judge(state, batches)]))
     log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
     log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     return metrics
@@ -211,14 +211,14 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked = False
-        signals = () if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        signals = () if distributed.several() else (signal.SIGTERM, signal.SIGINT)
         self._before = {number: signal.signal(number, self._ask) for number in signals}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
     def at(self, step: int) -> bool:
-        self._asked = self._asked or processes.all_asked_to_stop(step)
+        self._asked = self._asked or distributed.all_asked_to_stop(step)
         return self._asked
 
     def restore(self) -> None:

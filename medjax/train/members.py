@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.augment import Augment
 from medjax.data.prefetch import to_device
-from medjax.train import evaluate, sharding
+from medjax.train import evaluator, sharding
 from medjax.train.log import Log
 from medjax.train.loop import Stop, initial, open_checkpoints, open_stream, report, validate
 from medjax.train.optim import optimizer
-from medjax.train.setup import Config, Run, assemble, claim, load_splits, resolve
+from medjax.train.run import Config, Run, assemble, claim, load_splits, resolve
 from medjax.train.step import make_step
 from medjax.types import Array, Batch, State, UserError
 
@@ -78,7 +78,7 @@ def members_step(run: Run, mesh: Mesh) -> Callable[[State, Batch, Array], tuple[
     def one(member: tuple[State, Batch, Array]) -> tuple[State, dict[str, Array]]:
         state, batch, rate = member
         own = {player: optimizer(config.steps, **dict(config.optim) | {"lr": rate}) for player in run.optimizers}
-        step = make_step(run.task, run.objective, own, config.ema_decay, Augment(**lookup.frozen(config.augment)),
+        step = make_step(run.task, run.objective, own, config.ema_decay, Augment(**registry.frozen(config.augment)),
                          config.accumulate, remat=config.remat)
         return step(state, batch)
 
@@ -110,7 +110,7 @@ class Streams:
 def _loop(run: Run, mesh: Mesh, configs: Sequence[Config], splits: Sequence[Any], streams: Streams, states: list[State],
           folders: Sequence[Any], logs: Sequence[Log]) -> None:
     config, place = run.config, NamedSharding(mesh, MEMBER)
-    judge = evaluate.Judge(run, sharding.make_mesh(1, 1), only_metrics=True)
+    judge = evaluator.Judge(run, sharding.make_mesh(1, 1), only_metrics=True)
     state = jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), place)
     rates = jax.device_put(np.float32([member.optim.lr for member in configs]), place)
     step_fn, step, stopped = members_step(run, mesh), int(states[0].step), Stop()

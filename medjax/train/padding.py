@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from medjax.train.setup import Run
+from medjax.train.run import Run
 from medjax.types import Batch, UserError
 
 PROBE = 256

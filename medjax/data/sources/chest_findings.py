@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medjax.data.phantom import Canvas, draw
+from medjax.data.anatomy import Canvas, draw
 from medjax.types import Record
 
 CLASSES = ("clear", "consolidation", "effusion")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from medjax.data.cache import unpack
 from medjax.data.io import discover
-from medjax.data.prepared import is_prepared, parts
+from medjax.data.storage.cache import unpack
+from medjax.data.storage.tfds_layout import is_prepared, parts
 from medjax.data.values import luminance
 from medjax.types import Record, UserError
 
@@ -17,7 +17,7 @@ from medjax.types import Record, UserError
 class Files:
     """Every image in the file or below the folder `path`; `medjax.data.io` says which formats, and who is a subject.
 
-    A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as `medjax.data.prepared` says.
+    A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as `medjax.data.storage.tfds_layout` says.
 
     `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
     into, `~/.cache/medjax` if empty.

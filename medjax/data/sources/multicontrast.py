@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medjax.data import nifti
+from medjax.data.formats import nifti
 from medjax.types import Record, UserError
 
 TOP = 4095  # what the brightest voxels of a contrast are stored as

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from medjax.data.phantom import KINDS, draw
+from medjax.data.anatomy import KINDS, draw
 from medjax.types import Record, UserError
 
 

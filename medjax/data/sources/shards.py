@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from medjax.data.in_place import records
-from medjax.data.prepared import is_prepared
+from medjax.data.storage.shard_reader import records
+from medjax.data.storage.tfds_layout import is_prepared
 from medjax.types import Record, UserError
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from medjax import lookup
+from medjax import registry
 from medjax.data.split import Splits, split
 from medjax.data.statistics import value_range
-from medjax.disk import write_atomically
+from medjax.files import write_atomically
 from medjax.models.features import FeatureNetwork
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
@@ -35,8 +35,8 @@ class Run:
 
 def load_splits(config: Config) -> Splits:
     """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source."""
-    source = lookup.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
-    return split(lookup.build("data.sources", source).load(), config.data.fractions, config.seed)
+    source = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
+    return split(registry.build("data.sources", source).load(), config.data.fractions, config.seed)
 
 
 def resolve(config: Config, splits: Splits) -> Config:
@@ -56,8 +56,8 @@ def assemble(config: Config) -> Run:
     """Builds everything that a resolved config names. Raises UserError for what doesn't fit together."""
     task = _task(config)
     given = {"ndim": config.data.ndim, "channels": task.outputs(config.data.channels), "scale": task.scale}
-    networks = {key: lookup.build("models", config[key], **given) for key in ("model", "critic") if key in config}
-    objective = lookup.build("objectives", config.objective, task=task, features=features_of(config), **networks)
+    networks = {key: registry.build("models", config[key], **given) for key in ("model", "critic") if key in config}
+    objective = registry.build("objectives", config.objective, task=task, features=features_of(config), **networks)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
     return Run(config, task, objective, optimizers)
 
@@ -102,7 +102,7 @@ def features_of(config: Config) -> FeatureNetwork | None:
 
 
 def _task(config: Config) -> Any:
-    return lookup.build("tasks", config.task, data_range=lookup.frozen(config.data.range), ndim=config.data.ndim,
+    return registry.build("tasks", config.task, data_range=registry.frozen(config.data.range), ndim=config.data.ndim,
                         features=features_of(config))
 
 
@@ -113,5 +113,5 @@ def _may_change(key: str) -> bool:
 def _flat(config: Config, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: lookup.frozen(value)}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: registry.frozen(value)}
     return flat

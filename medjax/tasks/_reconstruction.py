@@ -10,7 +10,7 @@ import numpy as np
 
 from medjax.physics.operator import Operator
 from medjax.physics.sampling import Subset
-from medjax.tasks.restoration import Baseline, Restoration
+from medjax.tasks._restoration import Baseline, Restoration
 from medjax.types import Array, Example, Key, UserError
 
 Solver = Callable[[Operator, Array], Array]

@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from medjax.data.split import Region
-from medjax.train import evaluate, processes, sharding
-from medjax.train.setup import Run
+from medjax.train import distributed, evaluator, sharding
+from medjax.train.run import Run
 from medjax.types import Example, Record, State
 
 SHOWN = 4
@@ -49,16 +49,16 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
     All devices judge together; of several processes the first has the result, the others one without samples.
     """
     mesh = sharding.make_mesh()
-    judge = evaluate.Judge(run, mesh)
+    judge = evaluator.Judge(run, mesh)
     batches = judge.batches(regions, limit)
     state = jax.device_put(state, sharding.replicated(mesh))
     rate = jax.jit(partial(_metrics, run.task))
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
     per_sample, names, shown = [], [], []
     judged = tqdm(judge(state, batches), total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
-                  disable=not processes.speaks())
+                  disable=not distributed.speaks())
     for i, sample in enumerate(judged):
-        if not processes.speaks():
+        if not distributed.speaks():
             continue
         answers = run.task.compared(sample.example)
         scores = {row: {k: np.asarray(v).tolist() for k, v in rate(answer, sample.example).items()}
@@ -69,12 +69,12 @@ def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Ass
             pictures = run.task.pictures(sample.example, answers | {"model": sample.pred})
             pictures = {row: _cut(image, sample.example) for row, image in pictures.items()}
             mask = _cut(np.asarray(sample.example.mask), sample.example)[..., 0]
-            leading = {row: _leading(run.config.metric, evaluate.scalars(metrics)) for row, metrics in scores.items()}
+            leading = {row: _leading(run.config.metric, evaluator.scalars(metrics)) for row, metrics in scores.items()}
             shown.append(Sample(sample.name, _record(sample.name, regions), pictures, mask, leading))
-    if not processes.speaks():
+    if not distributed.speaks():
         return Assessment([], [], [], {}, {})
     summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
-    rows = {row: _leading(run.config.metric, evaluate.scalars(summary)) for row, summary in summaries.items()}
+    rows = {row: _leading(run.config.metric, evaluator.scalars(summary)) for row, summary in summaries.items()}
     tables = {row: {k: v for k, v in summary.items() if k not in rows[row]} for row, summary in summaries.items()}
     return Assessment(per_sample, names, shown, rows, tables)
 

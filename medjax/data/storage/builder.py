@@ -1,7 +1,8 @@
 """What TFDS builders of medical images have in common: who is in which part, what an example holds, which shard it is in.
 
 A builder (`datasets/<name>.py`) says which studies there are and reads one; it is a `tfds.core.ShardBasedBuilder`, so TFDS
-can prepare it (`builder.download_and_prepare()`), and `medjax.data.shards` can, in processes and again after a kill.
+can prepare it (`builder.download_and_prepare()`), and `medjax.data.storage.shard_writer` can, in processes and again after
+a kill.
 """
 
 import hashlib
@@ -18,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from medjax.data import prepared
-from medjax.data.blocks import blocks
 from medjax.data.split import split
+from medjax.data.storage import tfds_layout
+from medjax.data.storage.blocks import blocks
 from medjax.types import Record, UserError
 
 SHARD_BYTES = 256 << 20
@@ -72,7 +73,7 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """The base of all: a subclass gives `items`, `records`, its `name` and, as keywords of `__init__`, its options.
 
     `source` is the user's file or folder. Training images are cut into blocks of `patch` with `overlap` voxels in common
-    (see `medjax.data.blocks`), validation and test images stay whole, as they are judged. Parts are divided by subject
+    (see `storage.blocks`), validation and test images stay whole, as they are judged. Parts are divided by subject
     in `fractions`, unless the items name theirs; with fewer than three subjects all is "train", and is divided where it is
     read. `dtype` is what images are stored as, the first image's if empty. `layout` is known where a build goes on.
     Raises UserError.
@@ -94,7 +95,7 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return builder
 
     def __init__(self, *, source: str = "", patch: Sequence[int] = (), overlap: int = 0, dtype: str = "",
-                 fractions: Sequence[float] = (0.8, 0.1, 0.1), layout: prepared.Layout | None = None,
+                 fractions: Sequence[float] = (0.8, 0.1, 0.1), layout: tfds_layout.Layout | None = None,
                  data_dir: str | Path | None = None):
         self.source = Path(source).expanduser()
         self.patch, self.overlap, self.dtype, self.fractions = tuple(patch), overlap, dtype, tuple(fractions)
@@ -120,14 +121,14 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.list_items()
 
     @cached_property
-    def layout(self) -> prepared.Layout:
+    def layout(self) -> tfds_layout.Layout:
         """What every example has, taken from the first study."""
         if self._layout is not None:
             return self._layout
         first = next(record for item in self.items for record in self.records(item))
         if self.dtype and not np.can_cast(first.image.dtype, self.dtype, "safe"):
             raise UserError("--dtype", f"{self.dtype} can't hold what {first.id} has, {first.image.dtype}; give a wider one")
-        return prepared.layout_of(first, self.dtype, self.masked)
+        return tfds_layout.layout_of(first, self.dtype, self.masked)
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -146,7 +147,7 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
             for record in self.records(item):
                 cut = blocks(record, self.patch, self.overlap) if self.patch and shard.split == "train" else [record]
                 for block in cut:
-                    yield block.id, prepared.example(block, self.layout)
+                    yield block.id, tfds_layout.example(block, self.layout)
 
     def _parts(self) -> dict[str, list[Item]]:
         items = self.items
@@ -165,7 +166,7 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return {SPLITS[part]: [by_id[r.record.id] for r in chosen] for part, chosen in regions.items() if chosen}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, features=prepared.features(self.layout, self.classes),
+        return tfds.core.DatasetInfo(builder=self, features=tfds_layout.features(self.layout, self.classes),
                                      description=inspect.getdoc(type(self)), license=self.licence or None)
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator]]]:

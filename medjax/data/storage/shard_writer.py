@@ -28,11 +28,11 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from tqdm import tqdm
 
-from medjax.data import in_place
-from medjax.data.builder import Builder, Shard
-from medjax.data.prepared import MANIFEST, manifest, record, unfinished
+from medjax.data.storage import shard_reader
+from medjax.data.storage.builder import Builder, Shard
+from medjax.data.storage.tfds_layout import MANIFEST, manifest, record, unfinished
 from medjax.data.values import one_line
-from medjax.disk import write_atomically
+from medjax.files import write_atomically
 from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
@@ -81,14 +81,14 @@ def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
     target = folder / shard.filename(builder.name)
     part = folder / f".partial-{target.name}"
     features = builder.info.features
-    entries: list[in_place.Entry] = []
+    entries: list[shard_reader.Entry] = []
     try:
         writer = ArrayRecordWriter(str(part), OPTIONS)
         try:
             for _, example in builder.examples(shard):
                 stored = features.serialize_example(example)
                 writer.write(stored)
-                entries.append(in_place.entry(record(folder, shard.split, len(entries), features, stored)))
+                entries.append(shard_reader.entry(record(folder, shard.split, len(entries), features, stored)))
         finally:
             writer.close()
         note = {"file": target.name, "split": shard.split, "examples": len(entries), "bytes": part.stat().st_size,
@@ -97,7 +97,7 @@ def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
             raise OSError(f"{part} was not written whole")
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        write_atomically(in_place.index_of(target), in_place.dumps(entries))
+        write_atomically(shard_reader.index_of(target), shard_reader.dumps(entries))
         os.replace(part, target)
         _note(folder / NOTES / f"{target.name}.json", note)
         return note
@@ -172,14 +172,14 @@ def _is_there(builder: Builder, shard: Shard, work: Path, notes: dict[str, Note]
     path = work / shard.filename(builder.name)
     note = notes.get(path.name, {})
     return (note.get("digest") == _digest_of(builder, shard) and path.is_file() and path.stat().st_size == note["bytes"]
-            and in_place.index_of(path).is_file())
+            and shard_reader.index_of(path).is_file())
 
 
 def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note]) -> None:
     """Clears the folder of what is no part of the set, writes what TFDS reads a set by, and the manifest last."""
     ordered = [notes[shard.filename(builder.name)] for shard in builder.shards]
     known = {MANIFEST, *(note["file"] for note in ordered)}
-    indices = {in_place.index_of(folder / note["file"]) for note in ordered}
+    indices = {shard_reader.index_of(folder / note["file"]) for note in ordered}
     for path in folder.iterdir():
         if path.is_file() and path.name not in known and path not in indices:  # of a build begun with other options
             path.unlink()

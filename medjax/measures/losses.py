@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from medjax import metrics
-from medjax.metrics import Images, Mask
+from medjax.measures import image_quality
+from medjax.measures.image_quality import Images, Mask
 from medjax.types import Array
 
 Scalar = Float[Array, ""]
@@ -38,7 +38,7 @@ def charbonnier(pred: Images, target: Images, mask: Mask = None, epsilon: float 
 
 def ssim(pred: Images, target: Images, mask: Mask = None) -> Scalar:
     """1 - SSIM, averaged over the samples that count."""
-    similarity = metrics.ssim(pred, target, 1.0, mask)
+    similarity = image_quality.ssim(pred, target, 1.0, mask)
     if mask is None:
         return 1 - similarity.mean()
     counts = mask.any(tuple(range(1, mask.ndim))).astype(pred.dtype)

@@ -1,6 +1,6 @@
 """Prepared data sets read where they lie: an index says what each example is, its arrays are read when they are looked at.
 
-The index of a shard, written with it by `medjax.data.shards`, lies beside it: gzipped JSON, a few dozen bytes an example.
+The index of a shard, written with it by `storage.shard_writer`, lies beside it: gzipped JSON, a few dozen bytes an example.
 It is all that is read before the first batch.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from medjax.data import index, prepared
-from medjax.data.mapped import OPEN, Stored
+from medjax.data.storage import record_json, tfds_layout
+from medjax.data.storage.mapped import OPEN, Stored
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
@@ -54,7 +54,7 @@ def index_of(shard: Path) -> Path:
 
 def entry(record: Record) -> Entry:
     """What the index of a shard has of an example."""
-    return index.entry(record, lambda _, array: {"code": array.dtype.str, "shape": array.shape})
+    return record_json.entry(record, lambda _, array: {"code": array.dtype.str, "shape": array.shape})
 
 
 def dumps(entries: Sequence[Entry]) -> bytes:
@@ -64,27 +64,27 @@ def dumps(entries: Sequence[Entry]) -> bytes:
 
 def records(folder: Path) -> list[Record]:
     """The records of a prepared data set, their arrays in its shards. Raises UserError."""
-    parts = prepared.parts(folder)
+    parts = tfds_layout.parts(folder)
     found = {part.paths[-1]: index_of(part.paths[-1]) for part in parts}
     if not any(path.exists() for path in found.values()):
         raise UserError(folder, "has no index, so it can't be read in place; give it as --config.data.path, which unpacks "
                         "it, or build it again with python -m medjax.build")
-    prepared.check(list(found.values()), prepared.manifest(folder))
+    tfds_layout.check(list(found.values()), tfds_layout.manifest(folder))
     return [record for part in parts for record in _records(part, found[part.paths[-1]])]
 
 
-def _records(part: prepared.Part, path: Path) -> list[Record]:
+def _records(part: tfds_layout.Part, path: Path) -> list[Record]:
     try:
         entries = json.loads(gzip.decompress(path.read_bytes()))
         if len(entries) != part.count:
             raise ValueError(f"it has {len(entries)} examples of {part.count}")
         shard = str(part.paths[-1])
-        return [index.record(known, partial(_find, shard, number)) for number, known in enumerate(entries)]
-    except (*prepared.DAMAGE, EOFError, TypeError, zlib.error) as error:
+        return [record_json.record(known, partial(_find, shard, number)) for number, known in enumerate(entries)]
+    except (*tfds_layout.DAMAGE, EOFError, TypeError, zlib.error) as error:
         raise UserError(path, f"damaged: {one_line(error)}; delete it, and build the set again") from error
 
 
-def _find(shard: str, number: int, name: str, place: index.Place) -> InShard:
+def _find(shard: str, number: int, name: str, place: record_json.Place) -> InShard:
     return InShard(shard, number, sys.intern(name), sys.intern(place["code"]), tuple(place["shape"]))
 
 
@@ -94,14 +94,14 @@ def _example(shard: str, number: int) -> Record:
     try:
         stat = os.stat(shard)
         stored = _reader(shard, stat.st_ino, stat.st_size).read([number])[0]
-        return prepared.record(folder, "", number, _features(folder), stored)
-    except prepared.DAMAGE as error:
+        return tfds_layout.record(folder, "", number, _features(folder), stored)
+    except tfds_layout.DAMAGE as error:
         if not os.path.exists(shard):
             raise UserError(shard, "is gone; it was there when the run began") from error
         raise UserError(shard, f"damaged: {one_line(error)}; build it again, or copy it") from error
 
 
-_features = lru_cache(KEPT)(prepared.features_of)
+_features = lru_cache(KEPT)(tfds_layout.features_of)
 
 
 @lru_cache(OPEN)

@@ -98,7 +98,7 @@ def check(paths: Sequence[Path], noted: dict[str, Any]) -> None:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What `medjax.build` has noted of a finished data set (`medjax.data.shards`); nothing where there is no note."""
+    """What `medjax.build` has noted of a finished data set (`storage.shard_writer`); nothing without a note."""
     path = folder / MANIFEST
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

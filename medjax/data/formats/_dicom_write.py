@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from medjax.data.dicom import TO_RAS, Plane, affine_of, padding, planes_of, stacks_of
+from medjax.data.formats.dicom import TO_RAS, Plane, affine_of, padding, planes_of, stacks_of
 from medjax.data.geometry import Orientation, resized
 from medjax.data.values import quantized
 from medjax.types import UserError

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medjax.data.mapped import Stored
+from medjax.data.storage.mapped import Stored
 from medjax.types import Record
 
 SMALL = 16

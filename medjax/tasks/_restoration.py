@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import losses, metrics
 from medjax.data.split import Splits
+from medjax.measures import image_quality, losses
 from medjax.types import Array, Batch, Example, Key, UserError
 
 Baseline = Callable[[np.ndarray], np.ndarray]
@@ -62,17 +62,17 @@ class Restoration:
         """
         check_shape(pred, example.target)
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()
-                if name != "ssim" or metrics.ssim_fits(pred)}
+                if name != "ssim" or image_quality.ssim_fits(pred)}
 
     def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
         """Per-sample PSNR (dB), SSIM, NMSE and MSE (squared physical units), judged in physical units."""
         low, high = self.data_range
         pred, target = (image * (high - low) + low for image in (pred, example.target))
         return {
-            "psnr": metrics.psnr(pred, target, high - low, example.mask),
-            "ssim": metrics.ssim(pred, target, high - low, example.mask),
-            "nmse": metrics.nmse(pred, target, example.mask),
-            "mse": metrics.mse(pred, target, example.mask),
+            "psnr": image_quality.psnr(pred, target, high - low, example.mask),
+            "ssim": image_quality.ssim(pred, target, high - low, example.mask),
+            "nmse": image_quality.nmse(pred, target, example.mask),
+            "mse": image_quality.mse(pred, target, example.mask),
         }
 
     def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

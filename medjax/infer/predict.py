@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from medjax.infer.tiled import tiled
-from medjax.train.setup import Run
+from medjax.infer.tiling import tiled
+from medjax.train.run import Run
 from medjax.types import Example, Record, State, UserError
 
 VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles

@@ -1,7 +1,7 @@
 """Files are unpacked once: into plain arrays that every later run maps, whatever they were compressed with.
 
 A study's folder is named by a hash of its files (path, time, size) and of the version of this layout; it holds one
-`.npy` per array and an `index.json`. It is written under another name and renamed when it is whole, so a half-written
+`.npy` per array and an `record_json.json`. It is written under another name and renamed when it is whole, so a half-written
 one is never used.
 """
 
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from medjax.data import index
-from medjax.data.mapped import Mapped, mapped
 from medjax.data.statistics import foreground
+from medjax.data.storage import record_json
+from medjax.data.storage.mapped import Mapped, mapped
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
@@ -81,7 +81,7 @@ def _write(home: Path, study: Unread) -> None:
             whole = Path(made, "whole")
             whole.mkdir()
             entries = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
-            (whole / "index.json").write_text(json.dumps(entries), encoding="utf-8")
+            (whole / "record_json.json").write_text(json.dumps(entries), encoding="utf-8")
             shutil.rmtree(home, ignore_errors=True)
             os.rename(whole, home)
     except OSError as error:
@@ -91,7 +91,7 @@ def _write(home: Path, study: Unread) -> None:
 
 
 def _write_record(folder: Path, number: int, record: Record, study: Unread) -> dict[str, Any]:
-    def put(name: str, array: np.ndarray) -> index.Place:
+    def put(name: str, array: np.ndarray) -> record_json.Place:
         place = mapped(array)
         if place is not None:  # it lies in a file as it is, a .npy: it is not copied
             return vars(place)
@@ -99,7 +99,7 @@ def _write_record(folder: Path, number: int, record: Record, study: Unread) -> d
         np.save(path, array)
         return vars(mapped(np.load(path, mmap_mode="r"))) | {"filename": path.name}
 
-    noted = index.entry(replace(record, extras=record.extras | {"foreground": foreground(record)}), put)
+    noted = record_json.entry(replace(record, extras=record.extras | {"foreground": foreground(record)}), put)
     # What the study knows of itself is not kept: the same files may be found from another folder, or told apart anew.
     return noted | {"frame": record.id.removeprefix(study.id) if record.id.startswith(study.id) else None,
                     "subject": None if record.subject == study.subject else record.subject}
@@ -108,21 +108,21 @@ def _write_record(folder: Path, number: int, record: Record, study: Unread) -> d
 def _load(home: Path, study: Unread) -> list[Record] | None:
     """The records of a study's folder; None where there is none, or a damaged one."""
     try:
-        entries = json.loads((home / "index.json").read_text(encoding="utf-8"))
+        entries = json.loads((home / "record_json.json").read_text(encoding="utf-8"))
         return [_load_record(home, entry, study) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _load_record(home: Path, noted: dict[str, Any], study: Unread) -> Record:
-    def find(_: str, place: index.Place) -> Mapped:
+    def find(_: str, place: record_json.Place) -> Mapped:
         array = Mapped(str(home / place["filename"]), place["offset"], place["code"], tuple(place["shape"]))
         if os.stat(array.filename).st_size < array.offset + array.size * array.dtype.itemsize:
             raise ValueError(f"{array.filename} is cut off")
         return array
 
     name = noted["id"] if noted["frame"] is None else study.id + noted["frame"]
-    return replace(index.record(noted, find), id=name, subject=noted["subject"] or study.subject)
+    return replace(record_json.record(noted, find), id=name, subject=noted["subject"] or study.subject)
 
 
 def _clear_remains(root: Path) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from medjax.disk import write_atomically
-from medjax.infer.assess import Assessment, Sample, assess
+from medjax.evaluation.compare import Assessment, Sample, assess
+from medjax.files import write_atomically
 from medjax.report import page
 from medjax.report.table import best, table
-from medjax.train import processes
-from medjax.train.evaluate import scalars
+from medjax.train import distributed
+from medjax.train.evaluator import scalars
 from medjax.train.log import read_curves
 from medjax.train.loop import restore_best
-from medjax.train.setup import Run, load_splits
+from medjax.train.run import Run, load_splits
 from medjax.types import UserError
 
 
@@ -30,10 +30,10 @@ def evaluate_run(workdir: Path, split: str = "test") -> None:
     splits, step = load_splits(run.config), int(state.step)
     if not splits[split]:
         raise UserError("--split", f"the data has no {split} part")
-    if processes.speaks():
+    if distributed.speaks():
         print(f"evaluating the checkpoint of step {step} on the {split} part")
     assessment = assess(run, state, splits[split])
-    if processes.speaks():
+    if distributed.speaks():
         _write(workdir, split, run, step, assessment)
 
 

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from medjax.data.pipeline import EvalBatches, eval_batches
 from medjax.data.split import Region
-from medjax.train import padding, processes, sharding
-from medjax.train.setup import Run
+from medjax.train import distributed, padding, sharding
+from medjax.train.run import Run
 from medjax.train.step import make_predict
 from medjax.types import Batch, Key, State
 
@@ -42,7 +42,7 @@ class Judge:
             example, pred, metrics = predict(state, batch, key)
             return (None, None, metrics) if only_metrics else (example, pred, metrics)
 
-        everywhere = sharding.replicated(mesh) if only_metrics or processes.several() else None
+        everywhere = sharding.replicated(mesh) if only_metrics or distributed.several() else None
         self._program = jax.jit(judged, out_shardings=everywhere)
 
     def batches(self, regions: list[Region], limit: int = 0) -> EvalBatches:

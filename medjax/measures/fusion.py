@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from medjax import metrics
-from medjax.metrics import Mask
+from medjax.measures import image_quality
+from medjax.measures.image_quality import Mask
 from medjax.types import Array
 
 Fused = Float[Array, "b *space 1"]
@@ -35,7 +35,7 @@ def mutual_information(fused: Fused, sources: Sources, mask: Mask = None) -> Per
 
 def structure(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """The mean over sources of the SSIM with the fused image."""
-    each = [metrics.ssim(fused, sources[..., m:m + 1], 1.0, mask) for m in range(sources.shape[-1])]
+    each = [image_quality.ssim(fused, sources[..., m:m + 1], 1.0, mask) for m in range(sources.shape[-1])]
     return sum(each) / len(each)
 
 

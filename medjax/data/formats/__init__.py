@@ -1,0 +1,1 @@
+"""File formats, a module each: its suffixes, how it is read, how it is written."""

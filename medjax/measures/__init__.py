@@ -1,0 +1,1 @@
+"""Measures: training losses, and metrics of images, regions, classes, fusion and sets of images."""
