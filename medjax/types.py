@@ -1,8 +1,10 @@
-"""The contracts every floor shares: records on the host, batches and examples on the device, the training state."""
+"""The contracts that every layer shares: records on the host, batches and examples on the device, the training state."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, dataclass_transform
+from pathlib import Path
+from typing import Any, Protocol, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
@@ -38,8 +40,9 @@ class Record:
     `image` is `(H, W, C)` or `(D, H, W, C)` in its stored dtype; units = image * slope + intercept (HU for CT).
     `spacing_mm` has one entry per spatial axis, in the order of the axes; `affine` maps the array's voxel indices
     (axis order of `image`) to RAS mm where known. `id` names the study in logs and splits, `subject` is what a split
-    never divides. `extras` holds what only some data sets have: `mask` (False: padding outside the scanned field),
-    `label`, `kspace`, ….
+    never divides. `modality` is DICOM's ("CT", "MR", "US", …) and `units` what values are in ("HU"), empty where unknown;
+    `contrasts` names the channels of images that hold several ("T1", "FLAIR"). `extras` holds what only some data sets
+    have: `mask` (False: padding outside the scanned field), `label`, `kspace`, ….
     """
 
     image: np.ndarray
@@ -50,12 +53,49 @@ class Record:
     spacing_mm: tuple[float, ...] = ()
     affine: np.ndarray | None = None
     modality: str = ""
+    units: str = ""
+    contrasts: tuple[str, ...] = ()
     extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def ndim(self) -> int:
         """Number of spatial axes: 2 or 3."""
         return self.image.ndim - 1
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A file format: a module of `medjax/data/formats`, found there by its file alone.
+
+    `SUFFIXES` are lower case with their dot (".nii.gz"; "" where files may have none), `KIND` what its records hold:
+    "image", "kspace" or "sinogram".
+    """
+
+    SUFFIXES: tuple[str, ...]
+    KIND: str
+
+    def accepts(self, path: Path) -> bool:
+        """Whether a file with one of the suffixes is of this format; looks inside where several formats share one."""
+
+    def group(self, files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
+        """The files that make one study each, and whose it is ("" where no file says so). Raises UserError."""
+
+    def read(self, paths: Sequence[Path], name: str, subject: str) -> list[Record]:
+        """The records of a study: one, or one per frame. Raises UserError that names the file."""
+
+
+@runtime_checkable
+class WritableFormat(Format, Protocol):
+    """A format that results are written in, with the header, grid and units of the study they were made from."""
+
+    def write(self, target: Path, images: Sequence[np.ndarray], paths: Sequence[Path]) -> None:
+        """`images` `(*space, C)` in physical units, one per record that `read(paths)` gives, with the source's dtype.
+
+        Images of another size keep the field of view. Raises UserError.
+        """
+
+    def write_labels(self, target: Path, labels: Sequence[np.ndarray], names: Sequence[str], paths: Sequence[Path]) -> None:
+        """Label maps `(*space)` uint8, one per record, on the source's grid; `names` of the classes, background first."""
 
 
 def static(**kwargs):
