@@ -26,11 +26,10 @@ from medjax.classical import iterative
 from medjax.data.sources.kspace import Kspace
 from medjax.models.modl import MoDL
 from medjax.objectives.ssdu import SSDU
-from medjax.physics.operator import Operator
 from medjax.tasks.mri_recon import MriRecon, magnitude
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
-from medjax.types import Array, Batch, Example, Key
+from medjax.types import Array, Batch, Example, Key, Operator
 
 CALIBRATION, CENTRE, WAVELET_STEPS = 16, 0.08, 30
 CHOOSE, GIVEN = (0.1, 0.2), 0.1  # lots are drawn 0 … 1: below 0.1 to judge by, from there to 0.2 to choose by

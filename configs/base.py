@@ -14,17 +14,17 @@ from medjax.types import UserError
 
 def get_config(**structure: str) -> ml_collections.ConfigDict:
     """The base config; `structure` names the task, model, objective, critic and data source."""
-    names = {"task": "denoise", "model": "unet", "objective": "supervised", "source": "icbm152"} | structure
+    names = {"task": "denoise", "objective": "supervised", "source": "icbm152"} | structure
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.steps = 2000
     config.batch_size = 16
     config.ema_decay = 0.0  # > 0: evaluation and use with averaged weights
     config.task = registry.spec("tasks", names["task"])
-    config.model = registry.spec("models", names["model"])
     config.objective = registry.spec("objectives", names["objective"])
-    if names["objective"] == "adversarial":
-        config.critic = registry.spec("models", names.get("critic", "patch"))
+    for network, default in registry.find("objectives", names["objective"]).networks.items():
+        config[network] = registry.spec("models", names.get(network, default))
+    config.features_workdir = ""  # a run whose network a perceptual loss or a Fréchet distance looks through
     config.optim = registry.keywords(optim.optimizer)
 
     config.data = ml_collections.ConfigDict()
@@ -33,8 +33,9 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.data.fractions = (0.8, 0.1, 0.1)
     config.data.ndim = 2
     config.data.patch = (128, 128)  # () for whole images
-    config.data.foreground = 0.8  # the part of the patches drawn around tissue
+    config.data.foreground = 0.8  # the share of the patches that are drawn around tissue
     config.data.range = ()  # (low, high) in physical units; () takes it from the training images
+    config.data.spacing_mm = ()  # voxel size of images whose files have none
     config.data.workers = 0
     config.augment = registry.keywords(augment.Augment)
 
@@ -44,12 +45,12 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.mesh.mode = "jit"  # or shard_map, pmap: the same step, written out by device
     config.mesh.fsdp = False  # split parameters and optimizer state over data, too
     config.mesh.offload = False  # optimizer state in host memory between steps
-    config.mesh.pad = False  # fill up images whose first axis does not divide over space; what is filled does not count
-    config.accumulate = 1  # parts of a batch that go through one after the other
-    config.remat = "none"  # or full, dots: what blocks compute is made again in the backward pass, not kept
+    config.mesh.pad = False  # pad images whose first axis does not divide over space; padding does not count
+    config.accumulate = 1  # microbatches of a batch that go through one after the other
+    config.remat = "none"  # or full, dots: what blocks compute is recomputed in the backward pass, not kept
     config.log_every = 20
     config.eval_every = 500
-    config.eval_samples = 16  # validation samples judged while training; 0 for all
+    config.eval_samples = 16  # validation samples evaluated while training; 0 for all
     config.checkpoint_every = 500
     config.keep = 2  # latest checkpoints kept, beside the best
     config.metric = "psnr"  # what the best checkpoint is best at
@@ -57,10 +58,19 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
 
 
 def parse(arg: str | None, **defaults: str) -> dict[str, str]:
-    """The structure named behind the colon, "model=edsr,source=shards", over a config's `defaults`; all take a source."""
+    """The structure named behind the colon, "model=edsr,source=shards", over a config's `defaults`.
+
+    Every config takes a task, model, objective and source there.
+    """
     given = dict(part.partition("=")[::2] for part in (arg or "").split(",") if part)
-    allowed = dict.fromkeys([*defaults, "source"])
+    allowed = dict.fromkeys([*defaults, "task", "model", "objective", "critic", "source"])
     for key, value in given.items():
         if key not in allowed or not value:
-            raise UserError(f"--config=…:{arg}", f"{key!r} is not one of {', '.join(f'{name}=…' for name in allowed)}")
+            raise UserError(f"--config=…:{arg}", f"unknown {key!r}; choose from "
+                            + ", ".join(f"{name}=…" for name in allowed))
     return defaults | given
+
+
+def prefer(group: ml_collections.ConfigDict, **values: object) -> None:
+    """Sets those of `values` that the chosen network (task, source) has: another one behind the colon may lack some."""
+    group.update({key: value for key, value in values.items() if key in group})

@@ -25,9 +25,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.metric = "volume_dice"
     config.steps = 250
     config.batch_size = 8
-    config.model.width = 16
+    base.prefer(config.model, width=16)
     if config.model.name == "unet":
-        config.model.residual = False
+        base.prefer(config.model, residual=False)
     config.data.patch = (96, 96)
     config.augment.flip = 0.5
     config.optim.lr = 4e-3
@@ -37,7 +37,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.checkpoint_every = 150
     if config.data.source.name == "icbm152_tissues":
         config.task.classes = icbm152_tissues.CLASSES
-        config.model.norm = "batch"  # norms of one sample forget how bright it is, which tells these tissues apart
+        # Norms of one sample forget how bright it is, which tells these tissues apart.
+        base.prefer(config.model, norm="batch")
     else:
         config.data.fractions = (0.76, 0.0, 0.24)
         config.data.foreground = 0.5

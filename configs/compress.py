@@ -13,10 +13,7 @@ from configs import base
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: nothing to choose."""
     config = base.get_config(**base.parse(arg, task="compress", model="autoencoder"))
-    config.model.width = 16
-    config.model.latent = 16
-    config.model.bits = 4
-    config.model.norm = "none"
+    base.prefer(config.model, width=16, latent=16, bits=4, norm="none")
     config.steps = 500
     config.batch_size = 8
     config.data.patch = (64, 64)

@@ -5,7 +5,7 @@
 Two minutes on two cores; eight test phantoms, inside the body: 48.3 dB, SSIM 0.994 (FBP 46.9, 0.990; the best classical
 method, total variation: 47.2, 0.992).
 
-Your own scans: `--config.data.path=FOLDER --config.task.measured=True --config.task.pixel_mm=0.8`.
+Your own scans: `--config.data.path=FOLDER --config.task.measured=True`.
 """
 
 import ml_collections
@@ -15,8 +15,8 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=unet", "objective=noise2noise", "source=…"."""
-    names = base.parse(arg, model="redcnn", objective="supervised", source="phantoms")
-    config = base.get_config(task="ct_lowdose", **names)
+    names = base.parse(arg, task="ct_lowdose", model="redcnn", objective="supervised", source="phantoms")
+    config = base.get_config(**names)
     config.steps = 600
     config.batch_size = 4
     if names["model"] == "redcnn":
@@ -24,7 +24,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
         config.task.measured = False  # phantoms have no noise of their own
-        config.task.pixel_mm = 400 / 128
     config.data.range = (-1000.0, 1000.0)
     config.eval_every = config.checkpoint_every = 300
     return config

@@ -16,8 +16,8 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=primal_dual" or "model=unet" (after FBP), "objective=ssdu" or "objective=noise2noise", "source=…"."""
-    names = base.parse(arg, model="modl", objective="supervised", source="phantoms")
-    config = base.get_config(task="ct_recon", **names)
+    names = base.parse(arg, task="ct_recon", model="modl", objective="supervised", source="phantoms")
+    config = base.get_config(**names)
     config.steps = 800
     config.batch_size = 2
     config.task.views = 40
@@ -27,7 +27,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.model.iterations = 3
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
-        config.task.pixel_mm = 400 / 128
     config.data.patch = ()
     config.data.range = (-1000.0, 1000.0)
     config.eval_every = config.checkpoint_every = 400

@@ -15,14 +15,14 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=modl", "model=varnet" or any that keeps the grid, "source=…"."""
-    names = base.parse(arg, model="unet", source="icbm152")
-    config = base.get_config(task="deblur", **names)
+    names = base.parse(arg, task="deblur", model="unet", source="icbm152")
+    config = base.get_config(**names)
     config.steps = 1000
     config.batch_size = 4
     config.optim.lr = 2e-3
     config.ema_decay = 0.99
     if names["model"] == "unet":
-        config.model.norm = "batch"  # statistics that suit patches and whole images alike
+        base.prefer(config.model, norm="batch")  # statistics that suit patches and whole images alike
     config.data.patch = (96, 96)
     config.eval_every = config.checkpoint_every = 500
     return config

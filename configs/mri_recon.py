@@ -17,13 +17,13 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=modl" or "model=unet", "objective=ssdu", "source=…"."""
-    names = base.parse(arg, model="varnet", objective="supervised", source="icbm152")
-    config = base.get_config(task="mri_recon", **names)
+    names = base.parse(arg, task="mri_recon", model="varnet", objective="supervised", source="icbm152")
+    config = base.get_config(**names)
     config.steps = 600
     config.batch_size = 2
     if names["model"] == "varnet":
         config.model.iterations = 4
-        config.model.norm = "none"
+        base.prefer(config.model, norm="none")
         config.optim.lr = 2e-3
     config.data.patch = (128, 128) if names["source"] != "kspace" else ()
     config.data.range = (0.0, 255.0) if names["source"] == "icbm152" else (0.0, 1.0)

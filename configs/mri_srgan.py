@@ -14,20 +14,18 @@ The perceptual loss looks through a network that was trained on medical images b
 import ml_collections
 
 from configs import base
-from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=rrdb", "objective=perceptual", "critic=dcgan", "source=…"."""
-    names = base.parse(arg, model="edsr", objective="adversarial", critic="patch", source="icbm152")
-    config = base.get_config(task="superres", **names)
-    config.features_workdir = ""  # a run whose network the perceptual loss looks through
+    names = base.parse(arg, task="superres", model="edsr", objective="adversarial", critic="patch", source="icbm152")
+    config = base.get_config(**names)
     config.steps = 400
     config.batch_size = 8
-    config.model.width = 24
-    config.model.blocks = 4 if names["model"] == "edsr" else 1
-    config.critic = registry.spec("models", names["critic"], width=16)
-    config.objective.weight = 0.003
+    base.prefer(config.model, width=24, blocks=4 if names["model"] == "edsr" else 1)
+    if "critic" in config:
+        base.prefer(config.critic, width=16)
+        config.objective.weight = 0.003
     config.data.patch = (64, 64)
     config.optim.lr = 1e-3
     config.ema_decay = 0.99

@@ -16,8 +16,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.get_config(**base.parse(arg, task="superres", model="edsr"))
     config.steps = 600
     config.batch_size = 4
-    config.model.width = 24
-    config.model.blocks = 4
+    base.prefer(config.model, width=24, blocks=4)
     config.data.ndim = 3
     config.data.patch = (24, 32, 32)
     config.optim.lr = 1e-3

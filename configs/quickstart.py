@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     names = base.parse(arg, task="denoise", model="unet")
     config = base.get_config(**names)
     if names["model"] == "unet":
-        config.model.norm = "none"  # patches and whole slices differ too much for statistics of the image
+        base.prefer(config.model, norm="none")  # patches and whole slices differ too much for statistics of the image
     config.steps = 1200
     config.batch_size = 4
     config.data.patch = (96, 96)

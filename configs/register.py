@@ -16,11 +16,11 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "source=…", "model=voxelmorph"."""
-    names = base.parse(arg, model="voxelmorph", source="icbm152")
-    config = base.get_config(task="register", **names)
+    names = base.parse(arg, task="register", model="voxelmorph", source="icbm152")
+    config = base.get_config(**names)
     config.steps = 500
     config.batch_size = 8
-    config.model.norm = "none"
+    base.prefer(config.model, norm="none")
     config.objective.loss = "ncc + 0.02*smooth"
     config.data.patch = (96, 96)
     config.optim.lr = 1e-3

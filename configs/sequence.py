@@ -17,11 +17,12 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "model=…", "source=frames"."""
-    names = base.parse(arg, model="conv_rnn", source="icbm152")
-    config = base.get_config(task="series", **names)
+    names = base.parse(arg, task="series", model="conv_rnn", source="icbm152")
+    config = base.get_config(**names)
     config.steps = 300
     config.batch_size = 4
     config.task.strength = (0.1, 0.1)
+    config.task.frames = "times" if names["source"] == "frames" else "slices"
     config.data.ndim = 3
     config.data.patch = (8, 48, 48)
     config.optim.lr = 2e-3

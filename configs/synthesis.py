@@ -11,20 +11,18 @@ For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is pa
 import ml_collections
 
 from configs import base
-from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "critic=patch", "source=…"."""
-    names = base.parse(arg, critic="dcgan", source="phantoms")
-    config = base.get_config(task="synthesis", model="dcgan_generator", objective="adversarial", **names)
-    config.features_workdir = ""  # a run whose network measures the distance; without, a fixed random network
+    names = base.parse(arg, task="synthesis", model="dcgan_generator", objective="adversarial", critic="dcgan",
+                       source="phantoms")
+    config = base.get_config(**names)
     config.steps = 1000
     config.batch_size = 32
     config.task.size = 32
-    config.model.width = 24
-    config.model.depth = 3
-    config.critic = registry.spec("models", names["critic"], width=24, depth=3, norm="layer")
+    base.prefer(config.model, width=24, depth=3)
+    base.prefer(config.critic, width=24, depth=3, norm="layer")
     config.objective.loss = "none"
     config.objective.weight = 1.0
     config.objective.game = "wgan_gp"

@@ -14,18 +14,18 @@ Files of your own, on one grid: `:source=multicontrast` and `--config.data.sourc
 import ml_collections
 
 from configs import base
-from medjax import registry
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "objective=adversarial" (pix2pix) or "cycle" (unpaired), "model=…", "source=multicontrast"."""
-    names = base.parse(arg, model="unet", objective="supervised", source="icbm152_contrasts", critic="patch")
-    config = base.get_config(task="translate", **names)
+    names = base.parse(arg, task="translate", model="unet", objective="supervised", source="icbm152_contrasts",
+                       critic="patch")
+    config = base.get_config(**names)
     config.steps = 800
     config.batch_size = 8
-    config.model.width = 16
+    base.prefer(config.model, width=16)
     if names["model"] == "unet":
-        config.model.norm = "none"  # contrast is brightness, and norms forget it
+        base.prefer(config.model, norm="none")  # contrast is brightness, and norms forget it
     config.data.patch = (96, 96)
     config.optim.lr = 2e-3
     config.data.range = (0.0, 1.0)
@@ -33,7 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.eval_samples = 8
     config.metric = "ssim"
     if names["objective"] != "supervised":
-        config.critic = registry.spec("models", names["critic"], width=32)
+        base.prefer(config.critic, width=32)
         config.optim.lr = 5e-4
         config.optim.b1 = 0.5
         config.ema_decay = 0.99
@@ -47,5 +47,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.objective.cycle = 5.0
         config.objective.identity = 0.0  # what is bright in the one contrast is dark in the other
         if names["model"] == "unet":
-            config.model.residual = False
+            base.prefer(config.model, residual=False)
     return config

@@ -14,8 +14,8 @@ from configs import base
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "source=…"."""
-    names = base.parse(arg, source="phantoms")
-    config = base.get_config(task="volume", model="voxnet", **names)
+    names = base.parse(arg, task="volume", model="voxnet", source="phantoms")
+    config = base.get_config(**names)
     config.steps = 400
     config.batch_size = 8
     config.data.ndim = 3

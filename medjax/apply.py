@@ -1,55 +1,150 @@
-"""Applies a trained run to files: python -m medjax.apply --workdir=runs/mine --input=SERIES --output=DENOISED"""
+"""Applies a trained run to files: python -m medjax.apply --workdir=runs/mine --input=SERIES --output=RESULT
 
-import shutil
+What is written follows from the task: images and series in the format that was read, label maps, a table, displacement
+fields, reconstructions. Several contrasts: --input=T1:a.nii.gz --input=FLAIR:b.nii.gz --missing=T2.
+"""
+
+import hashlib
+import json
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
 from medjax import cli
-from medjax.data.io import Study, discover
-from medjax.data.write import write
-from medjax.infer.predict import make_enhance
-from medjax.train.loop import restore_best
-from medjax.types import UserError
+from medjax.data.results import StudyDestination, Table, stem
+from medjax.files import move, staging, write_atomically
+from medjax.infer import inputs as reading
+from medjax.infer.fit import CHECKS, RESCALE, fitted
+from medjax.infer.inputs import Inputs
+from medjax.infer.predict import Predict, make_predict
+from medjax.train.run import Run, restore_best
+from medjax.types import State, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
-INPUT = flags.DEFINE_string("input", None, "A file, a DICOM series in a folder, or a folder of images.")
+INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
+                                  "where the task takes several.")
 OUTPUT = flags.DEFINE_string("output", None, "Where the result goes: a file for a file, a folder for a folder.")
+MISSING = flags.DEFINE_list("missing", [], "Contrasts that there are not.")
+RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped to those of training; images come back in "
+                              "their own units.")
+NAMES = flags.DEFINE_bool("names", False, "Write the studies' own names into the table; otherwise pseudonyms.")
+ACCEPT = flags.DEFINE_list("accept", [], f"Differences from the training images to accept: {', '.join(CHECKS)}.")
 flags.mark_flags_as_required(["workdir", "input", "output"])
+
+TABLE, MANIFEST = "results.csv", "apply.json"
 
 
 def main() -> None:
-    source, target = Path(INPUT.value), Path(OUTPUT.value)
-    studies = discover(source)
+    """Applies the run to every study, one by one; what is done stays, and the same command does the rest."""
+    run, state = restore_best(Path(WORKDIR.value))
+    for name in ACCEPT.value:
+        check_choice("--accept", name, CHECKS)
+    paths = reading.parse(INPUT.value, run.task)
+    studies = reading.gather(paths, run.task, MISSING.value)
+    target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
+    predict = make_predict(run, state)
+    if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):
+        _apply_to_one(run, predict, studies[0], target)
+    else:
+        _apply_to_all(run, state, predict, studies, target)
+
+
+def _apply_to_one(run: Run, predict: Predict, inputs: Inputs, target: Path) -> None:
+    study = inputs.main
     if target.exists():
         raise UserError(target, "is there already; name a new file or folder")
-    kind = "".join(studies[0].place.suffixes[-2:])
-    if source.is_file() and studies[0].format != "dicom" and not target.name.endswith(kind):
-        raise UserError(target, f"the format is kept; give a name that ends in {kind}")
-    run, state = restore_best(Path(WORKDIR.value))
-    enhance = make_enhance(run, state)
-    partial = target.with_name("partial-" + target.name)  # all of the result appears at once, or nothing
-    try:
-        for study in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
-            write(_place(study, studies, source, partial), [enhance(record) for record in study.read()], study)
-        partial.rename(target)
-    finally:
-        _remove(partial)
-    print(f"{len(studies)} written: {target}")
+    suffix = next((s for s in study.form.SUFFIXES if s and study.paths[0].name.lower().endswith(s)), "")
+    if run.task.keeps_format and suffix and not target.name.endswith(suffix) and len(study.paths) == 1:
+        raise UserError(target, f"the format is kept; give a name that ends in {suffix}")
+    table = Table()
+    made = _apply(run, predict, inputs, target, table, replace=False)
+    if table.rows:
+        path = target.with_name(stem(target, study) + ".csv")
+        table.write(path)
+        made.append(path)
+    print("written: " + ", ".join(map(str, made)))
 
 
-def _place(study: Study, studies: list[Study], source: Path, target: Path) -> Path:
-    """The target itself for a single study, the same place below it otherwise."""
-    alone = source.is_file() or (len(studies) == 1 and study.place == Path("."))
-    return target if alone else target / study.place
+def _apply_to_all(run: Run, state: State, predict: Predict, studies: Sequence[Inputs], target: Path) -> None:
+    done = Done(target, {"step": int(state.step), "run": run.config.to_json(sort_keys=True), "rescale": RESCALING.value,
+                         "missing": sorted(MISSING.value)})
+    skipped = 0
+    for inputs in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
+        if inputs.main.id in done:
+            continue
+        table = Table()
+        try:
+            _apply(run, predict, inputs, target / inputs.main.place, table, replace=True)
+        except UserError as error:
+            skipped += 1
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+        else:
+            done.add(inputs.main.id, table)
+    if done.table.rows:
+        done.table.write(target / TABLE)
+    print(f"{len(studies) - skipped} of {len(studies)} studies written: {target}")
+    if skipped:
+        raise UserError(target, f"{skipped} of {len(studies)} studies were skipped (see above); the same command tries them "
+                        "again")
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _apply(run: Run, predict: Predict, inputs: Inputs, target: Path, table: Table, replace: bool) -> list[Path]:
+    """Writes all outputs of a study, or none; returns their paths. Raises UserError."""
+    records, to_source = [], []
+    for record in run.task.arrange(reading.read(inputs, run.config, run.task)):
+        fitting, back = fitted(run.config, record, RESCALING.value, ACCEPT.value)
+        records.append(fitting)
+        to_source.append(back)
+    predictions = [predict(record) for record in tqdm(records, desc="images", unit="image", leave=False,
+                                                      disable=len(records) < 2, dynamic_ncols=True)]
+    with staging(target.parent) as folder:
+        destination = StudyDestination(inputs.main, folder / target.name, table, to_source[0])
+        for output in run.task.outputs(predictions, records):
+            output.write(destination)
+        made = sorted(folder.iterdir())
+        taken = [target.with_name(path.name) for path in made if target.with_name(path.name).exists()]
+        if taken and not replace:
+            raise UserError(taken[0], "is there already; name a new file or folder")
+        return [move(path, target.with_name(path.name)) for path in made]
+
+
+class Done:
+    """Which studies of a folder are done, by what run: kept beside the results, under pseudonyms."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self._path = folder / MANIFEST
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        found: dict[str, Any] = {"salt": secrets.token_hex(16), "identity": digest, "rows": {}}
+        if folder.exists():
+            if not self._path.is_file():
+                raise UserError(folder, "is there already, and not of this command; name a new folder")
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            if found["identity"] != digest:
+                raise UserError(folder, "holds results of another run or of other flags; name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._found = found
+        self.table = Table(found["rows"])
+        self._write()
+
+    def __contains__(self, name: str) -> bool:
+        return self._key(name) in self._found["rows"]
+
+    def add(self, name: str, table: Table) -> None:
+        """Notes a study as done, with its row of the table."""
+        row = table.rows.get(name, {})
+        self._found["rows"][self._key(name)] = ({"name": name} if NAMES.value and row else {}) | row
+        self._write()
+
+    def _key(self, name: str) -> str:
+        return hashlib.sha256(f"{self._found['salt']}:{name}".encode()).hexdigest()[:16]
+
+    def _write(self) -> None:
+        write_atomically(self._path, json.dumps(self._found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""Names to objects: `medjax/<floor>/<name>.py` is the registry, and a constructor's signature its config schema.
+"""Names to objects: a file is the registry, and a constructor's signature its config schema.
 
-Arguments without a default are supplied by the house when it builds the object; arguments with one are config keys.
+`medjax/<layer>/<name>.py` holds the class or function `name` (case and "_" aside) of a layer: "models", "tasks",
+"objectives", "data.sources". Files whose names begin with "_" are not offered. Packages that declare the entry point group
+"medjax" add their own `<package>/<layer>/<name>.py`. Arguments without a default are supplied when an object is built;
+arguments with one are config keys.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -14,66 +20,115 @@ import ml_collections
 from medjax.types import UserError
 
 
-def names(floor: str) -> list[str]:
-    """The names that `floor` ("models", "tasks", "objectives", …) offers."""
-    package = importlib.import_module(f"medjax.{floor}")
-    return sorted(
-        m.name for m in pkgutil.iter_modules(package.__path__) if _constructor(floor, m.name) is not None
-    )
+def modules(layer: str) -> dict[str, str]:
+    """The modules of `layer` in medjax and in the packages that extend it: name to full module path, by name.
+
+    Raises UserError where two packages have a module of one name.
+    """
+    found: dict[str, str] = {}
+    for package in packages():
+        try:
+            folder = importlib.import_module(f"{package}.{layer}")
+        except ModuleNotFoundError as error:
+            if not f"{package}.{layer}".startswith(error.name or "?"):
+                raise
+            continue  # an extension need not have every layer
+        for module in pkgutil.iter_modules(folder.__path__):
+            if module.name.startswith("_"):
+                continue
+            if module.name in found:
+                raise UserError(f"{package}/{_path(layer)}/{module.name}.py", f"medjax has a module {module.name!r} in "
+                                f"{layer} already; give the file another name")
+            found[module.name] = f"{folder.__name__}.{module.name}"
+    return dict(sorted(found.items()))
 
 
-def spec(floor: str, name: str, **values: Any) -> ml_collections.ConfigDict:
-    """The config of `medjax/<floor>/<name>.py`: `name`, and every argument that has a default, changed by `values`."""
-    config = ml_collections.ConfigDict({"name": name, **_defaults(floor, name)})
-    _check(floor, name, values, f"{floor}.{name}")
+@functools.cache
+def packages() -> tuple[str, ...]:
+    """medjax, and the packages that extend it."""
+    return ("medjax", *(point.module for point in entry_points(group="medjax")))
+
+
+def loaded(layer: str) -> dict[str, ModuleType]:
+    """The modules of `layer`, imported, by name."""
+    return {name: importlib.import_module(path) for name, path in modules(layer).items()}
+
+
+def names(layer: str) -> list[str]:
+    """The names that `layer` offers."""
+    return [name for name in modules(layer) if _constructor(layer, name) is not None]
+
+
+def spec(layer: str, name: str, **values: Any) -> ml_collections.ConfigDict:
+    """The config of `name` in `layer`: its `name`, and every argument that has a default, changed by `values`."""
+    config = ml_collections.ConfigDict({"name": name, **_with_default(find(layer, name))})
+    _check(layer, name, values, f"{layer}.{name}")
     for key, value in values.items():
         try:
             config[key] = value
         except TypeError:
             kind = type(config[key]).__name__
-            raise UserError(f"{floor}.{name}.{key}", f"{value!r} is no {kind}; the default is {config[key]!r}") from None
+            raise UserError(f"{layer}.{name}.{key}", f"{value!r} is no {kind}; the default is {config[key]!r}") from None
     return config
 
 
-def build(floor: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any:
+def build(layer: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any:
     """The object that `config` describes. `supplied` fills the arguments that have no default.
 
     Keys that are missing take their defaults, so `--config.model.name=edsr` with a config written for another model
     is caught here, where a key does not fit, and not deep in a network.
     """
     values = {key: frozen(value) for key, value in config.items() if key != "name"}
-    constructor = find(floor, config.name)
-    _check(floor, config.name, values, f"config.{_config_key(floor)}")
+    constructor = find(layer, config.name)
+    _check(layer, config.name, values, f"config.{_config_key(layer)}")
     wanted = set(_parameters(constructor)) - set(values)
     for name in wanted - set(supplied) - set(_with_default(constructor)):
-        raise UserError(f"config.{name}", f"{config.name} needs it and the config has none")
+        raise UserError(_file(layer, config.name), f"{constructor.__name__} has the argument {name!r} without a default; "
+                        f"what can be supplied is {', '.join(supplied)}; give others a default")
     return constructor(**{k: v for k, v in supplied.items() if k in wanted}, **values)
 
 
-def keywords(function: Callable[..., Any]) -> ml_collections.ConfigDict:
-    """The config of a plain function or class: its arguments that have a default."""
-    return ml_collections.ConfigDict(_with_default(function))
+def keywords(function: Callable[..., Any], *without: str) -> ml_collections.ConfigDict:
+    """The config of a plain function or class: its arguments that have a default, but for those in `without`."""
+    return ml_collections.ConfigDict({k: v for k, v in _with_default(function).items() if k not in without})
 
 
-def find(floor: str, name: str) -> Callable[..., Any]:
-    """The constructor of `medjax/<floor>/<name>.py`: its public class or function of that name, case and `_` aside."""
-    found = _constructor(floor, name) if name.isidentifier() else None
-    if found is None:
-        raise UserError(f"config.{_config_key(floor)}.name", f"no {name!r} in {floor}; there is {', '.join(names(floor))}")
-    return found
+def find(layer: str, name: str) -> Callable[..., Any]:
+    """The constructor of `name` in `layer`: the public class or function of that name in its file, case and `_` aside."""
+    known = modules(layer) if name.isidentifier() else {}
+    found = _constructor(layer, name) if name in known else None
+    if found is not None:
+        return found
+    if name in known:
+        there = [n for n, v in vars(importlib.import_module(known[name])).items() if isinstance(v, type)
+                 and v.__module__ == known[name] and not n.startswith("_")]
+        classes = f" it has {', '.join(there)};" if there else ""
+        raise UserError(_file(layer, name), f"has no class named like the file;{classes} call it "
+                        f"{''.join(part.capitalize() for part in name.split('_'))}")
+    raise UserError(f"config.{_config_key(layer)}.name", f"unknown {name!r}; choose from {', '.join(names(layer))}")
 
 
-def _constructor(floor: str, name: str) -> Callable[..., Any] | None:
-    path = f"medjax.{floor}.{name}"
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name != path:
-            raise
-        return None
-    for attribute in vars(module):
-        if attribute.lower() == name.replace("_", "") and callable(getattr(module, attribute)):
-            return getattr(module, attribute)
+def check_members(layer: str, name: str, built: object, protocol: type) -> None:
+    """Raises UserError, naming the file, where an object lacks what its protocol asks for."""
+    members = {*vars(protocol), *getattr(protocol, "__annotations__", ())}
+    missing = sorted(member for member in members if not member.startswith("_") and not hasattr(built, member))
+    if missing:
+        raise UserError(_file(layer, name), f"{type(built).__name__} lacks {', '.join(missing)} of the contract "
+                        f"{protocol.__name__} (medjax/types/contracts.py)")
+
+
+def frozen(value: Any) -> Any:
+    """Config values as hashable Python values: lists become tuples, nested configs dictionaries."""
+    if isinstance(value, ml_collections.ConfigDict):
+        return value.to_dict()
+    return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _constructor(layer: str, name: str) -> Callable[..., Any] | None:
+    module = importlib.import_module(modules(layer)[name])
+    for attribute, value in vars(module).items():
+        if attribute.lower() == name.replace("_", "") and callable(value):
+            return value
     return None
 
 
@@ -82,27 +137,24 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
     return {k: p for k, p in inspect.signature(constructor).parameters.items() if k not in flax_fields}
 
 
-def _defaults(floor: str, name: str) -> dict[str, Any]:
-    return _with_default(find(floor, name))
-
-
 def _with_default(constructor: Callable[..., Any]) -> dict[str, Any]:
     return {k: p.default for k, p in _parameters(constructor).items() if p.default is not inspect.Parameter.empty}
 
 
-def _check(floor: str, name: str, values: dict[str, Any], where: str) -> None:
-    allowed = _defaults(floor, name)
+def _check(layer: str, name: str, values: dict[str, Any], where: str) -> None:
+    allowed = _with_default(find(layer, name))
     for key in values:
         if key not in allowed:
             raise UserError(f"{where}.{key}", f"{name} has no such key; it has {', '.join(allowed) or 'none'}")
 
 
-def _config_key(floor: str) -> str:
-    return floor.removesuffix("s")
+def _config_key(layer: str) -> str:
+    return layer.removesuffix("s")
 
 
-def frozen(value: Any) -> Any:
-    """Config values as hashable Python values: lists become tuples, nested configs dictionaries."""
-    if isinstance(value, ml_collections.ConfigDict):
-        return value.to_dict()
-    return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
+def _path(layer: str) -> str:
+    return layer.replace(".", "/")
+
+
+def _file(layer: str, name: str) -> str:
+    return modules(layer)[name].replace(".", "/") + ".py"

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medjax.files import write_atomically
-from medjax.measures.image_quality import LOWER_IS_BETTER
 from medjax.report.table import table
+from medjax.train.layouts import shared
 from medjax.train.log import read_curves
-from medjax.train.loop import train
-from medjax.train.members import shared, train_together
-from medjax.train.run import Config
+from medjax.train.loop import train, train_side_by_side
+from medjax.train.run import Config, build_task, load_config, metric_of
 from medjax.types import UserError
 
 BEST = "best.json"  # the best validation values of a finished member
@@ -35,9 +34,11 @@ def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) ->
         print(f"[{number}/{len(groups)}] {' | '.join(group)}")
         _train([members[name] for name in group], [folders[name] for name in group])
         rows |= {name: json.loads((folders[name] / BEST).read_text(encoding="utf-8")) for name in group}
-    rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=config.metric not in LOWER_IS_BETTER))
+    first = load_config(next(iter(folders.values())))
+    metric = metric_of(first)
+    rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=not metric.lower_is_better))
     write_atomically(workdir / "sweep.csv", _csv(rows))
-    print(table(rows))
+    print(table(rows, described(first, build_task(first))))
     print(f"validation, best checkpoint of each: {workdir / 'sweep.csv'}")
 
 
@@ -92,11 +93,11 @@ def _train(configs: list[Config], workdirs: list[Path]) -> None:
     if len(configs) == 1:
         train(configs[0], workdirs[0])
     else:
-        train_together(configs, workdirs)
+        train_side_by_side(configs, workdirs)
     for config, workdir in zip(configs, workdirs, strict=True):
         curves = {name: dict(points) for name, points in read_curves(workdir).items() if name.startswith("eval/")}
         values = curves[f"eval/{config.metric}"]
-        best = (min if config.metric in LOWER_IS_BETTER else max)(values, key=values.get)
+        best = (min if metric_of(load_config(workdir)).lower_is_better else max)(values, key=values.__getitem__)
         found = {name.removeprefix("eval/"): points[best] for name, points in curves.items()}
         write_atomically(workdir / BEST, json.dumps(found))
 

@@ -157,7 +157,7 @@ def test_a_file_that_was_mended_costs_its_own_shard_alone(tmp_path):
 
 def test_other_options_take_nothing_over_from_a_build_that_was_given_up(tmp_path, monkeypatch):
     builder = phantoms(shape=(16, 16), count=8)
-    monkeypatch.setattr(shards, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
+    monkeypatch.setattr(shard_writer, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
     with pytest.raises(UserError, match="stopped"):
         shard_writer.build(builder, tmp_path / "out")
     monkeypatch.undo()

@@ -14,8 +14,7 @@ from medjax.physics import ct, dose
 from medjax.physics.analytic import shepp_logan
 from medjax.physics.cone import Cone
 from medjax.physics.ct import Fan, Parallel, angles
-from medjax.physics.operator import Operator
-from medjax.types import UserError
+from medjax.types import Operator, UserError
 
 KEY = jax.random.key(0)
 GEOMETRIES = {

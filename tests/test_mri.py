@@ -13,8 +13,7 @@ from medjax.physics import mri, nufft
 from medjax.physics.analytic import shepp_logan
 from medjax.physics.espirit import espirit
 from medjax.physics.noise import Gaussian
-from medjax.physics.operator import Operator
-from medjax.types import UserError
+from medjax.types import Operator, UserError
 
 KEY = jax.random.key(0)
 

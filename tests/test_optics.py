@@ -8,8 +8,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import ndimage
 
 from medjax.physics import optics
-from medjax.physics.operator import Operator
-from medjax.types import UserError
+from medjax.types import Operator, UserError
 
 KEY = jax.random.key(0)
 OPERATORS = {

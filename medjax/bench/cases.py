@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medjax import registry
-from medjax.types import Array, Example, Key, UserError
+from medjax.measures.losses import l1
+from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
@@ -45,13 +46,16 @@ def _waves(*shape: int) -> Array:
 class Given:
     """The task whose batches already hold `input` and `target`: what the network and its update alone cost."""
 
-    def example(self, key: Key, batch: dict[str, Array]) -> Example:
+    def example(self, key: Key, batch: Batch) -> Example:
         """The batch as it is."""
-        return Example(batch["input"], batch["target"])
+        rows = batch["target"].shape[0]
+        mask = jnp.ones((*batch["target"].shape[:-1], 1), bool)
+        return Example(NetworkInput(batch["input"]), batch["target"], mask, jnp.arange(rows, dtype=jnp.uint32),
+                       jnp.ones((rows, batch["target"].ndim - 2)))
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """L1."""
-        return {"l1": jnp.abs(pred - example.target).mean()}
+        return {"l1": l1(pred, example.target)}
 
 
 def suites(names: list[str]) -> list[Case]:

@@ -6,10 +6,13 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image as Pillow
 
+from medjax.classical._declared import method
+
 Image = Float[np.ndarray, "h w c"]
 QUALITIES = (1, 95)
 
 
+@method("compress")
 def jpeg(image: Image, rate: float) -> Image:
     """JPEG of 8 bit, read back, at the best quality that takes at most `rate` bits for a pixel (the worst if none does)."""
     low, high = QUALITIES

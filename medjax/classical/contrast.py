@@ -10,33 +10,48 @@ from jaxtyping import Float
 from scipy import ndimage
 from skimage import exposure
 
+from medjax.classical._declared import grid, method
+
 Image = Float[np.ndarray, "*space c"]
 REC601 = (0.299, 0.587, 0.114)
 
 
-def histogram_equalisation(image: Image) -> Image:
+@method("contrast")
+def histogram(image: Image, strength: float = 1.0) -> Image:
     """Grey values so spread that each is as frequent as any other (Hummel, 1977)."""
     return _on_brightness(image, exposure.equalize_hist)
 
 
-def clahe(image: Image, clip: float = 0.01) -> Image:
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld, 1994) over tiles of an eighth of each axis."""
-    return _on_brightness(image, lambda grey: exposure.equalize_adapthist(grey, clip_limit=clip))
+@method("contrast", grid(0.001, 0.1, 5))
+def clahe(image: Image, strength: float = 0.01) -> Image:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld, 1994) over tiles of an eighth of each axis.
+
+    `strength` is the clip limit.
+    """
+    return _on_brightness(image, lambda grey: exposure.equalize_adapthist(grey, clip_limit=strength))
 
 
-def multiscale_retinex(image: Image, sizes: tuple[float, ...] = (0.03, 0.1, 0.3)) -> Image:
-    """The logarithm's difference from its surroundings, averaged over three `sizes` of them (Jobson et al., 1997).
+@method("contrast")
+def retinex(image: Image, strength: float = 1.0, sizes: tuple[float, ...] = (0.03, 0.1, 0.3)) -> Image:
+    """Multi-scale retinex: the difference of the logarithm from its means over three `sizes` (Jobson et al., 1997).
 
     The sizes are parts of the longest axis. The result is stretched from its 1st to its 99th percentile.
     """
-    def retinex(grey: np.ndarray) -> np.ndarray:
+    def detail_of(grey: np.ndarray) -> np.ndarray:
         light = np.log(grey + 0.01)
         around = [np.log(ndimage.gaussian_filter(grey, size * max(grey.shape)) + 0.01) for size in sizes]
         detail = light - np.mean(around, axis=0)
         low, high = np.percentile(detail, (1, 99))
         return (detail - low) / max(high - low, 1e-6)
 
-    return _on_brightness(image, retinex)
+    return _on_brightness(image, detail_of)
+
+
+@method("contrast", (0.4, 0.5, 0.6, 0.7, 0.8, 1.0))
+def stretch(image: Image, strength: float = 0.5) -> Image:
+    """The range up to the 99.9th percentile stretched to 0 … 1, then the power `strength` of it (gamma correction)."""
+    top = max(float(np.percentile(image, 99.9)), 1e-6)
+    return np.power(np.clip(image / top, 0, 1), strength).astype(np.float32)
 
 
 def _on_brightness(image: Image, change: Callable[[np.ndarray], np.ndarray]) -> Image:

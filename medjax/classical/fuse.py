@@ -4,24 +4,32 @@ import numpy as np
 import pywt
 from jaxtyping import Float
 
+from medjax.classical._declared import method
+
 Sources = Float[np.ndarray, "*space m"]
 Fused = Float[np.ndarray, "*space 1"]
 
 
-def average(sources: Sources) -> Fused:
+@method("fuse")
+def average(sources: Sources, strength: float = 1.0) -> Fused:
     """The mean of the sources."""
     return sources.mean(-1, keepdims=True)
 
 
-def maximum(sources: Sources) -> Fused:
+@method("fuse")
+def maximum(sources: Sources, strength: float = 1.0) -> Fused:
     """The brightest source at every voxel."""
     return sources.max(-1, keepdims=True)
 
 
-def wavelet(sources: Sources, name: str = "db2", levels: int = 3) -> Fused:
-    """The mean of the coarsest scale and, at each finer one, the strongest coefficient (Li et al., 1995)."""
+@method("fuse", (1.0, 2.0, 3.0, 4.0))
+def wavelet(sources: Sources, strength: float = 3.0, name: str = "db2") -> Fused:
+    """The mean of the coarsest scale and, at each finer one, the strongest coefficient (Li et al., 1995).
+
+    `strength` is the number of scales.
+    """
     space = sources.shape[:-1]
-    levels = min(levels, pywt.dwt_max_level(min(space), name))
+    levels = min(int(strength), pywt.dwt_max_level(min(space), name))
     parts = [pywt.wavedecn(sources[..., m], name, level=levels) for m in range(sources.shape[-1])]
     fused = [np.mean([part[0] for part in parts], 0)]
     for level in range(1, levels + 1):

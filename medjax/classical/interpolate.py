@@ -10,22 +10,26 @@ from jaxtyping import Float
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from medjax.classical._declared import method
 from medjax.types import UserError
 
 Image = Float[np.ndarray, "*space c"]
 
 
-def bicubic(image: Image, factor: int | Sequence[int]) -> Image:
+@method("interpolate")
+def bicubic(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
     """Cubic convolution (Keys 1981, a = -0.5)."""
     return _resize(image, factor, Pillow.Resampling.BICUBIC)
 
 
-def lanczos(image: Image, factor: int | Sequence[int]) -> Image:
+@method("interpolate")
+def lanczos(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
     """Windowed sinc with three lobes (Lanczos; Duchon 1979)."""
     return _resize(image, factor, Pillow.Resampling.LANCZOS)
 
 
-def spline(image: Image, factor: int | Sequence[int]) -> Image:
+@method("interpolate")
+def spline(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
     """Cubic B-spline that passes through the pixels (Unser 1999)."""
     zoom = (*_factors(image, factor), 1)
     return ndimage.zoom(image, zoom, order=3, mode="grid-mirror", grid_mode=True).astype(image.dtype)

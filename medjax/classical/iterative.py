@@ -10,7 +10,7 @@ from jaxtyping import Array, Inexact
 
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients, inner
-from medjax.physics.operator import Operator
+from medjax.types import Operator
 
 Image = Inexact[Array, "b *space c"]
 Measured = Inexact[Array, "b *m"]

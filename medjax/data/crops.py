@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.data.split import Region
 from medjax.data.storage.mapped import Stored, mapped
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, UserError
+
+Place = tuple[int, int, Sequence[int]]
+"""Of a box: its region, the image in it, the corner."""
 
 
 class Images:
@@ -28,15 +30,17 @@ class Images:
         self.channels = regions[0].record.image.shape[-1]
         self.shapes = [(r.stop - r.start, *r.record.image.shape[1:])[r.record.ndim - ndim:-1] for r in regions]
         self.masked = any("mask" in r.record.extras for r in regions)
-        fields, numbers = _extras([r.record for r in regions])
+        fields, numbers, measured = _extras([r.record for r in regions])
         self._images = [mapped(r.record.image) or r.record.image for r in regions]
         masks = [r.record.extras.get("mask") for r in regions]
         self._masks = [mask if mask is None else mapped(mask) or mask for mask in masks]
         self._fields = {name: [mapped(e[name]) or e[name] for e in (r.record.extras for r in regions)] for name in fields}
         self.numbers = {name: np.stack([r.record.extras[name] for r in regions]) for name in numbers}
+        self._measured = {name: [r.record.extras[name] for r in regions] for name in measured}
         self.names = [r.record.id for r in regions]
         self.slopes = np.array([r.record.slope for r in regions], np.float32)
         self.intercepts = np.array([r.record.intercept for r in regions], np.float32)
+        self.spacings = np.array([r.record.spacing_mm[-ndim:] or (np.nan,) * ndim for r in regions], np.float32)
         self.starts = np.array([r.start for r in regions])
         self.counts = np.array([r.stop - r.start if r.record.ndim > ndim else 1 for r in regions])
         self._spans = [(r.start, r.stop) for r in regions]
@@ -64,6 +68,17 @@ class Images:
             copy_box(self._view(arrays[region], region, index), corner, batch[name][row])
         if "mask" in batch:
             copy_mask(self.mask(region, index), self.shapes[region], corner, batch["mask"][row])
+
+    def facts(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
+        """What a batch knows of its images beside their voxels: scale, id, voxel size, and the records' numbers."""
+        which = [region for region, _, _ in places]
+        return {
+            "slope": self.slopes[which],
+            "intercept": self.intercepts[which],
+            "id": np.array([sample_id(self.name(*place)) for place in places], np.uint32),
+            "spacing_mm": self.spacings[which],
+        } | {name: values[which] for name, values in self.numbers.items()} | {
+            name: np.stack([np.asarray(arrays[region]) for region in which]) for name, arrays in self._measured.items()}
 
     def name(self, region: int, index: int, corner: Sequence[int]) -> str:
         """A sample's name: the record's id, the slice, and where the box starts if not at the image's corner."""
@@ -120,9 +135,11 @@ def padding_before(shape: Sequence[int], new_shape: Sequence[int]) -> tuple[int,
     return tuple((new - old) // 2 for old, new in zip(shape, new_shape, strict=True))
 
 
-def _extras(records: Sequence[Record]) -> tuple[list[str], list[str]]:
-    """The names of what travels with the images: on their grid, and as numbers of a record. All must have the same."""
-    fields, numbers = [], []
+def _extras(records: Sequence[Record]) -> tuple[list[str], list[str], list[str]]:
+    """The names of what travels with the images: on their grid; as numbers of a record; as measured arrays of another grid
+    (sinograms). All records must have the same.
+    """
+    fields, numbers, measured = [], [], []
     for name, value in records[0].extras.items():
         if name == "mask" or value.dtype.kind not in "biuf":
             continue
@@ -130,11 +147,17 @@ def _extras(records: Sequence[Record]) -> tuple[list[str], list[str]]:
             fields.append(name)
         elif value.ndim <= 1:
             numbers.append(name)
+        elif value.ndim >= 3:
+            measured.append(name)
     for record in records:
-        lacking = [name for name in fields + numbers if name not in record.extras]
+        lacking = [name for name in fields + numbers + measured if name not in record.extras]
         if lacking:
             raise UserError(record.id, f"has no {lacking[0]}, but {records[0].id} has; give it for all images or for none")
-    return fields, numbers
+        for name in measured:
+            if record.extras[name].shape != records[0].extras[name].shape:
+                raise UserError(record.id, f"its {name} is {record.extras[name].shape}, that of {records[0].id} "
+                                f"{records[0].extras[name].shape}; give scans of one size")
+    return fields, numbers, measured
 
 
 def _check(region: Region, ndim: int, channels: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from absl import logging
 from tqdm import tqdm
@@ -43,6 +44,11 @@ class Study:
     id: str
     subject: str
     place: Path
+
+    @property
+    def form(self) -> Any:
+        """The module of its format."""
+        return FORMATS[self.format]
 
     def read(self) -> list[Record]:
         """Its records: one, or one per frame (4-D NIfTI, cine). Raises UserError, naming the file."""

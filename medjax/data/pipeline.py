@@ -11,21 +11,17 @@ import grain
 import numpy as np
 from absl import flags
 
-from medjax.data.crops import Images, sample_id
-from medjax.data.split import Region
+from medjax.data.crops import Images, Place
 from medjax.data.statistics import foreground, value_range
 from medjax.data.storage.mapped import Stored, mapped
 from medjax.data.values import one_line
-from medjax.types import UserError
+from medjax.types import Record, Region, UserError
 
-__all__ = ["Stream", "eval_batches", "train_stream", "value_range"]
+__all__ = ["Stream", "eval_batches", "train_stream", "value_range", "whole_batch"]
 
 ENDLESS = 1 << 40
 EPOCHS = 1 << 63  # the last word of the random counter: batches count below it, epochs from it
 HostBatch = dict[str, np.ndarray]
-Place = tuple[int, int, Sequence[int]]
-"""Of a patch: its region, the image in it, the corner."""
-
 
 def train_stream(
     regions: Sequence[Region], *, batch_size: int, patch: Sequence[int] = (), ndim: int = 2, seed: int = 0,
@@ -72,10 +68,6 @@ class Stream:
                             "memory perhaps, or a file was cut off under it; try fewer workers") from error
         self._taken += 1
         return batch
-
-    def peek(self) -> HostBatch:
-        """The next batch, without taking it."""
-        return self._patches[self._taken]
 
     def first(self) -> HostBatch:
         """Batch 0, without moving: the shapes and dtypes of all of them."""
@@ -168,37 +160,43 @@ class Patches:
         for row, place in enumerate(drawn):
             images.copy(batch, row, *place)
             places.append(place)
-        which = [region for region, _, _ in places]
-        return batch | {
-            "slope": images.slopes[which],
-            "intercept": images.intercepts[which],
-            "id": np.array([sample_id(images.name(*place)) for place in places], np.uint32),
-            "count": np.ones(rows, np.float32),
-        } | {name: values[which] for name, values in images.numbers.items()}
+        return batch | images.facts(places) | {"count": np.ones(rows, np.float32)}
 
 
 def eval_batches(
-    regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1, max_shape: Sequence[int] = (),
+    regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1,
     limit: int = 0, process_index: int = 0, process_count: int = 1,
 ) -> "EvalBatches":
     """Every image of `regions` once, in order, in batches of one static shape; nothing is dropped.
 
-    Images are padded with their edge to the largest, rounded up to `multiple_of` (False in `mask`); with `max_shape`,
-    larger ones are cut into tiles of that size. The last batch is filled with repeats of `count` 0. Batches carry
-    `name`, a list of strings, beside what training batches carry. Images whose mask is False all over are left out.
-    `limit` > 0 takes that many samples only, evenly spread. Raises UserError.
+    Images are padded with their edge to the largest, rounded up to `multiple_of` (False in `mask`). The last batch is filled
+    with repeats of `count` 0. Batches carry `name`, a list of strings, beside what training batches carry. Images whose
+    mask is False all over are left out. `limit` > 0 takes that many samples only, evenly spread. Raises UserError.
     """
-    return EvalBatches(regions, batch_size, ndim, multiple_of, tuple(max_shape), limit, process_index, process_count)
+    return EvalBatches(regions, batch_size, ndim, multiple_of, limit, process_index, process_count)
+
+
+def whole_batch(record: Record, ndim: int, index: int = 0) -> HostBatch:
+    """A record as a batch of one image, all of it: the record itself, or with `ndim=2` slice `index` of a volume."""
+    images = Images([Region.whole(record)], ndim)
+    place = (0, index, (0,) * ndim)
+    batch = images.empty(1, images.shapes[0])
+    if images.masked:
+        batch["mask"] = np.empty((1, *images.shapes[0], 1), bool)
+    images.copy(batch, 0, *place)
+    return batch | images.facts([place]) | {"count": np.ones(1, np.float32)}
 
 
 class EvalBatches:
     """A finite, repeatable iterable of batches (see `eval_batches`); `len` counts batches, `samples` samples."""
 
-    def __init__(self, regions: Sequence[Region], batch_size: int, ndim: int, multiple_of: int,
-                 max_shape: tuple[int, ...], limit: int, process_index: int, process_count: int):
+    def __init__(self, regions: Sequence[Region], batch_size: int, ndim: int, multiple_of: int, limit: int,
+                 process_index: int, process_count: int):
         self.images = Images(regions, ndim)
-        self.shape = _eval_shape(self.images, multiple_of, max_shape)
-        places = [place for place in self._places() if self._judged(*place)]
+        self.shape = _round_up(np.max(self.images.shapes, axis=0), multiple_of)
+        corner = (0,) * ndim
+        places = [(region, index, corner) for region, count in enumerate(self.images.counts.tolist())
+                  for index in range(count) if self._counts(region, index)]
         if limit and limit < len(places):
             places = [places[int((i + 0.5) * len(places) / limit)] for i in range(limit)]
         if not places:
@@ -218,32 +216,17 @@ class EvalBatches:
             yield self._batch([self._all[min(n, self.samples - 1)] for n in numbers],
                               np.array([n < self.samples for n in numbers], np.float32))
 
-    def _places(self) -> Iterator[Place]:
-        for region, (count, shape) in enumerate(zip(self.images.counts, self.images.shapes, strict=True)):
-            tiles = [range(0, n, size) for n, size in zip(shape, self.shape, strict=True)]
-            for index in range(count):
-                for tile in np.ndindex(*(len(t) for t in tiles)):
-                    yield region, index, tuple(min(t[i], max(0, n - size)) for t, i, n, size
-                                               in zip(tiles, tile, shape, self.shape, strict=True))
-
-    def _judged(self, region: int, index: int, corner: tuple[int, ...]) -> bool:
+    def _counts(self, region: int, index: int) -> bool:
         mask = self.images.mask(region, index)
-        return mask is None or bool(mask[tuple(slice(c, c + n) for c, n in zip(corner, self.shape, strict=True))].any())
+        return mask is None or bool(mask.any())
 
     def _batch(self, places: list[Place], count: np.ndarray) -> HostBatch:
         images = self.images
-        which = [region for region, _, _ in places]
-        names = [images.name(*place) for place in places]
         batch = images.empty(len(places), self.shape) | {"mask": np.empty((len(places), *self.shape, 1), bool)}
         for row, place in enumerate(places):
             images.copy(batch, row, *place)
-        return batch | {
-            "slope": images.slopes[which],
-            "intercept": images.intercepts[which],
-            "id": np.array([sample_id(name) for name in names], np.uint32),
-            "count": count,
-            "name": names,
-        } | {name: values[which] for name, values in images.numbers.items()}
+        names = [images.name(*place) for place in places]
+        return batch | images.facts(places) | {"count": count, "name": names}
 
 
 @lru_cache(4)  # a batch may begin in one epoch and end in the next, for each of two streams
@@ -257,15 +240,6 @@ def _patch_shape(patch: tuple[int, ...], images: Images, multiple_of: int) -> tu
     if len(patch) != images.ndim or min(patch) < 1:
         raise UserError("config.data.patch", f"{patch}; give {images.ndim} sizes, or () for whole images")
     return tuple(int(p) for p in patch)
-
-
-def _eval_shape(images: Images, multiple_of: int, max_shape: tuple[int, ...]) -> tuple[int, ...]:
-    largest = _round_up(np.max(images.shapes, axis=0), multiple_of)
-    if not max_shape:
-        return largest
-    if len(max_shape) != images.ndim:
-        raise UserError("config.data.max_shape", f"{max_shape}; give {images.ndim} sizes, or () for whole images")
-    return tuple(min(a, b) for a, b in zip(largest, _round_up(max_shape, multiple_of), strict=True))
 
 
 def _round_up(shape: Sequence[int], multiple_of: int) -> tuple[int, ...]:

@@ -1,26 +1,26 @@
-"""A trained model beside its input and the classical baselines, on one part of the split."""
+"""A trained model beside its input and the methods without training, on one part of the split."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from medjax.data.split import Region
-from medjax.train import distributed, evaluator, sharding
-from medjax.train.run import Run
-from medjax.types import Example, Record, State
+from medjax.evaluation.references import measured
+from medjax.train import distributed, sharding
+from medjax.train.evaluator import Evaluated, Evaluator, scalars
+from medjax.train.run import Run, described
+from medjax.types import Example, Metric, Prediction, Record, Region, State
 
 SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One judged sample for a figure: images `(*space, C)` in physical units by row, the `mask` `(*space,)` of what counts,
-    and the metrics.
+    """One sample for a figure: images `(*space, C)` in physical units by row, the `mask` `(*space,)` of what counts, and the
+    metrics.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Assessment:
-    """Metrics by row ("input", each baseline, "model"), per sample and over all (numbers, and tables such as a confusion
+class Comparison:
+    """Metrics by row ("input", each reference, "model"), per sample and over all (numbers, and tables such as a confusion
     matrix); some samples to look at.
     """
 
@@ -43,58 +43,70 @@ class Assessment:
     tables: dict[str, dict[str, Any]]
 
 
-def assess(run: Run, state: State, regions: list[Region], limit: int = 0) -> Assessment:
-    """Judges the model, its input as it is, and every baseline of the task on all samples of `regions`.
+def metrics_of(run: Run) -> dict[str, Metric]:
+    """The task's metrics by name, with the units that the run has (see `described`)."""
+    return described(run.config, run.task)
 
-    All devices judge together; of several processes the first has the result, the others one without samples.
+
+def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], strengths: Mapping[str, float],
+            limit: int = 0) -> Comparison:
+    """Evaluates the model and every reference of the task, at its strength, on all samples of `regions`.
+
+    All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
-    mesh = sharding.make_mesh()
-    judge = evaluator.Judge(run, mesh)
-    batches = judge.batches(regions, limit)
-    state = jax.device_put(state, sharding.replicated(mesh))
-    rate = jax.jit(partial(_metrics, run.task))
+    batches = evaluator.batches(regions, limit)
+    state = jax.device_put(state, sharding.replicated(evaluator.mesh))
+    references = run.task.references() if distributed.is_primary() else {}
+    measure = measured(run)
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
-    per_sample, names, shown = [], [], []
-    judged = tqdm(judge(state, batches), total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
-                  disable=not distributed.speaks())
-    for i, sample in enumerate(judged):
-        if not distributed.speaks():
+    per_sample: list[dict[str, dict[str, Any]]] = []
+    names: list[str] = []
+    shown: list[Sample] = []
+    bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
+               disable=not distributed.is_primary())
+    for batch in evaluator(state, batches):
+        bar.update(len(batch.names))
+        if not distributed.is_primary():
             continue
-        answers = run.task.compared(sample.example)
-        scores = {row: {k: np.asarray(v).tolist() for k, v in rate(answer, sample.example).items()}
-                  for row, answer in answers.items()} | {"model": sample.metrics}
-        per_sample.append(scores)
-        names.append(sample.name)
-        if i in shown_at:
-            pictures = run.task.pictures(sample.example, answers | {"model": sample.pred})
-            pictures = {row: _cut(image, sample.example) for row, image in pictures.items()}
-            mask = _cut(np.asarray(sample.example.mask), sample.example)[..., 0]
-            leading = {row: _leading(run.config.metric, evaluator.scalars(metrics)) for row, metrics in scores.items()}
-            shown.append(Sample(sample.name, _record(sample.name, regions), pictures, mask, leading))
-    if not distributed.speaks():
-        return Assessment([], [], [], {}, {})
-    summaries = {row: run.task.summary([sample[row] for sample in per_sample]) for row in per_sample[0]}
-    rows = {row: _leading(run.config.metric, evaluator.scalars(summary)) for row, summary in summaries.items()}
-    tables = {row: {k: v for k, v in summary.items() if k not in rows[row]} for row, summary in summaries.items()}
-    return Assessment(per_sample, names, shown, rows, tables)
+        assert batch.example is not None
+        assert batch.prediction is not None
+        made = {name: Prediction(np.asarray(reference.run(batch.example, strengths[name])))
+                for name, reference in references.items()}
+        rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
+        for i, name in enumerate(batch.names):
+            scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
+            if len(names) in shown_at:
+                shown.append(_sample(run, batch, i, made, scores, regions))
+            per_sample.append(scores)
+            names.append(name)
+    bar.close()
+    if not distributed.is_primary():
+        return Comparison([], [], [], {}, {})
+    summaries = {row: run.task.summarise([sample[row] for sample in per_sample]) for row in per_sample[0]}
+    order = metrics_of(run)
+    rows_ = {row: {name: found[name] for name in order if name in found}
+             for row, found in ((row, scalars(summary)) for row, summary in summaries.items())}
+    tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
+    return Comparison(per_sample, names, shown, rows_, tables)
 
 
-def _leading(first: str, metrics: dict[str, float]) -> dict[str, float]:
-    """The metrics with the one that chose the checkpoint first, for under jit a dictionary comes back sorted."""
-    return {name: metrics[name] for name in sorted(metrics, key=lambda name: name != first)}
+def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],
+            scores: dict[str, dict[str, Any]], regions: list[Region]) -> Sample:
+    """What a figure shows of one sample, without the padding that made its batch one shape."""
+    example: Example = jax.tree.map(lambda a: a[index], batch.example)
+    predictions = {row: jax.tree.map(lambda a: a[index], pred) for row, pred in {**made, "model": batch.prediction}.items()}
+    images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
+    numbers = {row: scalars(found) for row, found in scores.items()}
+    leading = {row: {name: found[name] for name in metrics_of(run) if name in found} for row, found in numbers.items()}
+    return Sample(batch.names[index], _record(batch.names[index], regions), images,
+                  _cut(np.asarray(example.mask), example)[..., 0], leading)
 
 
 def _record(name: str, regions: list[Region]) -> Record:
     return next(r.record for r in regions if name == r.record.id or name.startswith(r.record.id + ":"))
 
 
-def _metrics(task: Any, image: np.ndarray, example: Example) -> dict[str, Any]:
-    one: Callable[[Any], Any] = partial(jax.tree.map, lambda a: a[None])
-    return {name: values[0] for name, values in task.metrics(one(image), one(example)).items()}
-
-
 def _cut(image: np.ndarray, example: Example) -> np.ndarray:
-    """The image without the padding that made its batch one shape."""
     inside = np.argwhere(example.mask[..., 0])
     low, high = inside.min(0), inside.max(0) + 1
     return image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]

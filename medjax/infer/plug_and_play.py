@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from medjax.ops.solve import conjugate_gradients
-from medjax.physics.operator import Operator
-from medjax.train.loop import restore_best
-from medjax.types import Array, Example, UserError
+from medjax.train.run import restore_best
+from medjax.types import Array, NetworkInput, Operator, UserError
 
 Denoiser = Callable[[Array], Array]
 
@@ -19,8 +18,13 @@ def trained(workdir: Path) -> Denoiser:
     run, state = restore_best(workdir)
     if run.config.task.name != "denoise":
         raise UserError(workdir, f"was trained for {run.config.task.name}; plug-and-play needs a run of denoise")
-    params = state.params | state.ema
-    return lambda x: run.objective.predict(params, state.variables, Example(x, None))
+    params, variables = state.for_use()
+
+    def denoise(x: Array) -> Array:
+        keys = jax.random.split(jax.random.key(0), x.shape[0])
+        return run.objective.predict(params, variables, NetworkInput(x), keys).image
+
+    return denoise
 
 
 def plug_and_play(A: Operator, y: Array, denoise: Denoiser, weight: float = 0.1, iterations: int = 10,

@@ -1,49 +1,86 @@
-"""A trained model on one record, whatever its size: physical units in, physical units out."""
+"""A trained model on one record, whatever its size: from the record to the whole of its prediction."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
+from medjax.data.pipeline import HostBatch, whole_batch
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
-from medjax.types import Example, Record, State, UserError
+from medjax.types import Batch, Key, Operator, Prediction, Record, State, UserError
 
-VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles
+VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles, where the task allows
+USE_SEED = 2  # what is random in use is the same for a sample in every run
+
+Predict = Callable[[Record], Prediction]
 
 
-def make_enhance(run: Run, state: State) -> Callable[[Record], np.ndarray]:
-    """A function from a record to its enhanced image in physical units.
+def make_predict(run: Run, state: State) -> Predict:
+    """A function from a record to its prediction, arrays of NumPy without the batch's axis, in unit range.
 
     A 2-D model takes volumes slice by slice. Networks compile once per size of tile. Raises UserError where the record
     doesn't suit the model.
     """
-    low, high = run.task.data_range
-    ndim = run.config.data.ndim
+    task, objective = run.task, run.objective
+    params, variables = state.for_use()
 
     @jax.jit
-    def predict(image: jax.Array) -> jax.Array:
-        return run.objective.predict(state.params | state.ema, state.variables, Example(image[None], None))[0]
+    def program(batch: Batch, key: Key, operator: Operator | None) -> Prediction:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
+        given = task.input(batch if operator is None else {**batch, "operator": operator})
+        return objective.predict(params, variables, given, keys)
 
-    def one(image: np.ndarray) -> np.ndarray:
-        return tiled(predict, image, _tile(image.shape[:-1]))
+    def one(batch: HostBatch, operator: Operator | None) -> Prediction:
+        found = jax.device_get(program(batch, jax.random.key(USE_SEED), operator))
+        return Prediction(found.image[0], None if found.std is None else found.std[0],
+                          None if found.samples is None else found.samples[:, 0],
+                          {name: value[0] for name, value in found.extras.items()})
 
-    def enhance(record: Record) -> np.ndarray:
-        if record.ndim < ndim:
-            raise UserError(record.id, f"is a {record.ndim}-D image and the model is {ndim}-D")
-        channels = run.config.data.channels
-        if record.image.shape[-1] != channels:
-            raise UserError(record.id, f"has {record.image.shape[-1]} channels and the model was trained on {channels}")
-        units = record.image.astype(np.float32) * np.float32(record.slope) + np.float32(record.intercept)
-        unit = (units - low) / (high - low)
-        made = one(unit) if record.ndim == ndim else np.stack([one(plane) for plane in unit])
-        made = made * (high - low) + low
-        mask = record.extras.get("mask")
-        # Padding outside the scanned field stays what it was.
-        return made if mask is None or made.shape != units.shape else np.where(mask, made, units)
+    def predict(record: Record) -> Prediction:
+        check_record(run, record)
+        operator = task.operators(record)
+        parts = [_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator))
+                 for batch in _batches(record, task.input_ndim)]
+        return parts[0] if record.ndim == task.input_ndim else _stacked(parts)
 
-    return enhance
+    return predict
+
+
+def check_record(run: Run, record: Record) -> None:
+    """Raises UserError where a record has other axes or channels than the model takes."""
+    ndim, wanted = run.task.input_ndim, run.config.data.channels
+    if record.ndim < ndim:
+        raise UserError(record.id, f"is a {record.ndim}-D image and the model takes {ndim}-D ones")
+    if len(run.task.inputs) > 1 and run.task.inputs[0] != "image":
+        wanted = len(run.task.inputs)
+    if run.task.input_ndim == run.config.data.ndim and record.image.shape[-1] != wanted:
+        raise UserError(record.id, f"has {record.image.shape[-1]} channels and the model was trained on {wanted}")
+
+
+def _batches(record: Record, ndim: int) -> Iterator[HostBatch]:
+    """A record as batches of one image: itself, or its slices."""
+    if record.ndim == ndim:
+        yield whole_batch(record, ndim)
+        return
+    for index in range(record.image.shape[0]):
+        yield whole_batch(record, ndim, index)
+
+
+def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBatch], Prediction]) -> Prediction:
+    if not tileable:
+        return predict(batch)
+    space = batch["image"].shape[1:-1]
+    on_grid = [name for name, array in batch.items() if array.shape[1:-1] == space]
+
+    def of_tile(tile: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = predict({**batch, **{name: array[None] for name, array in tile.items()}})
+        return {"image": found.image} | ({} if found.std is None else {"std": found.std})
+
+    made = tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))
+    return Prediction(made["image"], made.get("std"))
 
 
 def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -53,3 +90,13 @@ def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
         axis = int(np.argmax(tile))
         tile[axis] = -(-tile[axis] // 32) * 16
     return tuple(tile)
+
+
+def _stacked(predictions: list[Prediction]) -> Prediction:
+    """Slices' predictions as those of a volume."""
+    def stack(values: list[Any], axis: int = 0) -> Any:
+        return None if values[0] is None else np.stack(values, axis)
+
+    return Prediction(stack([p.image for p in predictions]), stack([p.std for p in predictions]),
+                      stack([p.samples for p in predictions], 1),
+                      {name: stack([p.extras[name] for p in predictions]) for name in predictions[0].extras})

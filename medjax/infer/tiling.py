@@ -1,34 +1,51 @@
 """A network on an image of any size: overlapping tiles of one shape, blended."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
 
-def tiled(predict: Callable[[np.ndarray], np.ndarray], image: np.ndarray, tile: Sequence[int],
-          overlap: float = 0.25) -> np.ndarray:
-    """`predict` on `image` `(*space, C)`, tile by tile: `(*tile, C)` to `(*tile * factor, C')`, for any whole factor.
+
+def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray], tile: Sequence[int],
+          overlap: float = 0.25) -> Arrays:
+    """`predict` on `arrays`, all `(*space, C)`, tile by tile: `(*tile, C)` to `(*tile * factor, C')` for any whole factor.
 
     Tiles overlap by that part of their size and fade into each other, so that no seam shows. An axis that a tile spans
-    is taken whole; a shorter one is padded with its edge.
+    is taken whole; a shorter one is padded with its edge (a mask with False).
     """
-    pads = [(0, max(0, t - n)) for t, n in zip(tile, image.shape[:-1], strict=True)]
-    padded = np.pad(image, [*pads, (0, 0)], mode="edge")
-    starts = [_starts(n, t, overlap) for n, t in zip(padded.shape[:-1], tile, strict=True)]
-    total = weights = fade = factor = None
-    for corner in product(*starts):
-        out = np.asarray(predict(padded[tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))]))
-        if total is None:
-            factor = [a // b for a, b in zip(out.shape[:-1], tile, strict=True)]
-            space = [n * f for n, f in zip(padded.shape[:-1], factor, strict=True)]
-            total, weights = np.zeros((*space, out.shape[-1]), np.float32), np.zeros((*space, 1), np.float32)
-            fade = _fade(out.shape[:-1])
-        at = tuple(slice(c * f, c * f + n) for c, f, n in zip(corner, factor, out.shape[:-1], strict=True))
-        total[at] += fade * out
+    space = next(iter(arrays.values())).shape[:-1]
+    pads = [(0, max(0, t - n)) for t, n in zip(tile, space, strict=True)]
+    padded = {name: _padded(name, array, pads) for name, array in arrays.items()}
+    sizes = [n + after for n, (_, after) in zip(space, pads, strict=True)]
+    total: Arrays = {}
+    weights: np.ndarray | None = None
+    for corner in product(*(_starts(n, t, overlap) for n, t in zip(sizes, tile, strict=True))):
+        box = tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
+        made = predict({name: array[box] for name, array in padded.items()})
+        shape = next(iter(made.values())).shape[:-1]
+        factor = [a // b for a, b in zip(shape, tile, strict=True)]
+        if weights is None:
+            whole = [n * f for n, f in zip(sizes, factor, strict=True)]
+            total = {name: np.zeros((*whole, part.shape[-1]), np.float32) for name, part in made.items()}
+            weights, fade = np.zeros((*whole, 1), np.float32), _fade(shape)
+        at = tuple(slice(c * f, c * f + n) for c, f, n in zip(corner, factor, shape, strict=True))
+        for name, part in made.items():
+            total[name][at] += fade * part
         weights[at] += fade
-    inside = tuple(slice(0, n * f) for n, f in zip(image.shape[:-1], factor, strict=True))
-    return (total / weights)[inside]
+    inside = tuple(slice(0, n * f) for n, f in zip(space, factor, strict=True))
+    for part in total.values():
+        part /= weights
+    return {name: part[inside] for name, part in total.items()}
+
+
+def _padded(name: str, array: np.ndarray, pads: list[tuple[int, int]]) -> np.ndarray:
+    if not any(after for _, after in pads):
+        return array
+    if name == "mask":
+        return np.pad(array, [*pads, (0, 0)])
+    return np.pad(array, [*pads, (0, 0)], mode="edge")
 
 
 def _starts(size: int, tile: int, overlap: float) -> list[int]:

@@ -1,13 +1,18 @@
 """How well classes are told apart, over a data set or over the voxels of an image."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from medjax.types import Array
+from medjax.types import Array, Metric
+
+AUC = Metric("auc", "AUC", decimals=4)
+AUROC = Metric("auroc", "AUROC", decimals=4)
+ACCURACY = Metric("accuracy", decimals=4)
+PRECISION = Metric("precision", decimals=4)
+RECALL = Metric("recall", decimals=4)
+F1 = Metric("f1", "F1", decimals=4)
 
 
 def auroc(score: np.ndarray, truth: np.ndarray) -> float:
@@ -50,10 +55,3 @@ def precision_recall_f1(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarra
     hits = (found & truth).sum(0)
     n_found, n_true = found.sum(0), truth.sum(0)
     return hits / np.maximum(n_found, 1), hits / np.maximum(n_true, 1), 2 * hits / np.maximum(n_found + n_true, 1)
-
-
-def mean_of_numbers(values: Sequence[float] | np.ndarray) -> float:
-    """The mean of what is a number; NaN where nothing is."""
-    finite = np.asarray(values, float)
-    finite = finite[np.isfinite(finite)]
-    return float(finite.mean()) if finite.size else float("nan")

@@ -1,4 +1,4 @@
-"""How much of several images a fused one holds: numbers per sample, `sources` `(B, *space, M)`, `fused` `(B, *space, 1)`.
+"""How much of several images a fused one keeps: numbers per sample, `sources` `(B, *space, M)`, `fused` `(B, *space, 1)`.
 
 Images are in unit range; `mask` is `(B, *space, 1)` bool or None.
 """
@@ -9,17 +9,22 @@ from jaxtyping import Float
 
 from medjax.measures import image_quality
 from medjax.measures.image_quality import Mask
-from medjax.types import Array
+from medjax.ops.separable import correlate_axis
+from medjax.types import Array, Metric
 
 Fused = Float[Array, "b *space 1"]
 Sources = Float[Array, "b *space m"]
 PerSample = Float[Array, " b"]
 BINS = 64
+QABF = Metric("qabf", "edges kept (Qabf)", decimals=4)
+STRUCTURE = Metric("structure", "mean SSIM with the sources", decimals=4)
+MUTUAL_INFORMATION = Metric("mutual_information", "mutual information", "bits")
+ENTROPY = Metric("entropy", "entropy", "bits")
 
 
-def entropy(fused: Fused, mask: Mask = None) -> PerSample:
-    """The entropy of the histogram of 64 bins, in bits."""
-    return jax.vmap(lambda f, w: _entropy(_histogram(_bins(f), w, BINS)))(_flat(fused[..., 0]), _weights(fused, mask))
+def entropy(fused: Fused, mask: Mask = None, bins: int = BINS) -> PerSample:
+    """The entropy of the histogram, in bits."""
+    return jax.vmap(lambda f, w: _entropy(_histogram(_bins(f, bins), w, bins)))(_flat(fused[..., 0]), _weights(fused, mask))
 
 
 def mutual_information(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
@@ -42,16 +47,18 @@ def structure(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
 def edges(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """Q^{AB/F}: how well strength and direction of the sources' edges are kept (Xydeas & Petrović, 2000), 0 … 1.
 
-    Sobel gradients in the plane of the last two axes; each source weighs by its own edge strength.
+    Sobel gradients in the plane of the last two axes, where they lie wholly inside the image and the mask; each source
+    weighs by its own edge strength.
     """
     strength_f, angle_f = _sobel(fused)
+    inside = 1.0 if mask is None else _neighbourhoods(mask)
     kept = total = jnp.zeros(len(fused))
     for m in range(sources.shape[-1]):
         strength, angle = _sobel(sources[..., m:m + 1])
         ratio = jnp.minimum(strength, strength_f) / jnp.maximum(jnp.maximum(strength, strength_f), 1e-6)
         turned = 1 - jnp.abs(angle - angle_f) / (jnp.pi / 2)
         quality = _sigmoid(ratio, 0.9994, 15.0, 0.5) * _sigmoid(turned, 0.9879, 22.0, 0.8)
-        weight = strength if mask is None else strength * mask
+        weight = strength * inside
         axes = tuple(range(1, weight.ndim))
         kept, total = kept + (quality * weight).sum(axes), total + weight.sum(axes)
     return kept / jnp.maximum(total, 1e-6)
@@ -62,21 +69,22 @@ def _sigmoid(x: Array, top: float, steep: float, middle: float) -> Array:
 
 
 def _sobel(x: Array) -> tuple[Array, Array]:
-    """Strength, and direction in (-pi/2, pi/2]."""
-    def filtered(smooth: int, along: int) -> Array:
-        padded = jnp.pad(x, [(1, 1) if axis in (smooth, along) else (0, 0) for axis in range(x.ndim)], mode="edge")
-        n = x.shape[smooth]
-        blurred = sum(tap * jax.lax.slice_in_dim(padded, i, i + n, axis=smooth) for i, tap in enumerate((1.0, 2.0, 1.0)))
-        n = x.shape[along]
-        return jax.lax.slice_in_dim(blurred, 2, 2 + n, axis=along) - jax.lax.slice_in_dim(blurred, 0, n, axis=along)
-
+    """Strength, and direction in (-pi/2, pi/2], of all voxels but those at the image's sides."""
     rows, columns = x.ndim - 3, x.ndim - 2
-    gx, gy = filtered(rows, columns), filtered(columns, rows)
+    smooth, slope = jnp.array([1.0, 2.0, 1.0]), jnp.array([-1.0, 0.0, 1.0])
+    gx = correlate_axis(correlate_axis(x, smooth, rows), slope, columns)
+    gy = correlate_axis(correlate_axis(x, smooth, columns), slope, rows)
     return jnp.sqrt(gx**2 + gy**2), jnp.arctan(gy / jnp.where(jnp.abs(gx) < 1e-6, 1e-6, gx))
 
 
-def _bins(x: Array) -> Array:
-    return jnp.clip(x * BINS, 0, BINS - 1).astype(jnp.int32)
+def _neighbourhoods(mask: Array) -> Array:
+    """Where a voxel and its eight neighbours in the plane count, without the image's sides."""
+    ones, counts = jnp.ones(3), mask.astype(jnp.float32)
+    return correlate_axis(correlate_axis(counts, ones, mask.ndim - 3), ones, mask.ndim - 2) > 8.5
+
+
+def _bins(x: Array, count: int = BINS) -> Array:
+    return jnp.clip(x * count, 0, count - 1).astype(jnp.int32)
 
 
 def _flat(x: Array) -> Array:

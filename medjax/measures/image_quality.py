@@ -1,6 +1,7 @@
-"""Image quality, one number per sample, over a mask, with an explicit data range.
+"""Image quality: PSNR, SSIM and other numbers per sample, over a mask, with an explicit data range.
 
-Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts).
+Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts). A function that is declared with
+`image_metric` can be named in `config.task.measures`; it takes, by name, any of `pred`, `target`, `data_range` and `mask`.
 """
 
 import functools
@@ -9,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from medjax.measures._declared import image_metric
 from medjax.types import Array, UserError
-
-LOWER_IS_BETTER = frozenset({"mse", "mae", "nmse", "hausdorff95", "registration_error", "folds", "frechet", "niqe"})
 
 WINDOW = 11
 Images = Float[Array, "b *space c"]
@@ -26,37 +26,43 @@ def _mean(values: Array, mask: Mask) -> Float[Array, " b"]:
     return (values * weight).sum(axes) / jnp.maximum(weight.sum(axes), 1)
 
 
+@image_metric(label="MSE", unit="{units}²", lower_is_better=True)
 def mse(pred: Images, target: Images, mask: Mask = None) -> Float[Array, " b"]:
     """Mean squared error, in squared units of the images."""
     return _mean(jnp.square(pred - target), mask)
 
 
+@image_metric(label="MAE", unit="{units}", lower_is_better=True)
 def mae(pred: Images, target: Images, mask: Mask = None) -> Float[Array, " b"]:
     """Mean absolute error, in units of the images."""
     return _mean(jnp.abs(pred - target), mask)
 
 
+@image_metric(label="NMSE", lower_is_better=True)
 def nmse(pred: Images, target: Images, mask: Mask = None) -> Float[Array, " b"]:
     """Squared error over the squared norm of the target (as in fastMRI, Zbontar et al., 2018)."""
     return mse(pred, target, mask) / jnp.maximum(_mean(jnp.square(target), mask), jnp.finfo(pred.dtype).tiny)
 
 
+@image_metric(label="PSNR", unit="dB", decimals=2)
 def psnr(pred: Images, target: Images, data_range: float, mask: Mask = None) -> Float[Array, " b"]:
     """Peak signal-to-noise ratio in dB; `data_range` is the width of the images' range (max - min), never their own."""
     return 10 * jnp.log10(data_range**2 / jnp.maximum(mse(pred, target, mask), 1e-20 * data_range**2))
 
 
+@image_metric(label="SSIM", decimals=4)
 def ssim(pred: Images, target: Images, data_range: float, mask: Mask = None) -> Float[Array, " b"]:
     """Structural similarity (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 voxels along each spatial axis.
 
     Averaged over the windows that lie wholly inside the image and the mask, like scikit-image's
-    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`. A volume of fewer than
-    11 slices is judged slice by slice. Raises UserError where the window does not fit along two axes.
+    `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`; NaN where none does. A volume of fewer
+    than 11 slices is compared slice by slice. Raises UserError where the window does not fit along two axes.
     """
     similarity = ssim_map(pred, target, data_range)
     if mask is None:
         return _mean(similarity, None)
-    return _mean(similarity, _whole_windows(mask))
+    whole = whole_windows(mask)
+    return jnp.where(whole.any(tuple(range(1, whole.ndim))), _mean(similarity, whole), jnp.nan)
 
 
 def ssim_map(pred: Images, target: Images, data_range: float) -> Float[Array, "b *inner c"]:
@@ -93,7 +99,7 @@ def _gaussian(x: Array) -> Array:
     return x
 
 
-def _whole_windows(mask: Array) -> Array:
+def whole_windows(mask: Array) -> Array:
     """Where every voxel of the window counts; a sum of weights would miss its corners, lighter than float32 resolves."""
     for axis in _window_axes(mask):
         mask = functools.reduce(jnp.logical_and, _shifts(mask, axis))

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from medjax.types import Array
+from medjax.types import Array, Metric
+
+DICE = Metric("dice", "Dice", decimals=4)
+IOU = Metric("iou", "IoU", decimals=4)
+HAUSDORFF95 = Metric("hausdorff95", "95 % Hausdorff distance", "{length}", lower_is_better=True)
 
 Regions = Bool[Array, "b *space k"]
 PerRegion = Float[Array, "b k"]

@@ -2,6 +2,11 @@
 
 import numpy as np
 
+from medjax.types import Metric
+
+FRECHET = Metric("frechet", "Fréchet distance", lower_is_better=True)
+DIVERSITY = Metric("diversity")
+
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:
     """The Fréchet distance of the Gaussians that fit two sets of codes `(N, K)` and `(M, K)` (Heusel et al., 2017)."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
 from medjax.models.classifier import even
 from medjax.ops.resample import max_pool, upsample
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class AttentionUNet(nn.Module):
@@ -30,7 +30,7 @@ class AttentionUNet(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("attention_unet", self.scale)
         skips, h = [], x.astype(self.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
 from medjax.ops.resample import upsample
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class Autoencoder(nn.Module):
@@ -31,7 +31,7 @@ class Autoencoder(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("autoencoder", self.scale)
         code = Encoder(self.latent, self.width, self.depth, self.norm, self.act, self.dtype, name="encoder")(x, train)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import ConvNormAct, activation, check_ndim
 from medjax.ops.resample import max_pool
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class Classifier(nn.Module):
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         for stage, (count, width) in enumerate(zip(self.convs, self.widths, strict=True)):
             if stage and self.pool == "max":

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 
 class CNN(nn.Module):
@@ -26,7 +26,7 @@ class CNN(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("cnn", self.scale)
         if len(self.kernels) != len(self.features) + 1:

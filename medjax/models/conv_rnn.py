@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, activation, check_ndim
 from medjax.ops.resample import pixel_shuffle, upsample
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 PLANE = (1, 3, 3)  # a convolution within each frame
 
@@ -57,7 +57,7 @@ class ConvRNN(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         if self.ndim != 3:
             raise UserError("config.data.ndim", "conv_rnn goes along the first axis of volumes or series; set it to 3")
         if self.cell not in ("gru", "lstm"):

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from medjax.models.blocks import ConvTranspose, Norm, activation
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, Measurement, UserError
 
 
 class DCGANGenerator(nn.Module):
@@ -26,8 +26,8 @@ class DCGANGenerator(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
-        if x.ndim != 2 or context is None or context.ndim != self.ndim + 2:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
+        if x.ndim != 2 or isinstance(context, Measurement | None) or context.ndim != self.ndim + 2:
             raise UserError("config.model.name", "dcgan_generator makes images from vectors of noise; use it with "
                             "task=synthesis")
         space = context.shape[1:-1]

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from medjax.models.blocks import Conv, ConvNormAct, Norm, check_ndim
 from medjax.ops.resample import pixel_shuffle, upsample
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class EDSR(nn.Module):
@@ -29,7 +29,7 @@ class EDSR(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         head = h = Conv(self.width, dtype=self.dtype)(x)
         for _ in range(self.blocks):

@@ -7,7 +7,7 @@ import flax.linen as nn
 from medjax.models.blocks import Conv, ConvNormAct, ConvTranspose, check_ndim, check_same_grid
 from medjax.models.classifier import even
 from medjax.ops.resample import max_pool
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class FCN(nn.Module):
@@ -28,7 +28,7 @@ class FCN(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("fcn", self.scale)
         stages, h = [], x

@@ -1,6 +1,7 @@
 """What a network sees in an image: the activations inside it, for perceptual losses and distances of data sets."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,18 @@ class FeatureNetwork:
         size = min(a[0, ..., 0].size for a in activations)
         return jnp.concatenate([a.astype(jnp.float32).mean(tuple(range(1, a.ndim - 1)))
                                 for a in activations if a[0, ..., 0].size == size], -1)
+
+
+class Features:
+    """The network that a run looks through at images, loaded when it is first needed; None where the run names none."""
+
+    def __init__(self, load: Callable[[], FeatureNetwork | None] = lambda: None):
+        self._load = load
+
+    @functools.cached_property
+    def network(self) -> FeatureNetwork | None:
+        """The network."""
+        return self._load()
 
 
 @functools.lru_cache

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
 from medjax.models.unet import UNet
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 
 class Fusion(nn.Module):
@@ -30,7 +30,7 @@ class Fusion(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("fusion", self.scale)
         if x.shape[-1] != self.modalities:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from medjax.models.blocks import check_ndim, check_same_grid
 from medjax.models.consistency import consistent, measurement
 from medjax.models.unet import UNet
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class MoDL(nn.Module):
@@ -34,10 +34,11 @@ class MoDL(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("modl", self.scale)
-        A, y = measurement("modl", context)
+        found = measurement("modl", context)
+        A, y = found.operator, found.y
         layer = nn.remat(Iteration, static_argnums=(4,))
         network = partial(UNet, self.ndim, self.channels, self.scale, self.width, self.depth, self.norm, dtype=self.dtype)
         made = [layer(network, self.weight, self.cg_iterations, name=f"iteration{i}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, check_ndim, check_same_grid
 from medjax.models.consistency import measurement
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 
 class PrimalDual(nn.Module):
@@ -26,10 +26,11 @@ class PrimalDual(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("primal_dual", self.scale)
-        A, y = measurement("primal_dual", context)
+        found = measurement("primal_dual", context)
+        A, y = found.operator, found.y
         if jnp.iscomplexobj(y) or y.ndim != x.ndim:
             raise UserError("config.model.name", "primal_dual works on real measurements such as sinograms; for MRI use "
                             "varnet or modl")

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from medjax.models.blocks import Conv, ConvTranspose, check_ndim, check_same_grid
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class REDCNN(nn.Module):
@@ -25,7 +25,7 @@ class REDCNN(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("redcnn", self.scale)
         shortcuts = []

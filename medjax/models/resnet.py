@@ -7,7 +7,7 @@ import flax.linen as nn
 from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim
 from medjax.models.classifier import Head, even
 from medjax.ops.resample import max_pool
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 # depth -> (blocks of each stage, whether a block is a bottleneck of 1x1, 3x3, 1x1)
 DEPTHS = {10: ((1, 1, 1, 1), False), 18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True),
@@ -31,7 +31,7 @@ class ResNet(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         if self.depth not in DEPTHS:
             there_is = ", ".join(map(str, DEPTHS))

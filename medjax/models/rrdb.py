@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, check_ndim
 from medjax.ops.resample import pixel_shuffle, upsample
-from medjax.types import Array
+from medjax.types import Array, Context
 
 SHRINK = 0.2  # residuals are scaled by it, as published: without normalisation this keeps deep stacks stable
 
@@ -31,7 +31,7 @@ class RRDB(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         head = h = Conv(self.width, dtype=self.dtype)(x)
         for _ in range(self.blocks):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim, check_same_grid
 from medjax.ops.resample import max_pool, upsample
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 
 class UNet(nn.Module):
@@ -33,7 +33,7 @@ class UNet(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("unet", self.scale)
         if self.block not in ("plain", "residual"):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from medjax.models.autoencoder import Encoder, decode
 from medjax.models.blocks import check_ndim, check_same_grid
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class VAE(nn.Module):
@@ -30,16 +30,15 @@ class VAE(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("vae", self.scale)
         encoder = Encoder(2 * self.latent, self.width, self.depth, self.norm, self.act, self.dtype, name="encoder")
         mean, log_var = jnp.split(encoder(x, train), 2, -1)
-        kl = self.variable("losses", "kl", jnp.zeros, ())
         if not train:
             return decode(self, mean, x, train)
         log_var = jnp.clip(log_var, -10, 10)
-        nats = 0.5 * (jnp.square(mean) + jnp.exp(log_var) - 1 - log_var).sum()
-        kl.value = nats / x[..., 0].size
+        nats = 0.5 * (jnp.square(mean) + jnp.exp(log_var) - 1 - log_var).sum(tuple(range(1, mean.ndim)))
+        self.sow("losses", "kl", nats / x[0, ..., 0].size)
         code = mean + jnp.exp(log_var / 2) * jax.random.normal(self.make_rng("sample"), mean.shape)
         return decode(self, code, x, train)

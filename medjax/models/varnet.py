@@ -11,14 +11,15 @@ from medjax.models.blocks import check_ndim, check_same_grid
 from medjax.models.consistency import measurement
 from medjax.models.unet import UNet
 from medjax.physics.mri import to_channels, to_complex
-from medjax.types import Array, UserError
+from medjax.physics.sampling import ComplexChannels
+from medjax.types import Array, Context, Operator, UserError
 
 
 class VarNet(nn.Module):
     """`iterations` of a gradient step towards the measurement and a U-Net (`width`, `depth`), each with its own weights.
 
     With `sensitivities`, a U-Net of `sensitivity_width` makes the coil sensitivities from the coil images that the
-    context holds as "coils" `(B, coils, *space)`, complex; otherwise the operator's own are used. Each iteration is
+    measurement has, `(B, coils, *space)`, complex; otherwise the operator's own are used. Each iteration is
     computed again in the backward pass, for the memory of one.
     """
 
@@ -34,12 +35,13 @@ class VarNet(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("varnet", self.scale)
-        A, y = measurement("varnet", context)
+        found = measurement("varnet", context)
+        A, y = found.operator, found.y
         if self.sensitivities:
-            A = self._learned(A, context, train)
+            A = self._learned(A, found.coils, train)
             x = A.init(y)
         layer = nn.remat(Cascade, static_argnums=(4,))
         network = partial(UNet, self.ndim, self.channels, self.scale, self.width, self.depth, self.norm, residual=False,
@@ -48,10 +50,9 @@ class VarNet(nn.Module):
             x = layer(network, name=f"cascade{i}")(x, A, y, train)
         return x
 
-    def _learned(self, A: Any, context: dict[str, Any], train: bool) -> Any:
-        if "coils" not in context or not hasattr(A, "with_maps"):
+    def _learned(self, A: Operator, coils: Array | None, train: bool) -> Operator:
+        if coils is None or not isinstance(A, ComplexChannels):
             raise UserError("config.model.sensitivities", "there are no coils in this task; set it to False")
-        coils = context["coils"]
         planes = to_channels(coils.reshape(-1, *coils.shape[2:], 1))
         network = UNet(self.ndim, 2, self.scale, self.sensitivity_width, self.depth, self.norm, dtype=self.dtype)
         size = jnp.sqrt(jnp.square(jnp.abs(coils)).sum(1, keepdims=True).max(tuple(range(1, coils.ndim)), keepdims=True))
@@ -66,6 +67,6 @@ class Cascade(nn.Module):
     network: Callable[[], nn.Module]
 
     @nn.compact
-    def __call__(self, x: Array, A: Any, y: Array, train: bool) -> Array:
+    def __call__(self, x: Array, A: Operator, y: Array, train: bool) -> Array:
         length = self.param("length", nn.initializers.ones, ())
         return x - length * A.adjoint(A(x) - y) + self.network()(x, None, train)

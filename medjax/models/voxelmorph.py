@@ -8,7 +8,7 @@ import flax.linen as nn
 from medjax.models.blocks import check_ndim, check_same_grid
 from medjax.models.unet import UNet
 from medjax.ops.displacement import integrate
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, UserError
 
 
 class VoxelMorph(nn.Module):
@@ -28,7 +28,7 @@ class VoxelMorph(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("voxelmorph", self.scale)
         if self.channels != self.ndim:

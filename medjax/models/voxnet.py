@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct
 from medjax.models.unet import UNet
-from medjax.types import Array, UserError
+from medjax.types import Array, Context, Measurement, UserError
 
 
 class VoxNet(nn.Module):
@@ -30,8 +30,8 @@ class VoxNet(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
-        if x.ndim != 4 or context is None or context.ndim != 5:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
+        if x.ndim != 4 or isinstance(context, Measurement | None) or context.ndim != 5:
             raise UserError("config.model.name", "voxnet makes volumes of projections; use it with task=volume")
         batch, slices, rays, columns, _ = context.shape
         flat = UNet(2, rays * self.lift, (1, 1), self.width, self.depth, self.norm, residual=False,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, check_ndim, check_same_grid
-from medjax.types import Array
+from medjax.types import Array, Context
 
 
 class ZeroDCE(nn.Module):
@@ -27,7 +27,7 @@ class ZeroDCE(nn.Module):
     dtype: Any = "float32"
 
     @nn.compact
-    def __call__(self, x: Array, context: Any = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("zero_dce", self.scale)
         h, shortcuts = x, []
@@ -39,9 +39,9 @@ class ZeroDCE(nn.Module):
             h = Conv(self.width, act="relu", dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1))
         maps = Conv(self.curves * self.channels, scale=0.1, dtype=self.dtype)(jnp.concatenate([h, shortcuts.pop()], -1))
         maps = jnp.tanh(maps.astype(jnp.float32))
-        smoothness = self.variable("losses", "smoothness", jnp.zeros, ())
         if train:
-            smoothness.value = sum(jnp.square(jnp.diff(maps, axis=axis)).mean() for axis in range(1, maps.ndim - 1))
+            rough = [jnp.square(jnp.diff(maps, axis=axis)) for axis in range(1, maps.ndim - 1)]
+            self.sow("losses", "smoothness", sum(r.mean(tuple(range(1, r.ndim))) for r in rough))
         y = jnp.clip(x[..., : self.channels], 0, 1)
         curves = jnp.moveaxis(maps.reshape(*maps.shape[:-1], self.curves, self.channels), -2, 0)
         # A loop, for XLA on CPU would fuse the curves and compute each y anew wherever it is used: 2^curves times.

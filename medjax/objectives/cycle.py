@@ -1,16 +1,29 @@
 """CycleGAN: two modalities, translated there and back without paired images (Zhu et al., 2017)."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from medjax.measures.losses import masked_mean
+from medjax.objectives._players import counting, initial, per_sample, trained, used
 from medjax.objectives.adversarial import GAMES
-from medjax.objectives.supervised import run, split_variables
-from medjax.types import Array, Example, Key, Params, UserError
+from medjax.types import (
+    Array,
+    Example,
+    Key,
+    Mean,
+    Model,
+    NetworkInput,
+    Params,
+    Prediction,
+    Task,
+    TranslatesContrasts,
+    UserError,
+    Variables,
+    check_choice,
+)
 
-Variables = dict[str, Params]
 WAYS = ("there", "back")  # source to target, target to source
 
 
@@ -19,98 +32,106 @@ class Cycle:
     """Two generators (one player) and a critic for each modality (the other player).
 
     `cycle` weighs the way there and back, `identity` (as a part of it) what a generator does to its own modality.
-    Critics judge made images from a `buffer` of earlier ones half of the time (Shrivastava et al., 2017); 0 for none.
+    Critics see made images from a `buffer` of earlier ones half of the time (Shrivastava et al., 2017); 0 for none.
     Pairs are never compared: `config.task.paired=False` shuffles them away.
     """
 
-    task: Any
-    model: Any
-    critic: Any
+    task: Task
+    model: Model
+    critic: Model
     game: str = "least_squares"
     cycle: float = 10.0
     identity: float = 0.5
     buffer: int = 32
 
+    networks = {"model": "unet", "critic": "patch"}
     players = ("model", "critic")
     predictors = ("model",)
+    batches = 1
 
-    def __post_init__(self):
-        if self.game not in ("least_squares", "nonsaturating"):
-            raise UserError("config.objective.game", f"no {self.game!r}; there is least_squares, nonsaturating")
-        if not hasattr(self.task, "source"):
+    def __post_init__(self) -> None:
+        check_choice("config.objective.game", self.game, ("least_squares", "nonsaturating"))
+        if not isinstance(self.task, TranslatesContrasts):
             raise UserError("config.objective.name", "cycle translates between two contrasts; use it with task=translate")
         if self.identity and len(self.task.source) != 1:
             raise UserError("config.objective.identity", f"{len(self.task.source)} sources and one target are not of one "
                             "kind; set it to 0 or give one source")
 
-    def init(self, key: Key, example: Example) -> tuple[dict[str, Params], dict[str, Params]]:
+    def init(self, key: Key, example: Example) -> tuple[dict[str, Params], dict[str, Variables]]:
         """Parameters and other variables of both players, and the empty buffer."""
         keys = jax.random.split(key, 4)
-        images = {"there": example.input, "back": example.target}
-        made = {"there": example.target, "back": example.input}
-        params, variables = {}, {}
+        images = {"there": example.input.image, "back": example.target}
+        made = {"there": example.target, "back": example.input.image}
+        params: dict[str, Params] = {}
+        variables: dict[str, Variables] = {}
         for player, first, seen in (("model", 0, images), ("critic", 2, made)):
             modules = self._generators() if player == "model" else dict.fromkeys(WAYS, self.critic)
-            params[player], variables[player] = split_variables(
-                {way: modules[way].init(keys[first + i], seen[way]) for i, way in enumerate(WAYS)})
+            found = {way: initial(modules[way], keys[first + i], seen[way]) for i, way in enumerate(WAYS)}
+            params[player] = {way: own for way, (own, _) in found.items()}
+            variables[player] = {way: rest for way, (_, rest) in found.items()}
         if self.buffer:
             variables["buffer"] = {way: {"images": jnp.zeros((self.buffer, *made[way].shape[1:])),
                                          "filled": jnp.zeros((self.buffer,), bool)} for way in WAYS}
         return params, variables
 
-    def player_loss(self, params: dict[str, Params], player: str, variables: Variables, example: Example,
-                    key: Key) -> tuple[Array, tuple[dict[str, Array], Variables]]:
-        """The player's loss; what to log; the variables after this pass."""
-        play = self._generator_loss if player == "model" else self._critic_loss
-        terms, variables = play(params, variables, example, key)
-        return sum(terms.values()), (terms, variables)
+    def losses(self, params: dict[str, Params], player: str, variables: dict[str, Variables], example: Example,
+               key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:
+        """The terms of the player's loss; the variables after this pass."""
+        play = self._generator_losses if player == "model" else self._critic_losses
+        return play(params, variables, example, key)
 
-    def predict(self, params: dict[str, Params], variables: Variables, example: Example) -> Array:
+    def predict(self, params: dict[str, Params], variables: dict[str, Variables], given: NetworkInput,
+                keys: Key) -> Prediction:
         """The source in the target's contrast."""
-        return self.model.apply({"params": params["model"]["there"], **variables["model"]["there"]}, example.input)
+        return used(self.model, params["model"]["there"], variables["model"]["there"], given)
 
-    def _generators(self) -> dict[str, Any]:
-        return {"there": self.model, "back": self.model.clone(channels=len(self.task.source))}
+    def _generators(self) -> dict[str, Model]:
+        assert isinstance(self.task, TranslatesContrasts)
+        return {"there": self.model, "back": self.model.clone(channels=len(self.task.source))}  # type: ignore[attr-defined]
 
-    def _make(self, params: dict[str, Params], variables: Variables, way: str, image: Array,
-              key: Key) -> tuple[Array, Variables]:
+    def _make(self, params: dict[str, Params], variables: dict[str, Variables], way: str, image: Array,
+              key: Key) -> tuple[Array, dict[str, Variables]]:
         """What a generator makes, and all variables after it."""
-        made, changed = run(self._generators()[way], params["model"][way], variables["model"][way], image, key=key)
+        made, changed, _ = trained(self._generators()[way], params["model"][way], variables["model"][way], image, key=key)
         return made, variables | {"model": variables["model"] | {way: changed}}
 
-    def _judge(self, params: dict[str, Params], variables: Variables, way: str, image: Array,
-               key: Key) -> tuple[Array, Variables]:
-        logits, changed = run(self.critic, params["critic"][way], variables["critic"][way], image, key=key)
+    def _criticised(self, params: dict[str, Params], variables: dict[str, Variables], way: str, image: Array, mask: Array,
+                    key: Key) -> tuple[Array, dict[str, Variables]]:
+        seen = jnp.where(mask, image, 0)  # what is padded tells nothing
+        logits, changed, _ = trained(self.critic, params["critic"][way], variables["critic"][way], seen, key=key)
         return logits, variables | {"critic": variables["critic"] | {way: changed}}
 
-    def _generator_loss(self, params: dict[str, Params], variables: Variables, example: Example,
-                        key: Key) -> tuple[dict[str, Array], Variables]:
-        terms: dict[str, Array] = {}
-        for way, home in (("there", example.input), ("back", example.target)):
+    def _generator_losses(self, params: dict[str, Params], variables: dict[str, Variables], example: Example,
+                          key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:
+        terms: dict[str, Mean] = {}
+        mask, counts = example.mask, counting(example.mask) > 0
+        for way, home in (("there", example.input.image), ("back", example.target)):
             other = WAYS[1 - WAYS.index(way)]
             made, variables = self._make(params, variables, way, home, key)
             again, variables = self._make(params, variables, other, made, key)
-            logits, _ = self._judge(params, variables, way, made, key)
-            terms[f"adversarial_{way}"] = GAMES[self.game][1](logits)
-            terms[f"cycle_{way}"] = self.cycle * jnp.abs(again - home).mean()
+            logits, _ = self._criticised(params, variables, way, made, mask, key)
+            terms[f"adversarial_{way}"] = masked_mean(per_sample(GAMES[self.game][1](logits)), counts)
+            terms[f"cycle_{way}"] = masked_mean(jnp.abs(again - home), mask).times(self.cycle)
             if self.identity:
                 same, variables = self._make(params, variables, other, home, key)
-                terms[f"identity_{other}"] = self.identity * self.cycle * jnp.abs(same - home).mean()
+                terms[f"identity_{other}"] = masked_mean(jnp.abs(same - home), mask).times(self.identity * self.cycle)
         return terms, variables
 
-    def _critic_loss(self, params: dict[str, Params], variables: Variables, example: Example,
-                     key: Key) -> tuple[dict[str, Array], Variables]:
-        terms: dict[str, Array] = {}
-        for turn, (way, home, true) in enumerate((("there", example.input, example.target),
-                                                  ("back", example.target, example.input))):
+    def _critic_losses(self, params: dict[str, Params], variables: dict[str, Variables], example: Example,
+                       key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:
+        terms: dict[str, Mean] = {}
+        mask, counts = example.mask, counting(example.mask) > 0
+        for turn, (way, home, true) in enumerate((("there", example.input.image, example.target),
+                                                  ("back", example.target, example.input.image))):
             made, _ = self._make(params, variables, way, home, key)
-            made = jax.lax.stop_gradient(made)
+            made = jnp.where(mask, jax.lax.stop_gradient(made), 0)
             if self.buffer:
                 made, replay = replayed(variables["buffer"][way], made, jax.random.fold_in(key, turn))
                 variables = variables | {"buffer": variables["buffer"] | {way: replay}}
-            logits_true, variables = self._judge(params, variables, way, true, key)
-            logits_made, variables = self._judge(params, variables, way, made, key)
-            terms[f"game_{way}"] = 0.5 * GAMES[self.game][0](logits_true, logits_made)
+            logits_true, variables = self._criticised(params, variables, way, true, mask, key)
+            logits_made, variables = self._criticised(params, variables, way, made, jnp.ones_like(mask), key)
+            each = per_sample(GAMES[self.game][0](logits_true, logits_made))
+            terms[f"game_{way}"] = masked_mean(each, counts).times(0.5)
         return terms, variables
 
 

@@ -1,4 +1,4 @@
-"""Noise2Noise (Lehtinen et al., 2018): the target is another noisy look at the same object."""
+"""Noise2Noise (Lehtinen et al., 2018): the target is another noisy measurement of the same object."""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from medjax.objectives.supervised import Supervised
-from medjax.types import Array, Batch, Example, Key, Params, UserError
+from medjax.types import Batch, Example, Key, Mean, Params, UserError, Variables
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,18 @@ class Noise2Noise(Supervised):
 
     loss: str = "l2"
 
-    def player_loss(self, params: dict[str, Params], player: str, variables: dict[str, Params], example: Example,
-                    key: Key) -> tuple[Array, tuple[dict[str, Array], dict[str, Params]]]:
-        """As in supervised learning, against the second look."""
+    def losses(self, params: dict[str, Params], player: str, variables: dict[str, Variables], example: Example,
+               key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:
+        """As in supervised learning, with the second measurement as target."""
         again, learn = jax.random.split(key)
-        look = self.task.example(again, self._object(example)).input
-        if look.shape != example.target.shape:
+        second = self.task.example(again, self._object(example)).input.image
+        if second.shape != example.target.shape:
             raise UserError("config.objective.name", "noise2noise needs inputs on the target's grid; use another objective")
-        return super().player_loss(params, player, variables, replace(example, target=jax.lax.stop_gradient(look)), learn)
+        return super().losses(params, player, variables, replace(example, target=jax.lax.stop_gradient(second)), learn)
 
     def _object(self, example: Example) -> Batch:
-        """What the simulated scanner looks at once more."""
+        """What the simulated scanner measures once more."""
         low, high = self.task.data_range
         rows = example.target.shape[0]
-        batch = {"image": example.target * (high - low) + low, "slope": jnp.ones(rows), "intercept": jnp.zeros(rows),
-                 "id": jnp.arange(rows, dtype=jnp.uint32), "count": jnp.ones(rows)}
-        return batch if example.mask is None else batch | {"mask": example.mask}
+        return {"image": example.target * (high - low) + low, "slope": jnp.ones(rows), "intercept": jnp.zeros(rows),
+                "id": example.ids, "count": jnp.ones(rows), "spacing_mm": example.spacing_mm, "mask": example.mask}

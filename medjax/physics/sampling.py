@@ -7,8 +7,7 @@ import jax
 from jaxtyping import Array, Float, Inexact
 
 from medjax.physics.mri import to_channels, to_complex
-from medjax.physics.operator import Operator
-from medjax.types import pytree
+from medjax.types import Operator, pytree
 
 
 @pytree

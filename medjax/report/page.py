@@ -1,6 +1,5 @@
 """The report of an evaluation: one HTML page that opens from disk, with nothing to fetch."""
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -10,51 +9,57 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from medjax.files import write_atomically
 from medjax.report import charts
 from medjax.report.pictures import Panel, colour_bar, error_png, image_png
-from medjax.report.table import best, columns, metric
+from medjax.report.table import arrow, best, columns, texts
+from medjax.types import Metric
 
 __all__ = ["Panel", "write"]
 
 Rows = Mapping[str, Mapping[str, float]]
+Metrics = Mapping[str, Metric]
 Curves = Mapping[str, Sequence[tuple[int, float]]]
 PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def write(path: Path, *, title: str, task: str, split: str, n: int, data_range: tuple[float, float],
-          rows: dict[str, dict[str, float]], per_sample: list[dict[str, dict[str, float]]],
-          curves: dict[str, list[tuple[int, float]]], panels: list[Panel], config: str, names: Sequence[str] = ()) -> None:
+def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
+          metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
+          config: str) -> None:
     """Writes the page to `path`, whole or not at all.
 
-    `rows` are the means by method ("input", the baselines, "model") and metric; the first metric leads. `per_sample`
-    is the same for each sample, `names` what the samples are called. `curves` are what the run logged, by name
-    (`train/...`, `eval/...`), as (step, value).
+    `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
+    is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `curves` are what
+    the run logged, by name (`train/...`, `eval/...`), as (step, value).
     """
-    leading, others = _curves(curves)
+    leading, others = _curves(curves, metrics)
     html = _template().render(
-        title=title, task=task, split=split, n=n, data_range=_interval(data_range), headline=headline(rows),
-        columns=[metric(name) for name in columns(rows)], table=_table(rows),
-        panels=[_panel(panel) for panel in panels], anatomical=any(panel.anatomical for panel in panels),
-        strips=_strips(rows, per_sample), hardest=_hardest(rows, per_sample, names), curves=leading, more_curves=others,
+        title=title, task=task, split=split, n=len(names), data_range=_interval(data_range),
+        headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
+        table=_table(rows, metrics), panels=[_panel(panel, metrics) for panel in panels],
+        anatomical=any(panel.anatomical for panel in panels), strips=_strips(rows, per_sample, metrics),
+        hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
         config=config, versions=_versions(), colour_bar=colour_bar())
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(html, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_atomically(path, html)
 
 
-def headline(rows: Rows) -> charts.Markup:
-    """The result in a sentence: the model's leading metric, and how far it is from the input and the best baseline."""
+def headline(rows: Rows, metrics: Metrics) -> charts.Markup:
+    """The result in a sentence: the model's leading metric, and how far it is from the input and the best reference."""
     name = columns(rows)[0]
-    m = metric(name)
+    m = metrics[name]
     if "model" not in rows:
-        return charts.Markup("{} by {} methods").format(m.label, len(rows))
+        return charts.Markup("{} by {} methods").format(m.title, len(rows))
     value = rows["model"][name]
-    parts: list[str] = [charts.Markup("<b>{}</b> {}").format(f"{_short(value, m.unit)} {m.unit}".strip(), m.label)]
-    rival = best(rows, name, _baselines(rows))
-    for row, words in (("input", "the input"), (rival, f"the best baseline {rival}")):
+    parts: list[str] = [charts.Markup("<b>{}</b> {}").format(f"{_short(value, m.unit)} {m.unit}".strip(), m.title)]
+    rival = best(rows, m, _references(rows))
+    for row, words in (("input", "the input"), (rival, f"the best reference {rival}")):
         if row is not None and name in rows.get(row, {}):
             parts.append(_distance(value - rows[row][name], m.unit, words))
     return charts.Markup("model: ") + charts.Markup(", ").join(parts)
+
+
+def _column_of(metric: Metric) -> dict[str, str]:
+    return {"label": metric.title, "unit": metric.unit, "arrow": arrow(metric)}
 
 
 def _distance(difference: float, unit: str, words: str) -> str:
@@ -66,30 +71,29 @@ def _short(value: float, unit: str) -> str:
     return f"{value:.1f}" if unit == "dB" else f"{value:.3g}"
 
 
-def _with_unit(name: str, value: float) -> str:
-    m = metric(name)
-    return f"{m.texts([value])[0]} {m.unit if m.unit == 'dB' else m.label}"
+def _with_unit(metric: Metric, value: float) -> str:
+    return f"{texts(metric, [value])[0]} {metric.unit if metric.unit == 'dB' else metric.title}"
 
 
-def _baselines(rows: Rows) -> list[str]:
+def _references(rows: Rows) -> list[str]:
     return [row for row in rows if row not in ("input", "model")]
 
 
-def _table(rows: Rows) -> list[dict[str, Any]]:
+def _table(rows: Rows, metrics: Metrics) -> list[dict[str, Any]]:
     names = columns(rows)
-    leaders = {name: best(rows, name) for name in names}
-    texts = {name: metric(name).texts([values.get(name) for values in rows.values()]) for name in names}
-    return [{"name": row, "cells": [{"text": texts[name][i], "best": leaders[name] == row} for name in names]}
+    leaders = {name: best(rows, metrics[name]) for name in names}
+    written = {name: texts(metrics[name], [values.get(name) for values in rows.values()]) for name in names}
+    return [{"name": row, "cells": [{"text": written[name][i], "best": leaders[name] == row} for name in names]}
             for i, row in enumerate(rows)]
 
 
-def _panel(panel: Panel) -> dict[str, Any]:
+def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     height, width = panel.extent_mm
     judged = "truth" in panel.images
     figures = [{
         "name": name, "image": image_png(panel, name),
         "error": error_png(panel, name) if judged and name != "truth" else "",
-        "note": ", ".join(_with_unit(k, v) for k, v in list(panel.scores.get(name, {}).items())[:2])
+        "note": ", ".join(_with_unit(metrics[k], v) for k, v in list(panel.scores.get(name, {}).items())[:2])
         or ("" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
     length, fraction = panel.scale_bar
@@ -98,37 +102,37 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "limit": f"{panel.error_limit():g}" if judged else ""}
 
 
-def _strips(rows: Rows, per_sample: Sequence[Rows]) -> list[dict[str, Any]]:
-    """The distributions of input, best baseline and model, for the first three metrics."""
+def _strips(rows: Rows, per_sample: Sequence[Rows], metrics: Metrics) -> list[dict[str, Any]]:
+    """The distributions of input, best reference and model, for the first three metrics."""
     found = []
-    rival = best(rows, columns(rows)[0], _baselines(rows))
+    rival = best(rows, metrics[columns(rows)[0]], _references(rows))
     kinds = {"input": "input"} | ({rival: "rival"} if rival else {}) | {"model": "model"}
     for name in columns(rows)[:3]:
         values = {row: [v for v in _column(per_sample, row, name) if np.isfinite(v)] for row in kinds}
         values = {row: finite for row, finite in values.items() if finite}
         if values:
-            m = metric(name)
-            found.append({"label": m.label, "unit": f"{m.unit} {m.arrow}".strip(),
-                          "svg": charts.strips(values, m.label, [kinds[row] for row in values])})
+            m = metrics[name]
+            found.append({"label": m.title, "unit": f"{m.unit} {arrow(m)}".strip(),
+                          "svg": charts.strips(values, m.title, [kinds[row] for row in values])})
     return found
 
 
-def _hardest(rows: Rows, per_sample: Sequence[Rows], names: Sequence[str]) -> list[dict[str, str]]:
+def _hardest(rows: Rows, per_sample: Sequence[Rows], names: Sequence[str], metrics: Metrics) -> list[dict[str, str]]:
     """The three samples that the model does worst."""
     name = columns(rows)[0]
-    scores = dict(zip(names, _column(per_sample, "model", name), strict=True)) if names else {}
+    scores = dict(zip(names, _column(per_sample, "model", name), strict=True))
     scores = {sample: value for sample, value in scores.items() if np.isfinite(value)}
     if len(scores) < 6:
         return []
-    worst = sorted(scores, key=scores.__getitem__, reverse=metric(name).lower_is_better)[:3]
-    return [{"id": sample, "text": _with_unit(name, scores[sample])} for sample in worst]
+    worst = sorted(scores, key=scores.__getitem__, reverse=metrics[name].lower_is_better)[:3]
+    return [{"id": sample, "text": _with_unit(metrics[name], scores[sample])} for sample in worst]
 
 
 def _column(per_sample: Sequence[Rows], row: str, name: str) -> list[float]:
     return [sample.get(row, {}).get(name, np.nan) for sample in per_sample]
 
 
-def _curves(curves: Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _curves(curves: Curves, metrics: Metrics) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Charts of losses and validation metrics; charts of everything else."""
     leading: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
@@ -136,8 +140,8 @@ def _curves(curves: Curves) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
         if not any(np.isfinite(value) for _, value in points):
             continue
         phase, _, rest = name.partition("/")
-        m = metric(rest)
-        label = f"validation {m.label}" if phase == "eval" else rest.replace("/", " ").replace("_", " ")
+        m = metrics.get(rest, Metric(rest))
+        label = f"validation {m.title}" if phase == "eval" else rest.replace("/", " ").replace("_", " ")
         chart = {"label": label, "unit": m.unit, "svg": charts.lines({name: points}, label)}
         (leading if phase == "eval" or rest.endswith("loss") else others).append(chart)
     return leading, others

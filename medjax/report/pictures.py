@@ -17,10 +17,10 @@ _COLOURS = "magma"
 class Panel:
     """One sample: its images `(H, W)` or `(H, W, 3)` by name, in physical units, on one grid and in one `window`.
 
-    They come in the order input, best baseline, model, truth; `scores` are their metrics, the first two written above
+    They come in the order input, best reference, model, truth; `scores` are their metrics, the first two written above
     each. `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior
     and columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
-    (sagittal: anterior) on the left. Where `mask` `(H, W)` is False there is nothing to judge, and no error is drawn.
+    (sagittal: anterior) on the left. Where `mask` `(H, W)` is False nothing counts, and no error is drawn.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Panel:
 
     def error_limit(self) -> float:
         """The top of the common error scale: all but the largest half percent of the errors lie below."""
-        judged = slice(None) if self.mask is None else np.asarray(self.mask, bool)
-        errors = [error[judged] for error in self.errors().values()]
+        counted = slice(None) if self.mask is None else np.asarray(self.mask, bool)
+        errors = [error[counted] for error in self.errors().values()]
         return _round_up(max((float(np.nanpercentile(e, 99.5)) for e in errors if e.size), default=0.0))
 
 

@@ -1,37 +1,22 @@
-"""A table of results for the terminal, and what is known of each metric."""
+"""A table of results for the terminal, and how metrics are written."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from medjax.measures.image_quality import LOWER_IS_BETTER
+from medjax.types import Metric
 
 Rows = Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is written; `decimals` None means as many as the smallest value needs."""
+def texts(metric: Metric, values: Sequence[float | None]) -> list[str]:
+    """A column of values without their unit, with the same decimals; a dash where there is none."""
+    decimals = _decimals(values) if metric.decimals is None else metric.decimals
+    return [_text(value, decimals) for value in values]
 
-    name: str
-    label: str
-    unit: str = ""
-    decimals: int | None = None
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a smaller value is the better one."""
-        return self.name in LOWER_IS_BETTER
-
-    @property
-    def arrow(self) -> str:
-        """↑ where higher is better, ↓ where lower is."""
-        return "↓" if self.lower_is_better else "↑"
-
-    def texts(self, values: Sequence[float | None]) -> list[str]:
-        """A column of values without their unit, with the same decimals; a dash where there is none."""
-        decimals = _decimals(values) if self.decimals is None else self.decimals
-        return [_text(value, decimals) for value in values]
+def arrow(metric: Metric) -> str:
+    """↑ where higher is better, ↓ where lower is."""
+    return "↓" if metric.lower_is_better else "↑"
 
 
 def _decimals(values: Sequence[float | None]) -> int:
@@ -49,47 +34,29 @@ def _text(value: float | None, decimals: int) -> str:
     return (f"{value:.2e}" if tiny or abs(value) >= 1e7 else f"{value:.{decimals}f}").replace("-", "−")
 
 
-METRICS = {m.name: m for m in (
-    Metric("psnr", "PSNR", "dB", decimals=2),
-    Metric("ssim", "SSIM", decimals=4),
-    Metric("nmse", "NMSE"),
-    Metric("mse", "MSE", "units²"),
-    Metric("mae", "MAE", "units"),
-    Metric("dice", "Dice", decimals=4),
-    Metric("iou", "IoU", decimals=4),
-    Metric("auc", "AUC", decimals=4),
-    Metric("accuracy", "accuracy", decimals=4),
-)}
-
-
-def metric(name: str) -> Metric:
-    """What is known of the metric called `name`; a plain number where nothing is."""
-    return METRICS.get(name, Metric(name, name.replace("_", " ")))
-
-
 def columns(rows: Rows) -> list[str]:
     """The metrics of all rows, in the order in which they first come."""
     return list(dict.fromkeys(name for row in rows.values() for name in row))
 
 
-def best(rows: Rows, name: str, among: Iterable[str] | None = None) -> str | None:
+def best(rows: Rows, metric: Metric, among: Iterable[str] | None = None) -> str | None:
     """The row with the best value of the metric; None where no row has a value."""
-    values = {row: rows[row][name] for row in (rows if among is None else among) if name in rows[row]}
+    values = {row: rows[row][metric.name] for row in (rows if among is None else among) if metric.name in rows[row]}
     values = {row: value for row, value in values.items() if value is not None and not math.isnan(value)}
     if not values:
         return None
-    return (min if metric(name).lower_is_better else max)(values, key=values.__getitem__)
+    return (min if metric.lower_is_better else max)(values, key=values.__getitem__)
 
 
-def table(rows: Rows) -> str:
+def table(rows: Rows, metrics: Mapping[str, Metric]) -> str:
     """The rows as aligned text, one column per metric with unit and arrow; a star marks the best value."""
     names = columns(rows)
-    leaders = {name: best(rows, name) for name in names}
-    heads = [" ".join(filter(None, (m.label, m.unit, m.arrow))) for m in map(metric, names)]
-    texts = {name: metric(name).texts([values.get(name) for values in rows.values()]) for name in names}
+    leaders = {name: best(rows, metrics[name]) for name in names}
+    heads = [" ".join(filter(None, (m.title, m.unit, arrow(m)))) for m in (metrics[name] for name in names)]
+    cells = {name: texts(metrics[name], [values.get(name) for values in rows.values()]) for name in names}
     lines = [["", *(head + " " for head in heads)]]
     for i, row in enumerate(rows):
-        lines.append([row, *(texts[name][i] + ("*" if leaders[name] == row else " ") for name in names)])
+        lines.append([row, *(cells[name][i] + ("*" if leaders[name] == row else " ") for name in names)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
     aligned = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
                for line in lines]

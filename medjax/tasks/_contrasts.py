@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-from medjax.data.split import Splits
-from medjax.types import UserError
+from medjax.types import Splits, UserError
 
 
 def channel_names(splits: Splits) -> tuple[str, ...]:
-    """The contrasts of the records, from their modality "T1+T2+FLAIR"; channels without names count "0", "1", …."""
+    """The contrasts of the records; channels without names are called "0", "1", …."""
     record = splits["train"][0].record
-    names = tuple(record.modality.split("+"))
     channels = record.image.shape[-1]
-    return names if len(names) == channels else tuple(str(i) for i in range(channels))
+    return record.contrasts if len(record.contrasts) == channels else tuple(str(i) for i in range(channels))
 
 
 def check_names(key: str, wanted: Sequence[str], names: Sequence[str]) -> None:

@@ -1,61 +1,47 @@
-"""What every restoration task shares: units, losses, metrics, and judging only what counts."""
+"""What every restoration shares: losses, metrics and pictures of images that are compared with a clean one."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.split import Splits
+from medjax.data.outputs import ImageOutput
 from medjax.measures import image_quality, losses
-from medjax.types import Array, Batch, Example, Key, UserError
-
-Baseline = Callable[[np.ndarray], np.ndarray]
+from medjax.measures._declared import measure, metrics_of
+from medjax.tasks._base import TaskBase, check_shape
+from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Prediction, Record, Reference
 
 
 @dataclass(frozen=True)
-class Restoration:
-    """From a degraded image make the clean one.
+class Restoration(TaskBase):
+    """From a degraded image the clean one.
 
-    Networks see images in unit range: `data_range` (low, high), in physical units and fixed for a run, goes to 0 … 1.
-    Subclasses say how an image is degraded and what classical methods make of it.
+    `measures` names the metrics (`medjax/measures`) that compare the two, in physical units.
     """
 
-    data_range: tuple[float, float]
-    ndim: int
+    measures: tuple[str, ...] = field(default=("psnr", "ssim", "nmse", "mse"), kw_only=True)
+
+    keeps_format = True
 
     @property
-    def scale(self) -> tuple[int, ...]:
-        """How many target voxels there are for an input voxel, per spatial axis."""
-        return (1,) * self.ndim
-
-    def outputs(self, channels: int) -> int:
-        """How many channels the network makes of images with `channels`."""
-        return channels
-
-    def settled(self, splits: Splits) -> dict[str, Any]:
-        """Config values of the task that follow from the data. Raises UserError where the data doesn't fit the task."""
-        return {}
-
-    def trial(self, key: Key, batch: Batch) -> Example:
-        """The example that a model is judged on, where that is not what it learns from."""
-        return self.example(key, batch)
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
+        """Those of `measures`."""
+        return metrics_of(self.measures)
 
     def clean(self, batch: Batch) -> tuple[Array, Array]:
-        """The batch's images in unit range, and the mask of voxels that count, `(B, *space, 1)`."""
-        row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
-        units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
-        low, high = self.data_range
-        counts = jnp.broadcast_to(batch["count"][row] > 0, (*units.shape[:-1], 1))
-        return (units - low) / (high - low), counts & batch["mask"] if "mask" in batch else counts
+        """The batch's images in unit range as they should be restored, and the mask of voxels that count."""
+        return self.unit(batch)
 
-    def per_sample(self, key: Key, batch: Batch, fn: Callable[[Key, Array], Array], images: Array) -> Array:
-        """`fn(key, image)` on every image, keyed by the sample's id: whatever the device count or order, the same."""
-        return jax.vmap(lambda i, image: fn(jax.random.fold_in(key, i), image))(batch["id"], images)
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """The batch as if it had been measured degraded. Subclasses say how."""
+        return self.with_image(batch, clean)
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def example(self, key: Key, batch: Batch) -> Example:
+        """Degraded images to clean ones."""
+        clean, mask = self.clean(batch)
+        return self.example_of(batch, self.input(self.simulate(key, batch, clean)), clean, mask)
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """Every loss a restoration may be trained on; what the objective does not use is never computed under jit.
 
         SSIM is among them where its window fits in the patch.
@@ -64,47 +50,26 @@ class Restoration:
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()
                 if name != "ssim" or image_quality.ssim_fits(pred)}
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Per-sample PSNR (dB), SSIM, NMSE and MSE (squared physical units), judged in physical units."""
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """The metrics of each sample, in physical units."""
         low, high = self.data_range
-        pred, target = (image * (high - low) + low for image in (pred, example.target))
-        return {
-            "psnr": image_quality.psnr(pred, target, high - low, example.mask),
-            "ssim": image_quality.ssim(pred, target, high - low, example.mask),
-            "nmse": image_quality.nmse(pred, target, example.mask),
-            "mse": image_quality.mse(pred, target, example.mask),
-        }
+        image, target = (x * (high - low) + low for x in (pred.image, example.target))
+        return measure(self.measures, pred=image, target=target, data_range=high - low, mask=example.mask)
 
-    def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A data set's metrics from those of its samples: their means. What is no number is a table, shown apart."""
-        return {name: float(np.mean([sample[name] for sample in samples])) for name in samples[0]}
+    def references(self) -> dict[str, Reference]:
+        """The input as it is."""
+        return {"input": Reference(lambda example, strength: self.on_target_grid(example.input.image))}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """What the model is compared with, for one input: the input as it is, and every baseline's answer."""
-        return {"input": np.asarray(self.show(x[None])[0])} | {name: fn(x) for name, fn in self.baselines().items()}
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
+        """The images, and the truth."""
+        images = {row: self.in_units(pred.image) for row, pred in predictions.items()}
+        return images | {"truth": self.in_units(example.target)}
 
-    def compared(self, example: Example) -> dict[str, np.ndarray]:
-        """`answers` to one example, for tasks whose classical methods need more than the input."""
-        return self.answers(np.asarray(example.input))
-
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Answers to one example ("input", baselines, "model") and the truth, as images to look at, in physical units."""
-        low, high = self.data_range
-        return {row: np.asarray(image) * (high - low) + low for row, image in {**answers, "truth": example.target}.items()}
-
-    def show(self, x: Array) -> Array:
-        """The input on the target's grid: what a reader compares with."""
-        return x
-
-
-def check_shape(pred: Array, target: Array) -> None:
-    """Raises UserError where a model's answer is of another kind than the task's target."""
-    if pred.shape != target.shape:
-        kind, wanted = ("x".join(map(str, array.shape[1:])) for array in (pred, target))
-        raise UserError("config.model.name", f"the model gives {kind} for a sample where the task has {wanted}; classifiers "
-                        "give one answer for an image, other models an image")
-
-
-def draw(key: Key, bounds: tuple[float, float]) -> Array:
-    """A strength between the bounds; equal bounds fix it."""
-    return jax.random.uniform(key, (), minval=bounds[0], maxval=bounds[1])
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The restored images; padding outside the scanned field stays what it was."""
+        images = [self.in_units(pred.image) for pred in predictions]
+        for image, record in zip(images, records, strict=True):
+            mask = record.extras.get("mask")
+            if mask is not None and image.shape == record.image.shape:
+                np.copyto(image, record.in_units(), where=~mask)
+        return [ImageOutput(images)]

@@ -1,6 +1,6 @@
 """Anomaly maps: a network that has learned healthy images only shows what it can't make."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from medjax.measures import classification, image_quality
+from medjax.classical._declared import by_sample, grid
+from medjax.data.outputs import NiftiOutput, RowOutput
+from medjax.measures import classification
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
-from medjax.tasks._restoration import Baseline, Restoration, draw
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._base import draw
+from medjax.tasks._restoration import Restoration
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Metric,
+    Output,
+    Prediction,
+    Record,
+    Reference,
+    UserError,
+    check_bounds,
+)
 
 TISSUE = 0.15  # lesions lie where images are brighter than this, in unit range
 SMOOTHING = 1.5  # voxels; anomaly maps are smoothed by a Gaussian of this width
+RADIUS = 4  # voxels; where the Gaussian is cut off
 
 
 @dataclass(frozen=True)
@@ -23,8 +39,8 @@ class Anomaly(Restoration):
     """From an image make the healthy one; the anomaly map is how far the two differ.
 
     It learns from images as they are, with Gaussian noise of `sigma` (denoising autoencoder, Vincent et al., 2008) that is
-    alike over about `grain` voxels: coarse noise makes it mend what looks like a lesion (Kascenas et al., 2022). It is
-    judged on the same images with a lesion planted in each: an ellipsoid with a soft edge, half axes of `radius` voxels
+    alike over about `grain` voxels: coarse noise makes it restore what looks like a lesion (Kascenas et al., 2022). It is
+    evaluated on the same images with a lesion planted in each: an ellipsoid with a soft edge, half axes of `radius` voxels
     and brighter or darker than its surroundings by `contrast`, both drawn between bounds, in unit range.
     """
 
@@ -33,27 +49,32 @@ class Anomaly(Restoration):
     radius: tuple[float, float] = (4.0, 9.0)
     contrast: tuple[float, float] = (0.25, 0.5)
 
-    def __post_init__(self):
-        for name in ("radius", "contrast"):
-            bounds = getattr(self, name)
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise UserError(f"config.task.{name}", f"{bounds} is not a pair of bounds 0 < low <= high")
+    keeps_format = False
+    tileable = False
+
+    def __post_init__(self) -> None:
+        check_bounds("config.task.radius", self.radius)
+        check_bounds("config.task.contrast", self.contrast)
         if self.grain < 1:
             raise UserError("config.task.grain", f"{self.grain}; give a number of voxels of at least 1")
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Noisy healthy images to healthy ones."""
-        clean, mask = self.clean(batch)
-        if not self.sigma:
-            return Example(clean, clean, mask)
-        return Example(self.per_sample(key, batch, lambda k, x: x + self._noise(k, x.shape) * (x > 0), clean), clean, mask)
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """How well lesions are found, and how well the healthy image is made."""
+        return (classification.AUROC, *super().metrics)
 
-    def trial(self, key: Key, batch: Batch) -> Example:
-        """Images with a planted lesion to healthy ones; the context has the lesions' voxels."""
-        clean, mask = self.clean(batch)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
-        sick, lesion = jax.vmap(self._plant)(keys, clean, mask)
-        return Example(sick, clean, mask, {"lesion": lesion})
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Noisy healthy images."""
+        if not self.sigma:
+            return self.with_image(batch, clean)
+        noisy = self.per_sample(key, batch, lambda k, x: x + self._noise(k, x.shape) * (x > 0), clean)
+        return self.with_image(batch, noisy)
+
+    def evaluation_example(self, key: Key, batch: Batch) -> Example:
+        """Images with a planted lesion to healthy ones; the extras have the lesions' voxels."""
+        clean, mask = self.unit(batch)
+        sick, lesion = jax.vmap(self._plant)(self.keys(key, batch), clean, mask)
+        return self.example_of(batch, self.input(self.with_image(batch, sick)), clean, mask, lesion=lesion)
 
     def _noise(self, key: Key, shape: tuple[int, ...]) -> Array:
         """Noise for one image: drawn on a grid `grain` times coarser, at a random place on it, and interpolated."""
@@ -79,35 +100,51 @@ class Anomaly(Restoration):
         sick = jnp.maximum(image + sign * draw(contrast_key, self.contrast) * share, 0)
         return sick, (share > 0.5) & mask
 
-    def map(self, image: Array, healthy: Array) -> Array:
-        """How far an image is from its healthy version, `(B, *space, 1)`: the mean over channels, smoothed."""
+    def map(self, image: Array, healthy: Array, mask: Array | None = None) -> Array:
+        """How far an image is from its healthy version, `(B, *space, 1)`: mean over channels, smoothed within the mask."""
         change = jnp.abs(image - healthy).mean(-1, keepdims=True)
-        taps = gaussian_taps(SMOOTHING, 4)
-        for axis in range(1, change.ndim - 1):
-            change = correlate_axis(pad_axis(change, 4, 4, axis, "edge"), taps, axis)
-        return change
+        counts = jnp.ones_like(change) if mask is None else mask.astype(change.dtype)
+        return _smooth(change * counts) / jnp.maximum(_smooth(counts), 1e-6)
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """AUROC of the anomaly map over the voxels that count, and how well the healthy image was made (dB)."""
-        low, high = self.data_range
-        found = {"psnr": image_quality.psnr(pred * (high - low), example.target * (high - low), high - low, example.mask)}
-        score = self.map(example.input, pred)
-        return {"auroc": classification.auroc_map(score, example.context["lesion"], example.mask)} | found
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """AUROC of the anomaly map over the voxels that count, and how well the healthy image was made."""
+        score = self.map(example.input.image, pred.image, example.mask)
+        found = {"auroc": classification.auroc_map(score, example.extras["lesion"], example.mask)}
+        return found | super().measure(pred, example)
 
-    def baselines(self) -> dict[str, Baseline]:
+    def references(self) -> dict[str, Reference]:
         """Healthy images without learning: an empty one (the map is the brightness), and a smoothed one."""
-        return {"brightness": np.zeros_like,
-                "smoothing": lambda x: ndimage.gaussian_filter(x, (*(6.0,) * self.ndim, 0))}
+        return {"brightness": Reference(lambda example, _: jnp.zeros_like(example.input.image)),
+                "smoothing": Reference(by_sample(lambda x, width: ndimage.gaussian_filter(x, (*(width,) * self.ndim, 0))),
+                                       grid(1.5, 24.0, 5))}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The baselines; the image itself would give an empty map."""
-        return {name: fn(x) for name, fn in self.baselines().items()}
-
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """The image with its lesion, the anomaly maps, and the lesion."""
-        low, high = self.data_range
-        image = np.asarray(example.input)
-        maps = {row: np.asarray(self.map(image[None], np.asarray(healthy)[None])[0]) for row, healthy in answers.items()}
+        image, mask = jnp.asarray(example.input.image)[None], jnp.asarray(example.mask)[None]
+        maps = {row: np.asarray(self.map(image, jnp.asarray(pred.image)[None], mask)[0])
+                for row, pred in predictions.items()}
         maps = {row: m / max(float(m.max()), 1e-6) for row, m in maps.items()}
-        everything: dict[str, Any] = {"input": image, **maps, "truth": np.asarray(example.context["lesion"], np.float32)}
-        return {row: picture * (high - low) + low for row, picture in everything.items()}
+        everything: dict[str, Any] = {"input": example.input.image, **maps,
+                                      "truth": np.asarray(example.extras["lesion"], np.float32)}
+        return {row: self.in_units(picture) for row, picture in everything.items()}
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The anomaly map, as a part of the range; the strongest and the mean anomaly."""
+        found: list[Output] = []
+        for number, (pred, record) in enumerate(zip(predictions, records, strict=True)):
+            low, high = self.data_range
+            image = jnp.asarray((record.in_units() - low) / (high - low))[None]
+            mask = record.extras.get("mask")
+            score = np.asarray(self.map(image, jnp.asarray(pred.image)[None],
+                                        None if mask is None else jnp.asarray(mask)[None])[0])
+            suffix = "" if len(records) == 1 else f"_{number:03d}"
+            found += [NiftiOutput(score, record, f"anomaly{suffix}"),
+                      RowOutput({f"anomaly_max{suffix}": float(score.max()), f"anomaly_mean{suffix}": float(score.mean())})]
+        return found
+
+
+def _smooth(x: Array) -> Array:
+    taps = gaussian_taps(SMOOTHING, RADIUS)
+    for axis in range(1, x.ndim - 1):
+        x = correlate_axis(pad_axis(x, RADIUS, RADIUS, axis, "constant"), taps, axis)
+    return x

@@ -8,14 +8,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.split import Splits
+from medjax.data.outputs import RowOutput
 from medjax.measures import classification
-from medjax.tasks._restoration import Restoration, check_shape
-from medjax.types import Array, Batch, Example, Key, Record, UserError
+from medjax.measures.summary import mean_of_numbers
+from medjax.tasks._base import TaskBase, check_shape
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    NetworkInput,
+    Output,
+    Prediction,
+    Record,
+    Reference,
+    Splits,
+    UserError,
+    check_choice,
+)
 
 
 @dataclass(frozen=True)
-class Classify(Restoration):
+class Classify(TaskBase):
     """Which of `classes` an image shows; its record has extras["class"].
 
     `head` "softmax": one of the classes, `class` is its index. "sigmoid": each class on its own, `class` is `(K,)` of 0
@@ -28,9 +43,12 @@ class Classify(Restoration):
     class_weights: tuple[float, ...] = ()
     focus: float = 2.0  # the exponent of the focal loss
 
-    def __post_init__(self):
-        if self.head not in ("softmax", "sigmoid"):
-            raise UserError("config.task.head", f"no {self.head!r}; there is softmax, sigmoid")
+    tileable = False
+    metrics = (classification.ACCURACY, classification.AUC, classification.PRECISION, classification.RECALL,
+               classification.F1)
+
+    def __post_init__(self) -> None:
+        check_choice("config.task.head", self.head, ("softmax", "sigmoid"))
         if len(self.classes) < (2 if self.head == "softmax" else 1):
             raise UserError("config.task.classes", f"{self.classes}; softmax tells two or more apart, sigmoid takes "
                             "one or more")
@@ -38,11 +56,11 @@ class Classify(Restoration):
             raise UserError("config.task.class_weights", f"{len(self.class_weights)} for {len(self.classes)} classes; give "
                             "one per class, or () for balanced ones")
 
-    def outputs(self, channels: int) -> int:
+    def out_channels(self, channels: int) -> int:
         """One logit per class."""
         return len(self.classes)
 
-    def settled(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
         """Balanced class weights. Raises UserError for images without a class, or classes without a training image."""
         truth = {name: np.array([self._present(r.record) for r in regions]) for name, regions in splits.items()}
         counts = truth["train"].sum(0)
@@ -69,14 +87,19 @@ class Classify(Restoration):
                             f"({', '.join(self.classes)}) under head={self.head}")
         return np.arange(k) == given[0] if self.head == "softmax" else given > 0
 
+    def input(self, batch: Batch) -> NetworkInput:
+        """Images in unit range; outside the mask they are 0."""
+        image, mask = self.unit(batch)
+        return NetworkInput(image * mask)
+
     def example(self, key: Key, batch: Batch) -> Example:
-        """Images to which classes they show, `(B, K)` float32 of 0 and 1; outside the mask images are 0."""
-        image, mask = self.clean(batch)
+        """Images to which classes they show, `(B, K)` float32 of 0 and 1."""
+        _, mask = self.unit(batch)
         given = batch["class"].reshape(batch["image"].shape[0], -1)
         truth = jax.nn.one_hot(given[:, 0], len(self.classes)) if self.head == "softmax" else given.astype(jnp.float32)
-        return Example(image * mask, truth, mask)
+        return self.example_of(batch, self.input(batch), truth, mask)
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """Cross-entropy and focal loss (Lin et al., 2017), weighed by class, over the samples that count."""
         check_shape(pred, example.target)
         counts = example.mask.any(tuple(range(1, example.mask.ndim))).astype(jnp.float32)
@@ -92,17 +115,19 @@ class Classify(Restoration):
             entropy = -(each * yes + other * no).mean(-1)
             focal = -(each * jnp.exp(self.focus * no) * yes + other * jnp.exp(self.focus * yes) * no).mean(-1)
             share = jnp.ones_like(entropy)
-        total = jnp.maximum((counts * share).sum(), 1e-6)
-        return {"cross_entropy": (counts * entropy).sum() / total, "focal": (counts * focal).sum() / total}
+        total = (counts * share).sum()
+        return {"cross_entropy": Mean((counts * entropy).sum(), total), "focal": Mean((counts * focal).sum(), total)}
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Per sample: the probability of each class and which are there, `(B, K)`; `summary` makes the scores of them."""
-        probability = jax.nn.softmax(pred) if self.head == "softmax" else jax.nn.sigmoid(pred)
-        return {"probability": probability, "truth": example.target}
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """Per sample: the probability of each class and which are there, `(B, K)`; `summarise` makes the metrics of them."""
+        return {"probability": self._probability(pred.image), "truth": example.target}
 
-    def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _probability(self, logits: Array) -> Array:
+        return jax.nn.softmax(logits) if self.head == "softmax" else jax.nn.sigmoid(logits)
+
+    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Accuracy, and the means over classes of precision, recall, F1 and AUC; under softmax, the confusion matrix
-        (rows: true class). A single class is judged at probability 0.5.
+        (rows: true class). A single class is decided at probability 0.5.
         """
         probability, truth = (np.array([s[name] for s in samples]) for name in ("probability", "truth"))
         truth = truth > 0.5
@@ -111,8 +136,9 @@ class Classify(Restoration):
         precision, recall, f1 = classification.precision_recall_f1(found, truth)
         present = truth.any(0)
         auc = [classification.auroc(p, t) for p, t in zip(probability.T, truth.T, strict=True)]
-        summary = {"accuracy": float((found == truth).all(-1).mean()) if one_of_many else float((found == truth).mean()),
-                   "auc": classification.mean_of_numbers(auc)}
+        summary: dict[str, Any] = {
+            "accuracy": float((found == truth).all(-1).mean()) if one_of_many else float((found == truth).mean()),
+            "auc": mean_of_numbers(auc)}
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
             summary[name] = float(values[present].mean()) if present.any() else float("nan")
         if one_of_many:
@@ -120,17 +146,24 @@ class Classify(Restoration):
             summary["confusion"] = table.tolist()
         return summary
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+    def references(self) -> dict[str, Reference]:
         """What one says without looking: how frequent each class is in training, as balanced weights have it."""
-        return {"prior": -np.log(np.asarray(self.class_weights or (1.0,) * len(self.classes), np.float32))}
+        prior = -np.log(np.asarray(self.class_weights or (1.0,) * len(self.classes), np.float32))
+        return {"prior": Reference(lambda example, _: jnp.broadcast_to(prior[None], example.target.shape))}
 
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """The image, under what it shows and what the model says."""
-        low, high = self.data_range
-        found = jax.nn.softmax(answers["model"]) if self.head == "softmax" else jax.nn.sigmoid(answers["model"])
-        says = self._named(np.asarray(found) >= (np.max(found) if self.head == "softmax" else 0.5))
-        image = np.asarray(example.input) * (high - low) + low
-        return {f"is {self._named(np.asarray(example.target) > 0.5)}, model says {says} ({float(np.max(found)):.2f})": image}
+        found = np.asarray(self._probability(jnp.asarray(predictions["model"].image)))
+        says = self._named(found >= (found.max() if self.head == "softmax" else 0.5))
+        title = f"is {self._named(np.asarray(example.target) > 0.5)}, model says {says} ({float(found.max()):.2f})"
+        return {title: self.in_units(example.input.image)}
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The probability of each class, and the class found; over several images of a study, the mean probabilities."""
+        each = np.stack([np.asarray(self._probability(jnp.asarray(pred.image))) for pred in predictions])
+        mean = each.reshape(-1, len(self.classes)).mean(0)
+        found = self._named(mean >= (mean.max() if self.head == "softmax" else 0.5))
+        return [RowOutput({"class": found, **{f"p_{name}": float(p) for name, p in zip(self.classes, mean, strict=True)}})]
 
     def _named(self, present: np.ndarray) -> str:
         return " + ".join(name for name, there in zip(self.classes, present, strict=True) if there) or "none"

@@ -3,16 +3,19 @@
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from medjax.classical import denoise as classical
+from medjax.classical._declared import NoiseModel, denoisers
+from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose, add_noise, photons_for_noise
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks._restoration import Baseline, Restoration, draw
-from medjax.types import Batch, Example, Key, UserError
+from medjax.tasks._base import check_spacing, draw, spacing_of
+from medjax.tasks._restoration import Restoration
+from medjax.types import Array, Batch, Key, Reference, Splits, UserError, check_bounds, check_choice
 
 VIEWS = 360
 
@@ -24,7 +27,7 @@ class CtLowDose(Restoration):
     The image is projected, gets the noise of the low dose and is reconstructed with `filter`. Either `photons` reach a
     detector unattenuated at full dose, or with `noise_hu` > 0 as many as leave that noise in the middle of 20 cm of
     water. `electronic` is read-out noise in counts. With `measured`, the images are scans that have the noise of full
-    dose already, and only what is missing is added. `pixel_mm` is the size of their pixels.
+    dose already, and only what is missing is added. The size of the pixels is that of the files.
     """
 
     dose: tuple[float, float] = (0.25, 0.25)
@@ -32,46 +35,54 @@ class CtLowDose(Restoration):
     noise_hu: float = 0.0
     electronic: float = 5.0
     measured: bool = True
-    pixel_mm: float = 0.8
     filter: str = "hann"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.ndim != 2:
             raise UserError("config.data.ndim", f"{self.ndim}; CT is simulated slice by slice: set it to 2")
-        if len(self.dose) != 2 or not 0 < self.dose[0] <= self.dose[1] <= 1:
-            raise UserError("config.task.dose", f"{self.dose} is not a pair of bounds 0 < low <= high <= 1")
+        check_bounds("config.task.dose", self.dose, most=1)
         if self.photons <= 0 or self.noise_hu < 0:
             raise UserError("config.task.photons", f"{self.photons} photons, {self.noise_hu} HU; give positive numbers")
-        if self.filter not in WINDOWS:
-            raise UserError("config.task.filter", f"no {self.filter!r}; there is {', '.join(WINDOWS)}")
+        check_choice("config.task.filter", self.filter, WINDOWS)
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Low-dose images to the images as they are."""
-        clean, mask = self.clean(batch)
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+        """Nothing. Raises UserError for images whose pixel size is not known."""
+        check_spacing(splits, "the noise of CT depends on")
+        return {}
+
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Low-dose images."""
         low, high = self.data_range
-        scanner = _scanner(clean.shape[1:-1], self.pixel_mm)
-        photons = _photons(scanner, self.noise_hu, self.filter) if self.noise_hu else self.photons
+        scanner = _scanner(clean.shape[1:-1])
+        pixel_mm = spacing_of(batch, 2).mean(1)
+        # Noise of a reconstruction falls with the square of the pixel's size, as that of the detector elements does.
+        photons = _photons(scanner, self.noise_hu, self.filter) / jnp.square(pixel_mm) if self.noise_hu else \
+            jnp.full(pixel_mm.shape, self.photons)
 
-        def degrade(key, image):
+        def degrade(key: Key, image: Array, photons: Array, pixel_mm: Array) -> Array:
             dose_key, noise_key = jax.random.split(key)
             noise = LowDose(photons, draw(dose_key, self.dose), self.electronic, measured=self.measured)
             hu = (image * (high - low) + low)[None]
-            return (add_noise(scanner, noise, noise_key[None], hu, self.filter)[0] - low) / (high - low)
+            # The scanner counts in pixels: water attenuates by so much per pixel.
+            noisy = add_noise(scanner, noise, noise_key[None], hu, self.filter, WATER_PER_MM * pixel_mm)
+            return (noisy[0] - low) / (high - low)
 
-        return Example(self.per_sample(key, batch, degrade, clean), clean, mask)
+        return self.with_image(batch, jax.vmap(degrade)(self.keys(key, batch), clean, photons, pixel_mm))
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Library denoisers, with the noise level they estimate from the image."""
-        return {"nlm": classical.nlm, "tv": classical.tv, "wavelet": classical.wavelet}
+    def references(self) -> dict[str, Reference]:
+        """The low-dose image, and denoisers with the noise level that they estimate from it."""
+        return super().references() | denoisers(NoiseModel("gaussian"))
 
 
 @functools.lru_cache(maxsize=8)
-def _scanner(shape: tuple[int, int], pixel_mm: float) -> ct.Parallel:
+def _scanner(shape: tuple[int, int]) -> ct.Parallel:
+    """A scanner whose unit of length is the pixel."""
     detectors = 2 * math.ceil(math.hypot(*shape) / 2)
-    return ct.Parallel(shape, pixel_mm, ct.angles(VIEWS), detectors, pixel_mm)
+    return ct.Parallel(shape, 1.0, ct.angles(VIEWS), detectors, 1.0)
 
 
 @functools.lru_cache(maxsize=8)
 def _photons(scanner: ct.Parallel, noise_hu: float, filter: str) -> float:
+    """The photons for that noise where pixels are 1 mm wide."""
     with jax.ensure_compile_time_eval():
         return float(jnp.asarray(photons_for_noise(scanner, noise_hu, filter=filter)))

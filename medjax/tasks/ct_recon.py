@@ -1,7 +1,9 @@
-"""CT from its sinogram: few views, a limited angle, a low dose, or all of them."""
+"""CT from its sinogram: few views, a limited angle, a low dose, or all of them; simulated from images, or as measured."""
 
 import functools
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +12,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical import iterative
+from medjax.data.outputs import NiftiOutput
 from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks._reconstruction import Reconstruction, Solver
-from medjax.types import Array, Batch, Example, Key, UserError, pytree, static
+from medjax.tasks._base import check_spacing, spacing_of
+from medjax.tasks._reconstruction import Reconstruction, Solver, restricted
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Measurement,
+    NetworkInput,
+    Output,
+    Prediction,
+    Record,
+    Splits,
+    UserError,
+    check_choice,
+    pytree,
+    static,
+)
 
 AIR = -1000.0
 
 
 @pytree
 class Scan:
-    """A CT geometry, divided by about its norm; `init` is filtered back-projection."""
+    """A CT geometry whose unit of length is the pixel, divided by about its norm; `init` is filtered back-projection."""
 
     geometry: Any = static()
     norm: float = static()
@@ -40,37 +59,42 @@ class Scan:
 
 @dataclass(frozen=True)
 class CtRecon(Reconstruction):
-    """An image in HU from `views` over `span` degrees (180 is complete, less a limited angle) of `beam` parallel or fan.
+    """An image in HU from `views` over `span` degrees (0: as many as are complete) of `beam` parallel or fan.
 
     `photons` reach a detector unattenuated at full dose, 0 for no noise; `dose` is the fraction that is used, and
-    `electronic` the read-out noise in counts. `pixel_mm` is the size of the images' pixels. The range of values starts
+    `electronic` the read-out noise in counts. The size of the pixels is that of the files. The range of values starts
     at air, -1000 HU, so that unit range and attenuation are proportional. `filter` is that of the input, ramp,
-    shepp-logan, cosine or hann.
+    shepp-logan, cosine or hann. A measured sinogram brings its own geometry.
     """
 
     views: int = 60
-    span: float = 180.0
+    span: float = 0.0
     beam: str = "parallel"
-    pixel_mm: float = 0.8
     photons: float = 0.0
     dose: float = 1.0
     electronic: float = 0.0
     filter: str = "ramp"
-    tv_weight: float = 3e-4
 
-    def __post_init__(self):
+    kind = "sinogram"
+    keeps_format = False
+    tileable = False
+
+    def __post_init__(self) -> None:
         if self.data_range[0] != AIR:
             raise UserError("config.data.range", f"{self.data_range}; CT needs a range in HU that starts at air: "
                             "--config.data.range='(-1000.0, 2000.0)'")
         if self.ndim != 2:
             raise UserError("config.data.ndim", f"{self.ndim}; CT is reconstructed slice by slice: set it to 2")
-        if self.beam not in ("parallel", "fan"):
-            raise UserError("config.task.beam", f"no {self.beam!r}; there is parallel, fan")
-        if self.filter not in WINDOWS:
-            raise UserError("config.task.filter", f"no {self.filter!r}; there is {', '.join(WINDOWS)}")
-        if self.views < 1 or not 0 < self.span <= 360 or self.photons < 0 or not 0 < self.dose <= 1:
+        check_choice("config.task.beam", self.beam, ("parallel", "fan"))
+        check_choice("config.task.filter", self.filter, WINDOWS)
+        if self.views < 1 or not 0 <= self.span <= 360 or self.photons < 0 or not 0 < self.dose <= 1:
             raise UserError("config.task", f"{self.views} views over {self.span} degrees, {self.photons} photons, dose "
                             f"{self.dose}; give at least one view, up to 360 degrees, photons >= 0, 0 < dose <= 1")
+
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+        """Nothing. Raises UserError for images whose pixel size is not known."""
+        check_spacing(splits, "attenuation depends on")
+        return {}
 
     @property
     def attenuation(self) -> float:
@@ -78,50 +102,78 @@ class CtRecon(Reconstruction):
         return WATER_PER_MM * (self.data_range[1] - AIR) / 1000
 
     def operator(self, shape: tuple[int, int]) -> Scan:
-        """The scanner for images of `shape`, on unit range."""
-        return _scan(shape, self.views, self.span, self.beam, self.pixel_mm, self.filter)
+        """The simulated scanner for images of `shape`, on unit range."""
+        return _scan(shape, self.views, self.span, self.beam, self.filter)
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Images to sinograms and back by FBP, to clean images."""
-        clean, mask = self.clean(batch)
-        clean = jnp.maximum(clean, 0)
+    def clean(self, batch: Batch) -> tuple[Array, Array]:
+        """Nothing attenuates less than air."""
+        image, mask = self.unit(batch)
+        return jnp.maximum(image, 0), mask
+
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Sinograms of line integrals `(B, views, detectors, 1)`, with photon noise."""
         operator = self.operator(clean.shape[1:-1])
-        y = operator(clean)
+        y = operator.geometry(clean) * self._per_pixel(batch)
         if self.photons:
-            scale = self.attenuation * operator.norm
-            noise = LowDose(self.photons, self.dose, self.electronic)
-            y = self.per_sample(key, batch, lambda key, y: noise(key, y * scale) / scale, y)
-        return self.measured(operator, y, clean, mask)
+            y = self.per_sample(key, batch, LowDose(self.photons, self.dose, self.electronic), y)
+        return self.with_image(batch, clean) | {"sinogram": y}
 
-    def solvers(self) -> dict[str, Solver]:
-        """FBP with a smooth filter, SIRT, CGLS stopped early, total variation."""
-        return {
-            "fbp-hann": lambda A, y: A.geometry.fbp(y * A.norm, "hann"),
-            "sirt": functools.partial(iterative.sirt, iterations=60),
-            "cgls": functools.partial(iterative.cgls, iterations=20),
-            "tv": functools.partial(iterative.tv, weight=self.tv_weight, iterations=400),
-        }
+    def input(self, batch: Batch) -> NetworkInput:
+        """The filtered back-projection of the sinogram; the context has the sinogram and its scanner."""
+        operator = batch["operator"] if "operator" in batch else self.operator(batch["image"].shape[1:-1])
+        return self.measured(operator, batch["sinogram"] / (operator.norm * self._per_pixel(batch)))
 
-    def keep_part(self, key: Key, context: dict[str, Any], share: float) -> Array:
+    def _per_pixel(self, batch: Batch) -> Array:
+        """What the top of the range attenuates per pixel, `(B, 1, 1, 1)`."""
+        return (self.attenuation * spacing_of(batch, 2).mean(1)).reshape(-1, 1, 1, 1)
+
+    def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
+        """FBP with a smooth filter, SIRT, and those for any operator."""
+        return {"fbp-hann": (lambda A, y, _: A.geometry.fbp(y * A.norm, "hann"), ()),
+                "sirt": (lambda A, y, _: iterative.sirt(A, y, 60), ())} | super().solvers()
+
+    def draw_share(self, key: Key, measurement: Measurement, share: float) -> Array:
         """Whole views, drawn for each sample."""
-        batch, views = context["y"].shape[:2]
+        batch, views = measurement.y.shape[:2]
         return (jax.random.uniform(key, (batch, views, 1, 1)) < share).astype(jnp.float32)
 
-    def share(self, keep: Array) -> Array:
-        """Views that are left out are missing from the sum over views."""
-        return jnp.maximum(keep.mean((1, 2, 3)), 1 / keep.shape[1])
+    def restricted(self, example: Example, keep: Array) -> Example:
+        """As if only some views had been measured: the others are missing from the sum over views."""
+        return restricted(example, keep, jnp.maximum(keep.mean((1, 2, 3)), 1 / keep.shape[1]))
+
+    def arrange(self, records: Sequence[Record]) -> list[Record]:
+        """Measured sinograms, each with the operator of its geometry. Raises UserError for images."""
+        for record in records:
+            if "sinogram" not in record.extras:
+                raise UserError(record.id, "holds an image, and ct_recon reconstructs sinograms; give a sinogram with its "
+                                "geometry (.npy and .json, or .mat)")
+        return list(records)
+
+    def operators(self, record: Record) -> Scan:
+        """The scanner of a measured sinogram, from its geometry."""
+        geometry = ct.from_description(json.loads(str(record.extras["ct_geometry"])), unit="pixel")
+        return Scan(geometry, _norm(geometry), self.filter)
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The reconstructed image in HU."""
+        return [NiftiOutput(self.in_units(pred.image), record) for pred, record in zip(predictions, records, strict=True)]
+
+
+def _norm(geometry: Any) -> float:
+    views, shape = len(geometry.angles), geometry.shape
+    return float(np.sqrt(views * max(shape)))
 
 
 @functools.lru_cache(maxsize=16)
-def _scan(shape, views, span, beam, pixel_mm, filter):
-    radius = math.hypot(*shape) / 2 * pixel_mm
+def _scan(shape: tuple[int, int], views: int, span: float, beam: str, filter: str) -> Scan:
+    radius = math.hypot(*shape) / 2
     if beam == "parallel":
-        detectors = 2 * math.ceil(radius / pixel_mm)
-        geometry = ct.Parallel(shape, pixel_mm, ct.angles(views, span), detectors, pixel_mm)
+        detectors = 2 * math.ceil(radius)
+        geometry = ct.Parallel(shape, 1.0, ct.angles(views, span or 180.0), detectors, 1.0)
     else:  # the source at twice the image's diagonal, the detector as far behind the axis: magnification 2
         source = 4 * radius
         width = 2 * source * math.tan(math.asin(radius / source))
-        detectors = 2 * math.ceil(width / (2 * pixel_mm))
-        geometry = ct.Fan(shape, pixel_mm, ct.angles(views, span), detectors, 2 * pixel_mm, source_mm=source,
+        detectors = 2 * math.ceil(width / 2)
+        geometry = ct.Fan(shape, 1.0, ct.angles(views, span or 360.0), detectors, 2.0, source_mm=source,
                           detector_distance_mm=2 * source)
-    return Scan(geometry, float(np.sqrt(views * max(shape)) * pixel_mm), filter)
+    return Scan(geometry, float(np.sqrt(views * max(shape))), filter)

@@ -1,15 +1,18 @@
 """Denoising: Gaussian, Rician, Poisson-Gaussian, speckle, salt-and-pepper."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 
-from medjax.classical import denoise as classical
+from medjax.classical._declared import NoiseModel, denoisers
 from medjax.physics import noise
-from medjax.tasks._restoration import Baseline, Restoration, draw
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._base import draw
+from medjax.tasks._restoration import Restoration
+from medjax.types import Array, Batch, Key, Reference, check_bounds, check_choice
 
-NOISES = {
+Noise = Callable[[Key, Array], Array]
+NOISES: dict[str, Callable[[Array], Noise]] = {
     "gaussian": lambda s: noise.Gaussian(s),
     "rician": lambda s: noise.Rician(s),
     # The strength is the noise at full intensity: photons = 1 / strength^2.
@@ -31,22 +34,23 @@ class Denoise(Restoration):
     noise: str = "rician"
     strength: tuple[float, float] = (0.05, 0.05)
 
-    def __post_init__(self):
-        if self.noise not in NOISES:
-            raise UserError("config.task.noise", f"no {self.noise!r}; there is {', '.join(NOISES)}")
-        if len(self.strength) != 2 or not 0 < self.strength[0] <= self.strength[1]:
-            raise UserError("config.task.strength", f"{self.strength} is not a pair of bounds 0 < low <= high")
+    def __post_init__(self) -> None:
+        check_choice("config.task.noise", self.noise, NOISES)
+        check_bounds("config.task.strength", self.strength)
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Noisy images to clean ones, on the device."""
-        clean, mask = self.clean(batch)
-
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Noisy images."""
         def degrade(key: Key, image: Array) -> Array:
             strength_key, noise_key = jax.random.split(key)
             return NOISES[self.noise](draw(strength_key, self.strength))(noise_key, image)
 
-        return Example(self.per_sample(key, batch, degrade, clean), clean, mask)
+        return self.with_image(batch, self.per_sample(key, batch, degrade, clean))
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Library denoisers, with the noise level they estimate from the image."""
-        return {"nlm": classical.nlm, "tv": classical.tv, "wavelet": classical.wavelet}
+    @property
+    def noise_model(self) -> NoiseModel:
+        """What methods without training may know of the noise: its kind, and its strength where it is fixed."""
+        return NoiseModel(self.noise, self.strength[0] if self.strength[0] == self.strength[1] else None)
+
+    def references(self) -> dict[str, Reference]:
+        """The noisy image, and denoisers that know the noise."""
+        return super().references() | denoisers(self.noise_model)

@@ -1,5 +1,6 @@
 """Fusion: from several contrasts of a subject one of them, cleaner than it was; any contrast may be missing."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.classical import denoise
-from medjax.data.split import Splits
+from medjax.classical._declared import NoiseModel, by_sample, methods
+from medjax.data.outputs import NiftiOutput
 from medjax.physics.noise import Rician
 from medjax.tasks._contrasts import channel_names, check_names
-from medjax.tasks._restoration import Baseline, Restoration
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._restoration import Restoration
+from medjax.types import Array, Batch, Example, Key, Output, Prediction, Record, Reference, Splits, UserError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Fuse(Restoration):
     """The clean contrast `target` from all contrasts with Rician noise of `strength` (a fraction of the range).
 
     In training each contrast is missing (0 everywhere) with probability `missing`, but never all of them. A model is
-    judged without the contrasts `absent`, which may be the target itself: then its like is made from the others.
+    evaluated without the contrasts `absent`, which may be the target itself: then its like is made from the others.
     `contrasts` is filled from the data.
     """
 
@@ -30,16 +31,24 @@ class Fuse(Restoration):
     absent: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    keeps_format = False
+    tileable = False  # a tile without signal would count as a missing contrast
+
+    def __post_init__(self) -> None:
         if not 0 <= self.missing < 1 or self.strength < 0:
             raise UserError("config.task", f"missing={self.missing}, strength={self.strength}; give a probability below 1 "
                             "and a strength of at least 0")
 
-    def outputs(self, channels: int) -> int:
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The contrasts."""
+        return self.contrasts
+
+    def out_channels(self, channels: int) -> int:
         """One contrast."""
         return 1
 
-    def settled(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
         """The channels' names. Raises UserError where a contrast is not there, or none would be left."""
         names = channel_names(splits)
         check_names("config.task.target", (self.target,), names)
@@ -53,40 +62,43 @@ class Fuse(Restoration):
         """Noisy contrasts, some of them missing, to the clean target."""
         return self._example(key, batch, lambda key, count: jax.random.bernoulli(key, 1 - self.missing, (count,)))
 
-    def trial(self, key: Key, batch: Batch) -> Example:
+    def evaluation_example(self, key: Key, batch: Batch) -> Example:
         """As `example`, without the contrasts `absent`."""
-        there = np.array([name not in self.absent for name in self.contrasts])
-        return self._example(key, batch, lambda key, count: jnp.asarray(there))
+        present = np.array([name not in self.absent for name in self.contrasts])
+        return self._example(key, batch, lambda key, count: jnp.asarray(present))
 
-    def _example(self, key: Key, batch: Batch, drawn: Any) -> Example:
-        clean, mask = self.clean(batch)
+    def _example(self, key: Key, batch: Batch, drawn: Callable[[Key, int], Array]) -> Example:
+        clean, mask = self.unit(batch)
 
         def degrade(key: Key, image: Array) -> Array:
             noise_key, drop_key, keep_key = jax.random.split(key, 3)
             count = image.shape[-1]
-            there = drawn(drop_key, count)
-            there = jnp.where(there.any(), there, jnp.arange(count) == jax.random.randint(keep_key, (), 0, count))
+            present = drawn(drop_key, count)
+            kept = jnp.arange(count) == jax.random.randint(keep_key, (), 0, count)
+            present = jnp.where(present.any(), present, kept)
             noisy = Rician(self.strength)(noise_key, image) if self.strength else image
-            return noisy * there.reshape((1,) * (image.ndim - 1) + (count,))
+            return noisy * present.reshape((1,) * (image.ndim - 1) + (count,))
 
-        at = self.contrasts.index(self.target)
-        return Example(self.per_sample(key, batch, degrade, clean), clean[..., at:at + 1], mask)
+        given = self.input(self.with_image(batch, self.per_sample(key, batch, degrade, clean)))
+        return self.example_of(batch, given, clean[..., self._at:self._at + 1], mask)
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Library denoisers of the target alone, and the mean of the contrasts."""
+    @property
+    def _at(self) -> int:
+        return self.contrasts.index(self.target)
+
+    def references(self) -> dict[str, Reference]:
+        """The noisy target and denoisers of it alone; where it is absent, another contrast and the mean of all."""
         if self.target in self.absent:
-            return {"average": lambda x: self._present(x).mean(-1, keepdims=True)}
-        own = {"nlm": denoise.nlm, "tv": denoise.tv, "wavelet": denoise.wavelet} if self.strength else {}
-        return {name: (lambda x, fn=fn: fn(self._own(x))) for name, fn in own.items()}
+            others = [i for i, name in enumerate(self.contrasts) if name not in self.absent]
+            return {"input": Reference(lambda example, _: example.input.image[..., others[0]:others[0] + 1]),
+                    "average": Reference(by_sample(lambda x, _: x[..., others].mean(-1, keepdims=True)))}
+        at, noise = slice(self._at, self._at + 1), NoiseModel("rician", self.strength)
+        own = methods("denoise") if self.strength else {}
+        return {"input": Reference(lambda example, _: example.input.image[..., at])} | {
+            name: Reference(by_sample(lambda x, s, fn=fn: fn(x[..., at], noise, s)), strengths)
+            for name, (fn, strengths) in own.items()}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The noisy target, or another contrast where it is absent, and every baseline's answer."""
-        shown = self._present(x)[..., :1] if self.target in self.absent else self._own(x)
-        return {"input": shown} | {name: fn(x) for name, fn in self.baselines().items()}
-
-    def _own(self, x: np.ndarray) -> np.ndarray:
-        at = self.contrasts.index(self.target)
-        return x[..., at:at + 1]
-
-    def _present(self, x: np.ndarray) -> np.ndarray:
-        return x[..., [i for i, name in enumerate(self.contrasts) if name not in self.absent]]
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The clean contrast, whose units are those of the training images."""
+        return [NiftiOutput(self.in_units(pred.image), record, self.target)
+                for pred, record in zip(predictions, records, strict=True)]

@@ -1,65 +1,85 @@
-"""One picture of several contrasts: fused without a true answer, judged by what it keeps of each."""
+"""One picture of several contrasts: fused without a true answer, evaluated by what it keeps of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.classical import fuse as classical
+from medjax.classical._declared import by_sample, methods
+from medjax.data.outputs import NiftiOutput
 from medjax.measures import fusion
-from medjax.measures.losses import ssim
-from medjax.tasks._restoration import Baseline, Restoration
-from medjax.types import Array, Batch, Example, Key
+from medjax.measures.losses import differences, masked_mean, mean_of, ssim
+from medjax.tasks._base import TaskBase
+from medjax.tasks._contrasts import channel_names
+from medjax.types import Array, Batch, Example, Key, Mean, Output, Prediction, Record, Reference, Splits
 
 
 @dataclass(frozen=True)
-class FuseImage(Restoration):
-    """A grey image of all contrasts, learnt without supervision; the contrasts themselves are input and target."""
+class FuseImage(TaskBase):
+    """A grey image of all contrasts, learned without supervision; the contrasts themselves are input and target.
 
-    def outputs(self, channels: int) -> int:
+    `contrasts` is filled from the data.
+    """
+
+    contrasts: tuple[str, ...] = ()
+
+    tileable = False  # a tile without signal would count as a missing contrast
+    metrics = (fusion.QABF, fusion.MUTUAL_INFORMATION, fusion.STRUCTURE, fusion.ENTROPY)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The contrasts."""
+        return self.contrasts
+
+    def out_channels(self, channels: int) -> int:
         """One grey image."""
         return 1
 
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+        """The channels' names."""
+        return {"contrasts": channel_names(splits)}
+
     def example(self, key: Key, batch: Batch) -> Example:
         """The contrasts, to be kept."""
-        image, mask = self.clean(batch)
-        return Example(image, image, mask)
+        image, mask = self.unit(batch)
+        return self.example_of(batch, self.input(batch), image, mask)
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """Distances to the brightest contrast ("intensity") and to the steepest slope of any ("edges"), as in SeAFusion
         (Tang et al., 2022), and 1 - SSIM averaged over contrasts ("structure").
         """
-        sources = example.target
-        each = [ssim(pred, sources[..., m:m + 1], example.mask) for m in range(sources.shape[-1])]
-        return {"intensity": jnp.abs(pred - sources.max(-1, keepdims=True)).mean(),
-                "edges": _edge_loss(pred, sources), "structure": sum(each) / len(each)}
+        sources, mask = example.target, example.mask
+        each = [ssim(pred, sources[..., m:m + 1], mask) for m in range(sources.shape[-1])]
+        return {"intensity": masked_mean(jnp.abs(pred - sources.max(-1, keepdims=True)), mask),
+                "edges": _edge_loss(pred, sources, mask), "structure": mean_of(*each)}
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
         """Entropy and mutual information (bits), edges kept (Qabf) and mean SSIM, per sample."""
-        given = (pred, example.target, example.mask)
+        given = (pred.image, example.target, example.mask)
         return {"qabf": fusion.edges(*given), "mutual_information": fusion.mutual_information(*given),
-                "structure": fusion.structure(*given), "entropy": fusion.entropy(pred, example.mask)}
+                "structure": fusion.structure(*given), "entropy": fusion.entropy(pred.image, example.mask)}
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Average, maximum, and wavelets."""
-        return {"average": classical.average, "maximum": classical.maximum, "wavelet": classical.wavelet}
+    def references(self) -> dict[str, Reference]:
+        """The first contrast alone, and fusion without training: average, maximum, wavelets."""
+        return {"input": Reference(lambda example, _: example.input.image[..., :1])} | {
+            name: Reference(by_sample(fn), strengths) for name, (fn, strengths) in methods("fuse").items()}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The first contrast alone, and every baseline's answer."""
-        return {"input": x[..., :1]} | {name: fn(x) for name, fn in self.baselines().items()}
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
+        """Every fused image; there is no truth."""
+        return {row: self.in_units(pred.image) for row, pred in predictions.items()}
 
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every answer; there is no truth."""
-        low, high = self.data_range
-        return {row: np.asarray(image) * (high - low) + low for row, image in answers.items()}
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The fused image."""
+        return [NiftiOutput(self.in_units(pred.image), record, "fused")
+                for pred, record in zip(predictions, records, strict=True)]
 
 
-def _edge_loss(pred: Array, sources: Array) -> Array:
+def _edge_loss(pred: Array, sources: Array, mask: Array) -> Mean:
     """The mean distance to the steepest of the sources' differences, along every axis."""
-    total = jnp.zeros(())
-    for axis in range(1, pred.ndim - 1):
-        slope = jnp.diff(sources, axis=axis)
-        steepest = jnp.take_along_axis(slope, jnp.abs(slope).argmax(-1, keepdims=True), -1)
-        total += jnp.abs(jnp.diff(pred, axis=axis) - steepest).mean()
-    return total / (pred.ndim - 2)
+    means = []
+    for (own, both), (slopes, _) in zip(differences(pred, mask), differences(sources, mask), strict=True):
+        steepest = jnp.take_along_axis(slopes, jnp.abs(slopes).argmax(-1, keepdims=True), -1)
+        means.append(masked_mean(jnp.abs(own - steepest), both))
+    return mean_of(*means)

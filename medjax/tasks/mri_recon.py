@@ -1,15 +1,14 @@
 """MRI from undersampled k-space of many coils: simulated from images, or as it was measured."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.classical import iterative
-from medjax.data.split import Splits
+from medjax.data.outputs import NiftiOutput
 from medjax.ops.fft import fft, ifft
 from medjax.physics.mri import (
     Cartesian,
@@ -22,10 +21,25 @@ from medjax.physics.mri import (
 )
 from medjax.physics.noise import Gaussian
 from medjax.physics.sampling import ComplexChannels
-from medjax.tasks._reconstruction import Reconstruction, Solver
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._reconstruction import Reconstruction, Solver, restricted
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    Measurement,
+    NetworkInput,
+    Operator,
+    Output,
+    Prediction,
+    Record,
+    Splits,
+    UserError,
+    check_choice,
+)
 
-LINES = {"random": random_lines, "equispaced": equispaced_lines}
+LINES: dict[str, Callable[..., Array]] = {"random": random_lines, "equispaced": equispaced_lines}
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class MriRecon(Reconstruction):
     One of `acceleration` lines is kept, among them the middle part `centre`. From images, `coils` of a birdcage are
     simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range. Records that
     carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or simple ones from their
-    centre; with `acceleration` 1 nothing more is left out. Metrics judge magnitudes.
+    centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes.
     """
 
     acceleration: float = 4.0
@@ -43,25 +57,27 @@ class MriRecon(Reconstruction):
     mask: str = "random"
     coils: int = 8
     sigma: float = 0.005
-    wavelet_weight: float = 2e-3
 
-    def __post_init__(self):
+    kind = "kspace"
+    keeps_format = False
+    tileable = False
+
+    def __post_init__(self) -> None:
         if self.data_range[0] != 0:
             raise UserError("config.data.range", f"{self.data_range}; k-space needs a range that starts at 0: "
                             f"--config.data.range='(0.0, {self.data_range[1]})'")
-        if self.mask not in LINES:
-            raise UserError("config.task.mask", f"no {self.mask!r}; there is {', '.join(LINES)}")
+        check_choice("config.task.mask", self.mask, LINES)
         if self.acceleration < 1 or not 0 < self.centre <= 1 or self.coils < 1:
             raise UserError("config.task.acceleration", f"{self.acceleration}, centre {self.centre}, {self.coils} coils; "
                             "give at least 1, a part between 0 and 1, at least 1")
 
-    def outputs(self, channels: int) -> int:
+    def out_channels(self, channels: int) -> int:
         """Real and imaginary part of an image of one channel."""
         if channels != 1:
             raise UserError("config.data", f"the images have {channels} channels; MRI is reconstructed from one")
         return 2
 
-    def settled(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
         """Nothing; but measured k-space can't be cut."""
         for region in (r for part in splits.values() for r in part):
             whole = (region.start, region.stop) == (0, region.record.image.shape[0])
@@ -71,46 +87,55 @@ class MriRecon(Reconstruction):
         return {}
 
     def example(self, key: Key, batch: Batch) -> Example:
-        """Zero-filled images to whole ones; the context also has the "coils" images from the centre of k-space."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
-        clean, judged = self.clean(batch)
+        """Zero-filled images to whole ones."""
+        keys = self.keys(key, batch)
+        clean, mask = self.unit(batch)
         space = clean.shape[1:-1]
         maps, full, target = self._measured(batch) if "kspace" in batch else self._simulated(keys, clean)
-        sampled = (jnp.abs(full).sum(1, keepdims=True) > 0).astype(jnp.float32)
         if self.acceleration > 1:
-            sampled *= jax.vmap(lambda key: LINES[self.mask](jax.random.fold_in(key, 1), space, self.acceleration,
-                                                             self.centre))(keys)[:, None]
-        y = full * sampled
-        return self.measured(ComplexChannels(Cartesian(maps, sampled)), y, target, judged,
-                             coils=_low_resolution(y, self.centre))
+            lines = jax.vmap(lambda key: LINES[self.mask](jax.random.fold_in(key, 1), space, self.acceleration,
+                                                          self.centre))(keys)
+            full = full * lines[:, None]
+        given = self.input({**batch, "kspace": _parts(full * self.data_range[1]), "maps": _parts(maps)})
+        return self.example_of(batch, given, target, mask)
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def input(self, batch: Batch) -> NetworkInput:
+        """The zero-filled image; the context has k-space, its operator, and the coil images from its centre."""
+        y = _complex(batch["kspace"]) / self.data_range[1]
+        sampled = (jnp.abs(y).sum(1, keepdims=True) > 0).astype(jnp.float32)
+        coils = _low_resolution(y, self.centre)
+        maps = _complex(batch["maps"]) if "maps" in batch else _relative(coils)
+        return self.measured(ComplexChannels(Cartesian(maps, sampled)), y, coils)
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """On real and imaginary parts; SSIM on magnitudes."""
         found = super().losses(pred, example)
         if "ssim" in found:
             found["ssim"] = super().losses(magnitude(pred), _magnitudes(example))["ssim"]
         return found
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
         """As in every restoration, on magnitudes."""
-        return super().metrics(magnitude(pred), _magnitudes(example))
+        return super().measure(Prediction(magnitude(pred.image)), _magnitudes(example))
 
-    def show(self, x: Array) -> Array:
+    def on_target_grid(self, image: Array) -> Array:
         """Its magnitude."""
-        return magnitude(x)
+        return magnitude(image)
 
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """Magnitudes."""
-        return super().pictures(_magnitudes(example), {row: np.asarray(magnitude(image)) for row, image in answers.items()})
+        shown = {row: Prediction(magnitude(pred.image)) for row, pred in predictions.items()}
+        return super().render(_magnitudes(example), shown)
 
-    def solvers(self) -> dict[str, Solver]:
-        """CG-SENSE, stopped early, and sparse wavelets."""
-        return {"cg-sense": lambda A, y: to_channels(iterative.cgls(A.operator, y, 12, 1e-3)),
-                "l1-wavelet": lambda A, y: to_channels(iterative.l1_wavelet(A.operator, y, self.wavelet_weight, 60))}
+    def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
+        """CG-SENSE and sparse wavelets, on complex images."""
+        names = {"tikhonov": "cg-sense", "l1-wavelet": "l1-wavelet"}
+        return {names[name]: (_on_complex(fn), strengths) for name, (fn, strengths) in super().solvers().items()
+                if name in names}
 
-    def keep_part(self, key: Key, context: dict[str, Any], share: float) -> Array:
+    def draw_share(self, key: Key, measurement: Measurement, share: float) -> Array:
         """Samples drawn at random; those in the middle are all kept."""
-        y = context["y"]
+        y = measurement.y
         keep = jax.random.uniform(key, (y.shape[0], 1, *y.shape[2:])) < share
         middle = jnp.ones((), bool)
         for axis, n in enumerate(y.shape[2:], start=2):
@@ -118,7 +143,16 @@ class MriRecon(Reconstruction):
             middle = middle & near.reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim)))
         return (keep | middle).astype(jnp.float32)
 
-    def _simulated(self, keys: Array, clean: Array) -> tuple[Array, Array, Array]:
+    def restricted(self, example: Example, keep: Array) -> Example:
+        """As if only some samples had been measured."""
+        return restricted(example, keep, jnp.ones(keep.shape[0]))
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The magnitude image, in the units of the measurement."""
+        return [NiftiOutput(self.in_units(magnitude(jnp.asarray(pred.image))), record)
+                for pred, record in zip(predictions, records, strict=True)]
+
+    def _simulated(self, keys: Key, clean: Array) -> tuple[Array, Array, Array]:
         """Sensitivities, k-space and the complex image."""
         space = clean.shape[1:-1]
         phase_keys, noise_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (2, 3))
@@ -128,6 +162,7 @@ class MriRecon(Reconstruction):
         return maps, kspace, to_channels(x)
 
     def _measured(self, batch: Batch) -> tuple[Array, Array, Array]:
+        """Sensitivities, k-space and the image of all of it."""
         kspace = _complex(batch["kspace"]) / self.data_range[1]
         maps = _complex(batch["maps"]) if "maps" in batch else _relative(_low_resolution(kspace, self.centre))
         everything = Cartesian(maps, jnp.ones((1, 1, *kspace.shape[2:])))
@@ -140,7 +175,15 @@ def magnitude(x: Array) -> Array:
 
 
 def _magnitudes(example: Example) -> Example:
-    return Example(example.input, magnitude(example.target), example.mask)
+    return replace(example, target=magnitude(example.target))
+
+
+def _on_complex(solver: Solver) -> Solver:
+    def solve(A: Operator, y: Array, strength: float) -> Array:
+        assert isinstance(A, ComplexChannels)
+        return to_channels(solver(A.operator, y, strength))
+
+    return solve
 
 
 def _low_resolution(kspace: Array, centre: float) -> Array:
@@ -165,3 +208,8 @@ def _complex(parts: Array) -> Array:
     parts = jnp.moveaxis(parts, -1, 1)
     coils = parts.shape[1] // 2
     return jax.lax.complex(parts[:, :coils], parts[:, coils:])
+
+
+def _parts(coils: Array) -> Array:
+    """The inverse of `_complex`."""
+    return jnp.moveaxis(jnp.concatenate([coils.real, coils.imag], 1), 1, -1)

@@ -1,6 +1,6 @@
-"""Registration: the displacement that brings one image of a subject onto another, learnt on known deformations."""
+"""Registration: the displacement that brings one image of a subject onto another, learned on known deformations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,25 +8,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.classical import register as classical
-from medjax.data.split import Splits
+from medjax.classical._declared import by_sample, methods
+from medjax.data.outputs import NiftiOutput
+from medjax.measures import regions
+from medjax.measures.losses import differences, masked_mean, mean_of
 from medjax.ops.displacement import integrate, jacobian_determinant, warp
 from medjax.ops.separable import correlate_axis
+from medjax.tasks._base import TaskBase, check_spacing
 from medjax.tasks._contrasts import channel_names, check_names
-from medjax.tasks._restoration import Restoration
-from medjax.types import Array, Batch, Example, Key
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    Metric,
+    Output,
+    Prediction,
+    Record,
+    Reference,
+    Splits,
+)
 
 WINDOW = 9
 
 
 @dataclass(frozen=True)
-class Register(Restoration):
+class Register(TaskBase):
     """The displacement field (voxels) that brings a moving image onto a fixed one.
 
     The moving image is the contrast `moving` (the first, if empty) of the fixed image's subject, turned by up to `turn`
     degrees about each axis, shifted by up to `shift` voxels and bent by a smooth random velocity of about `bend` voxels
-    that varies over `period` voxels. So the true displacement is known; it is used to judge, and to learn from only with
-    the loss "supervised". `contrasts` and `spacing_mm` are filled from the data.
+    that varies over `period` voxels. So the true displacement is known; it is used to evaluate, and to learn from only with
+    the loss "supervised". `contrasts` is filled from the data.
     """
 
     fixed: str = ""
@@ -36,26 +50,31 @@ class Register(Restoration):
     bend: float = 2.0
     period: int = 16
     contrasts: tuple[str, ...] = ()
-    spacing_mm: tuple[float, ...] = ()
 
-    def outputs(self, channels: int) -> int:
+    inputs = ("moving", "fixed")
+    tileable = False
+    metrics = (Metric("registration_error", unit="{length}", lower_is_better=True),
+               Metric("folds", unit="%", lower_is_better=True), Metric("correlation", "local correlation", decimals=4))
+
+    def out_channels(self, channels: int) -> int:
         """A displacement along every axis."""
         return self.ndim
 
-    def settled(self, splits: Splits) -> dict[str, Any]:
-        """The contrasts' names and the voxel size. Raises UserError where a contrast is not there."""
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+        """The contrasts' names. Raises UserError where a contrast is not there, or some voxel sizes are not known."""
         names = channel_names(splits)
         check_names("config.task", [name for name in (self.fixed, self.moving) if name] or names, names)
-        spacing = splits["train"][0].record.spacing_mm[-self.ndim:]
-        return {"contrasts": names, "spacing_mm": tuple(float(s) for s in spacing) or (1.0,) * self.ndim}
+        check_spacing(splits, "distances in mm need", some=True)
+        return {"contrasts": names}
 
     def example(self, key: Key, batch: Batch) -> Example:
-        """Moving and fixed image, stacked; the target is `{"fixed": image, "displacement": the true one}`."""
-        image, mask = self.clean(batch)
+        """Moving and fixed image, stacked, to the displacement in voxels."""
+        image, mask = self.unit(batch)
         fixed, still = (self._contrast(image, name) for name in (self.fixed, self.moving))
         velocity = self.per_sample(key, batch, self._velocity, fixed)
         moving = warp(still, integrate(-velocity))
-        return Example(jnp.concatenate([moving, fixed], -1), {"fixed": fixed, "displacement": integrate(velocity)}, mask)
+        given = self.input(self.with_image(batch, jnp.concatenate([moving, fixed], -1)))
+        return self.example_of(batch, given, integrate(velocity), mask)
 
     def _contrast(self, image: Array, name: str) -> Array:
         at = self.contrasts.index(name) if name else 0
@@ -71,50 +90,66 @@ class Register(Restoration):
         shift = self.shift * jax.random.uniform(shift_key, (n,), minval=-1)
         coarse = tuple(-(-s // self.period) + 1 for s in space)
         bend = jax.image.resize(self.bend * jax.random.normal(bend_key, (*coarse, n)), (*space, n), "cubic")
-        return grid @ generator.T + shift.reshape((1,) * n + (n,)) + bend
+        return jnp.matmul(grid, generator.T, precision="highest") + shift.reshape((1,) * n + (n,)) + bend
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """Between the warped and the fixed image "mse" or "ncc" (1 - squared local correlation: contrasts may differ);
         "smooth", the displacement's mean squared differences; "supervised", its mean distance from the true one in voxels.
         """
-        fixed, true = example.target["fixed"], example.target["displacement"]
-        warped = warp(example.input[..., :1], pred)
-        rough = [jnp.square(jnp.diff(pred, axis=axis)).mean() for axis in range(1, self.ndim + 1)]
-        return {"mse": jnp.square(warped - fixed).mean(), "ncc": 1 - local_correlation(warped, fixed).mean(),
-                "smooth": sum(rough) / self.ndim,
-                "supervised": (jnp.sqrt(jnp.square(pred - true).sum(-1, keepdims=True) + 1e-6) * example.mask).mean()}
+        moving, fixed = example.input.image[..., :1], example.input.image[..., 1:2]
+        warped = warp(moving, pred)
+        correlation, whole = local_correlation(warped, fixed, example.mask)
+        distance = jnp.sqrt(jnp.square(pred - example.target).sum(-1, keepdims=True) + 1e-6)
+        return {"mse": masked_mean(jnp.square(warped - fixed), example.mask),
+                "ncc": masked_mean(1 - correlation, whole),
+                "smooth": mean_of(*(masked_mean(jnp.square(d), both) for d, both in differences(pred, example.mask))),
+                "supervised": masked_mean(distance, example.mask)}
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Per sample: the mean distance from the true displacement in mm, on tissue (a tenth of the range or more); the
-        part of voxels in % where space folds; the local correlation of the warped and the fixed image.
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """Per sample: the mean distance from the true displacement in mm (in voxels where their size is not known), on
+        tissue (a tenth of the range or more); the part of voxels in % where space folds; the local correlation of the
+        warped and the fixed image.
         """
-        fixed, true = example.target["fixed"], example.target["displacement"]
-        axes = tuple(range(1, self.ndim + 1))
-        tissue = (example.mask & (fixed > 0.1))[..., 0]
-        spacing = jnp.array(self.spacing_mm or (1.0,) * self.ndim).reshape((1,) * (self.ndim + 1) + (self.ndim,))
-        distance = jnp.sqrt(jnp.square((pred - true) * spacing).sum(-1))
-        warped = warp(example.input[..., :1], pred)
-        return {"registration_error": (distance * tissue).sum(axes) / jnp.maximum(tissue.sum(axes), 1),
-                "folds": 100 * (jacobian_determinant(pred) <= 0).mean(axes),
-                "correlation": local_correlation(warped, fixed).mean(tuple(range(1, self.ndim + 2)))}
+        moving, fixed = example.input.image[..., :1], example.input.image[..., 1:2]
+        tissue = example.mask & (fixed > 0.1)
+        spacing = jnp.where(jnp.isnan(example.spacing_mm), 1.0, example.spacing_mm)
+        spacing = spacing.reshape(-1, *(1,) * self.ndim, self.ndim)
+        distance = jnp.sqrt(jnp.square((pred.image - example.target) * spacing).sum(-1, keepdims=True))
+        folded = (jacobian_determinant(pred.image) <= 0)[..., None]
+        correlation, whole = local_correlation(warp(moving, pred.image), fixed, example.mask)
+        return {"registration_error": _sample_means(distance, tissue),
+                "folds": 100 * _sample_means(folded.astype(jnp.float32), _inner(example.mask)),
+                "correlation": _sample_means(correlation, whole)}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """No displacement, and optical flow: Lucas-Kanade, and in 2-D TV-L1."""
-        moving, fixed = np.asarray(x[..., 0], np.float32), np.asarray(x[..., 1], np.float32)
-        flows = {"ilk": classical.ilk} | ({"tvl1": classical.tvl1} if self.ndim == 2 else {})
-        still = np.zeros((*fixed.shape, self.ndim), np.float32)
-        return {"input": still} | {name: fn(fixed, moving) for name, fn in flows.items()}
+    def references(self) -> dict[str, Reference]:
+        """No displacement, and registration without training."""
+        found = {name: Reference(by_sample(lambda x, s, fn=fn: fn(x[..., 1], x[..., 0], s)), strengths)
+                 for name, (fn, strengths) in methods("register").items() if self.ndim == 2 or name != "tvl1"}
+        return {"input": Reference(lambda example, _: jnp.zeros_like(example.target))} | found
 
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """The moving image, as every displacement warps it, and the fixed one."""
-        low, high = self.data_range
-        moving = jnp.asarray(example.input)[None, ..., :1]
-        images = {row: np.asarray(warp(moving, jnp.asarray(u)[None])[0]) for row, u in answers.items()}
-        return {row: image * (high - low) + low for row, image in {**images, "truth": example.target["fixed"]}.items()}
+        moving = jnp.asarray(example.input.image)[None, ..., :1]
+        images = {row: warp(moving, jnp.asarray(pred.image)[None])[0] for row, pred in predictions.items()}
+        return {row: self.in_units(image) for row, image in {**images, "truth": example.input.image[..., 1:2]}.items()}
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The moving image on the fixed one's grid, and the displacement field: vectors in mm along the file's axes (LPS,
+        as ITK and ANTs have them) from each voxel of the fixed image to its place in the moving one.
+        """
+        found: list[Output] = []
+        for pred, record in zip(predictions, records, strict=True):
+            moving = jnp.asarray(record.in_units((..., slice(0, 1))))[None]
+            warped = np.asarray(warp(moving, jnp.asarray(pred.image)[None])[0])
+            found += [NiftiOutput(warped, record, "warped"),
+                      NiftiOutput(_in_mm(np.asarray(pred.image), record), record, "displacement", vectors=True)]
+        return found
 
 
-def local_correlation(one: Array, other: Array) -> Array:
-    """The squared correlation of two images `(B, *space, 1)` in windows of 9 voxels (Avants et al., 2008), 0 … 1."""
+def local_correlation(one: Array, other: Array, mask: Array | None = None) -> tuple[Array, Array]:
+    """The squared correlation of two images `(B, *space, 1)` in windows of 9 voxels (Avants et al., 2008), 0 … 1, and which
+    of the windows lie wholly inside the mask.
+    """
     def mean(x: Array) -> Array:
         for axis in range(1, x.ndim - 1):
             size = min(WINDOW, x.shape[axis])
@@ -123,4 +158,23 @@ def local_correlation(one: Array, other: Array) -> Array:
 
     m1, m2 = mean(one), mean(other)
     covariance = mean(one * other) - m1 * m2
-    return jnp.square(covariance) / ((mean(one**2) - m1**2) * (mean(other**2) - m2**2) + 1e-5)
+    variances = (mean(one**2) - m1**2) * (mean(other**2) - m2**2)
+    share = mean(jnp.ones_like(one) if mask is None else mask.astype(one.dtype))
+    return jnp.square(covariance) / (variances + 1e-5), share > 1 - 0.5 / WINDOW ** (one.ndim - 2)
+
+
+def _sample_means(values: Array, counts: Array) -> Array:
+    axes = tuple(range(1, values.ndim))
+    return jnp.where(counts, values, 0).sum(axes) / jnp.maximum(counts.sum(axes), 1)
+
+
+def _inner(mask: Array) -> Array:
+    """Voxels of the mask that have all neighbours across a face in it."""
+    return mask & ~jax.vmap(regions.surface)(mask[..., 0])[..., None]
+
+
+def _in_mm(displacement: np.ndarray, record: Record) -> np.ndarray:
+    """Voxels along the array's axes as mm: along x, y, z of LPS where the affine is known."""
+    if record.affine is not None:
+        return (displacement @ record.affine[:3, :3].T * np.array([-1.0, -1.0, 1.0])).astype(np.float32)
+    return (displacement * np.asarray(record.spacing_mm or (1.0,) * displacement.shape[-1])).astype(np.float32)

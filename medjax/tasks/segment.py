@@ -2,19 +2,34 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.classical import segment as classical
-from medjax.data.split import Splits
+from medjax.classical._declared import by_sample, methods
+from medjax.data.outputs import LabelOutput
 from medjax.measures import losses, regions
+from medjax.measures.summary import mean_of_numbers
 from medjax.ops import threshold
-from medjax.tasks._restoration import Baseline, Restoration, check_shape
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._base import TaskBase, check_shape, check_spacing
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    Metric,
+    NetworkInput,
+    Output,
+    Prediction,
+    Record,
+    Reference,
+    Splits,
+    UserError,
+    check_choice,
+)
 
 MAX_BRIGHTER = 0.2  # how far below the brightest voxel a grown region goes, in unit range
 
@@ -30,7 +45,7 @@ COLOURS = np.array([(0.9, 0.25, 0.2), (0.2, 0.6, 0.95), (0.95, 0.8, 0.2), (0.3, 
 
 
 @dataclass(frozen=True)
-class Segment(Restoration):
+class Segment(TaskBase):
     """To which of `classes` each voxel belongs, the first being background; records have extras["label"], their indices.
 
     `prior` (hybrid segmentation) adds the result of a classical method as a channel: none, otsu, edges, region_growing.
@@ -39,19 +54,35 @@ class Segment(Restoration):
     classes: tuple[str, ...] = ("background", "lesion")
     prior: str = "none"
 
-    def __post_init__(self):
-        if self.prior not in PRIORS:
-            raise UserError("config.task.prior", f"no {self.prior!r}; there is {', '.join(PRIORS)}")
+    keeps_format = True
+
+    def __post_init__(self) -> None:
+        check_choice("config.task.prior", self.prior, PRIORS)
         if len(self.classes) < 2:
             raise UserError("config.task.classes", f"{self.classes}; give the background and at least one more")
 
-    def outputs(self, channels: int) -> int:
+    @property
+    def tileable(self) -> bool:  # type: ignore[override]
+        """A prior looks at the whole image."""
+        return self.prior == "none"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
+        """Of the volume as a whole, of samples, and of each class."""
+        own = self.classes[1:] if len(self.classes) > 2 else ()
+        return (Metric("volume_dice", "Dice of all voxels", decimals=4), regions.DICE, regions.IOU, regions.HAUSDORFF95,
+                *(Metric(f"volume_dice_{name}", f"Dice of {name}", decimals=4) for name in own))
+
+    def out_channels(self, channels: int) -> int:
         """One logit per class."""
         return len(self.classes)
 
-    def settled(self, splits: Splits) -> dict[str, Any]:
-        """Nothing. Raises UserError for labels outside the classes, or classes without a training voxel."""
-        found = np.zeros(len(self.classes), bool)
+    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+        """Nothing. Raises UserError for labels outside the classes, classes without a training voxel, and images of which
+        some have a voxel size and others none.
+        """
+        check_spacing(splits, "distances in mm need", some=True)
+        found = {name: np.zeros(len(self.classes), bool) for name in splits}
         for name, chosen in splits.items():
             for region in chosen:
                 label = region.record.extras.get("label")
@@ -62,75 +93,83 @@ class Segment(Restoration):
                 if values.min() < 0 or values.max() >= len(self.classes):
                     raise UserError(region.record.id, f"its labels {values.tolist()} are not all among the "
                                     f"{len(self.classes)} of config.task.classes ({', '.join(self.classes)})")
-                if name == "train":
-                    found[values] = True
-        if not found.all():
-            missing = [name for name, there in zip(self.classes, found, strict=True) if not there]
-            raise UserError("config.task.classes", f"no training voxel is {', '.join(missing)}; leave it out, or give "
-                            "images of it")
+                found[name][values] = True
+        for i, missing in enumerate(self.classes):
+            if not found["train"][i]:
+                others = [name for name in splits if found[name][i]]
+                where = f"; there are some in {' and '.join(others)}: another config.seed divides the images otherwise" \
+                    if others else "; leave it out, or give images of it"
+                raise UserError("config.task.classes", f"no training voxel is {missing}{where}")
         return {}
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Images (and the prior) to labels, one-hot `(B, *space, K)`; the context has the voxel's size in mm."""
-        image, mask = self.clean(batch)
+    def input(self, batch: Batch) -> NetworkInput:
+        """Images in unit range, and the prior as a channel."""
+        image, mask = self.unit(batch)
         fn = PRIORS[self.prior]
         if fn is not None:
             prior = jax.vmap(fn)(image[..., 0], mask[..., 0])
             image = jnp.concatenate([image, prior[..., None].astype(image.dtype)], -1)
-        target = jax.nn.one_hot(batch["label"][..., 0].astype(jnp.int32), len(self.classes))
-        spacing = batch.get("spacing_mm", jnp.ones((image.shape[0], self.ndim)))[:, -self.ndim:]
-        return Example(image, target, mask, {"spacing_mm": spacing})
+        return NetworkInput(image)
 
-    def losses(self, pred: Array, example: Example) -> dict[str, Array]:
+    def example(self, key: Key, batch: Batch) -> Example:
+        """Images to labels, one-hot `(B, *space, K)`."""
+        _, mask = self.unit(batch)
+        target = jax.nn.one_hot(batch["label"][..., 0].astype(jnp.int32), len(self.classes))
+        return self.example_of(batch, self.input(batch), target, mask)
+
+    def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """Cross-entropy, Dice and focal loss over the voxels that count."""
         check_shape(pred, example.target)
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.SEGMENTATION.items()}
 
-    def metrics(self, pred: Array, example: Example) -> dict[str, Array]:
-        """Per sample, Dice, IoU and Hausdorff distance (95 %, mm), means over the classes but the background; voxel counts.
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """Per sample, Dice, IoU and Hausdorff distance (95 %, in mm; in voxels where their size is not known), means over
+        the classes but the background; voxel counts.
 
         Dice and IoU leave out classes that are neither there nor found, the distance those that are not both; NaN where
         that leaves none. The counts, of hits and of found and true voxels together, are by class, `(B, K - 1)`.
         """
+        logits = pred.image
         classes = jnp.arange(1, len(self.classes))
-        found = (pred.argmax(-1, keepdims=True) == classes.reshape((1,) * (pred.ndim - 1) + (-1,))) & example.mask
+        found = (logits.argmax(-1, keepdims=True) == classes.reshape((1,) * (logits.ndim - 1) + (-1,))) & example.mask
         truth = (example.target[..., 1:] > 0.5) & example.mask
         dice, iou = regions.overlap(found, truth)
-        far = regions.hausdorff95(found, truth, example.context["spacing_mm"])
-        axes = tuple(range(1, pred.ndim - 1))
+        far = regions.hausdorff95(found, truth, jnp.where(jnp.isnan(example.spacing_mm), 1.0, example.spacing_mm))
+        axes = tuple(range(1, logits.ndim - 1))
         return {"dice": jnp.nanmean(dice, -1), "iou": jnp.nanmean(iou, -1), "hausdorff95": jnp.nanmean(far, -1),
                 "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
 
-    def summary(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Means over samples and classes where there is a number; `volume_dice` counts the voxels of all samples as one."""
         pooled = {name: np.sum([s[name] for s in samples], axis=0) for name in ("hits", "voxels")}
         volume = 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1)
-        summary = {"volume_dice": float(volume.mean())}
+        summary: dict[str, Any] = {"volume_dice": float(volume.mean())}
         for name in ("dice", "iou", "hausdorff95"):
-            summary[name] = classification.mean_of_numbers([s[name] for s in samples])
+            summary[name] = mean_of_numbers([s[name] for s in samples])
         if len(self.classes) > 2:
             summary |= {f"volume_dice_{name}": float(v) for name, v in zip(self.classes[1:], volume, strict=True)}
         return summary
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Classical methods on the first channel: thresholds for any number of classes, the others for one region."""
+    def references(self) -> dict[str, Reference]:
+        """Segmentation without training, on the first channel; region growing and edges find one region only."""
         k = len(self.classes)
-        methods: dict[str, Callable] = {"otsu": partial(classical.otsu, classes=k)}
-        if k == 2:
-            methods |= {"region_growing": classical.region_growing, "edges": classical.edges}
-        return {name: lambda x, fn=fn: np.eye(k, dtype=np.float32)[fn(x)] for name, fn in methods.items()}
+        return {name: Reference(by_sample(lambda x, s, fn=fn: np.eye(k, dtype=np.float32)[fn(x, k, s)]), strengths)
+                for name, (fn, strengths) in methods("segment").items() if k == 2 or name == "otsu"}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """The baselines; an image is no segmentation."""
-        return {name: fn(x) for name, fn in self.baselines().items()}
-
-    def pictures(self, example: Example, answers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """The image, and each segmentation as colours over it."""
-        low, high = self.data_range
-        grey = np.clip(np.asarray(example.input)[..., :1], 0, 1).repeat(3, -1)
+        grey = np.clip(np.asarray(example.input.image)[..., :1], 0, 1).repeat(3, -1)
         pictures = {"input": grey}
-        for row, logits in {**answers, "truth": example.target}.items():
+        for row, logits in {**{row: pred.image for row, pred in predictions.items()}, "truth": example.target}.items():
             labels = np.asarray(logits).argmax(-1)
             tint = COLOURS[(labels - 1) % len(COLOURS)]
             pictures[row] = np.where(labels[..., None] > 0, 0.45 * grey + 0.55 * tint, grey)
-        return {row: picture * (high - low) + low for row, picture in pictures.items()}
+        return {row: self.in_units(picture) for row, picture in pictures.items()}
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The label maps; padding outside the scanned field is background."""
+        labels = [np.asarray(pred.image).argmax(-1).astype(np.uint8) for pred in predictions]
+        for label, record in zip(labels, records, strict=True):
+            if "mask" in record.extras:
+                label[~np.asarray(record.extras["mask"])[..., 0]] = 0
+        return [LabelOutput(labels, self.classes)]

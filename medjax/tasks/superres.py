@@ -1,19 +1,20 @@
 """Super-resolution in 2-D and 3-D: along every axis, or through-plane only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import jax
+import jax.numpy as jnp
+import numpy as np
 
-from medjax.classical import interpolate as classical
+from medjax.classical._declared import methods
 from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Decimate
-from medjax.tasks._restoration import Baseline, Restoration
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.tasks._reconstruction import Reconstruction, measurement_of
+from medjax.types import Array, Batch, Example, Key, Measurement, NetworkInput, Reference, UserError, check_choice
 
 
 @dataclass(frozen=True)
-class SuperRes(Restoration):
+class SuperRes(Reconstruction):
     """The fine image from a coarse one: blurred against aliasing, decimated by `factor`, with a little noise.
 
     `axes` is "all" (isotropic) or "through_plane" (the first axis of a volume: thick slices). `grid` is what the network
@@ -28,15 +29,13 @@ class SuperRes(Restoration):
     fwhm: float = 1.0
     sigma: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.factor not in (2, 3, 4):
             raise UserError("config.task.factor", f"{self.factor} is not 2, 3 or 4")
-        if self.axes not in ("all", "through_plane"):
-            raise UserError("config.task.axes", f"no {self.axes!r}; there is all, through_plane")
+        check_choice("config.task.axes", self.axes, ("all", "through_plane"))
+        check_choice("config.task.grid", self.grid, ("coarse", "fine"))
         if self.axes == "through_plane" and self.ndim != 3:
             raise UserError("config.task.axes", "through_plane needs volumes: set config.data.ndim=3")
-        if self.grid not in ("coarse", "fine"):
-            raise UserError("config.task.grid", f"no {self.grid!r}; there is coarse, fine")
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -53,26 +52,39 @@ class SuperRes(Restoration):
         """Fine to coarse."""
         return Decimate(factor=self.factors, psf=self.psf, fwhm=self.fwhm)
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Coarse images to fine ones; the fine ones are cut to a multiple of the factor."""
-        fine, mask = (self._cut(image) for image in self.clean(batch))
-        coarse = self.operator(fine)
-        if self.sigma:
-            coarse = self.per_sample(key, batch, Gaussian(self.sigma), coarse)
-        return Example(self.operator.init(coarse) if self.grid == "fine" else coarse, fine, mask)
+    def clean(self, batch: Batch) -> tuple[Array, Array]:
+        """The fine images, cut to a multiple of the factors."""
+        image, mask = self.unit(batch)
+        space = (slice(None), *(slice(0, n - n % f) for n, f in zip(image.shape[1:-1], self.factors, strict=True)))
+        return image[space], mask[space]
 
-    def baselines(self) -> dict[str, Baseline]:
-        """Library interpolators, from the coarse grid."""
-        if self.grid == "fine":
-            return {}
-        return {name: partial(getattr(classical, name), factor=self.factors) for name in ("bicubic", "lanczos")}
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Coarse images."""
+        coarse = self.operator(clean)
+        return self.with_image(batch, self.per_sample(key, batch, Gaussian(self.sigma), coarse) if self.sigma else coarse)
 
-    def show(self, x: Array) -> Array:
+    def input(self, batch: Batch) -> NetworkInput:
+        """The coarse image, or what interpolates it on the fine grid."""
+        coarse, _ = self.unit(batch)
+        image = self.operator.init(coarse) if self.grid == "fine" else coarse
+        return NetworkInput(image, Measurement(self.operator, coarse))
+
+    def references(self) -> dict[str, Reference]:
+        """Interpolation of the coarse image, and reconstructions that know the blur."""
+        found = {name: Reference(_interpolated(fn, self.factors), strengths)
+                 for name, (fn, strengths) in methods("interpolate").items()}
+        return super().references() | found
+
+    def on_target_grid(self, image: Array) -> Array:
         """The coarse image, every voxel repeated."""
         for axis, factor in enumerate(self.scale, start=1):
-            x = jax.numpy.repeat(x, factor, axis)
-        return x
+            image = jnp.repeat(image, factor, axis)
+        return image
 
-    def _cut(self, x: Array) -> Array:
-        space = (slice(0, size - size % f) for size, f in zip(x.shape[1:-1], self.factors, strict=True))
-        return x[(slice(None), *space)]
+
+def _interpolated(function: Callable[..., np.ndarray], factors: tuple[int, ...]) -> Callable[[Example, float], Array]:
+    def run(example: Example, strength: float) -> Array:
+        coarse = np.asarray(measurement_of(example.input.context).y)
+        return jnp.asarray(np.stack([function(x, factors, strength) for x in coarse]))
+
+    return run

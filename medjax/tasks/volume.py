@@ -1,53 +1,87 @@
 """A volume from one or few of its projections, as radiographs see them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from medjax.data.outputs import NiftiOutput
 from medjax.physics.noise import Gaussian
 from medjax.physics.projections import Projections
 from medjax.tasks._restoration import Restoration
-from medjax.types import Array, Batch, Example, Key, UserError
+from medjax.types import (
+    Array,
+    Batch,
+    Key,
+    NetworkInput,
+    Output,
+    Prediction,
+    Record,
+    Reference,
+    UserError,
+)
 
 ITERATIONS = 30
 
 
 @dataclass(frozen=True)
 class Volume(Restoration):
-    """Volumes from `views` parallel projections around the long axis, with Gaussian noise of `sigma` times the range."""
+    """Volumes from `views` parallel projections around the long axis, with Gaussian noise of `sigma` times the range.
+
+    It is applied to an image `(D, W, views)` of projections (the mean along the rays); planes are taken to be square.
+    """
 
     views: int = 2
     sigma: float = 0.0
 
-    def __post_init__(self):
+    keeps_format = False
+    tileable = False
+
+    def __post_init__(self) -> None:
         if self.ndim != 3:
             raise UserError("config.data.ndim", "volumes come from projections of volumes; set it to 3")
         if not 1 <= self.views <= 32 or self.sigma < 0:
             raise UserError("config.task.views", f"{self.views} views with sigma={self.sigma}; give 1 to 32 and at least 0")
 
     @property
+    def input_ndim(self) -> int:
+        """Projections are 2-D."""
+        return 2
+
+    @property
     def operator(self) -> Projections:
         """Volumes to projections."""
         return Projections(self.views)
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """Projections `(B, D, W, views)` to volumes; `context` `(B, D, H, W, 0)` is the grid to fill."""
-        volume, mask = self.clean(batch)
-        seen = self.operator(volume)
+    def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
+        """Projections."""
+        seen = self.operator(clean)
         if self.sigma:
             seen = self.per_sample(key, batch, Gaussian(self.sigma), seen)
-        return Example(seen, volume, mask, volume[..., :0])
+        return {**self.with_image(batch, seen), "grid": clean[..., :0]}
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+    def input(self, batch: Batch) -> NetworkInput:
+        """Projections `(B, D, W, views)`; the context `(B, D, H, W, 0)` is the grid to fill."""
+        seen, _ = self.unit(batch)
+        if seen.shape[-1] != self.views:
+            raise UserError("config.task.views", f"the model takes {self.views} projections and the image has "
+                            f"{seen.shape[-1]} channels; give (D, W, {self.views})")
+        depth, width = seen.shape[1:3]
+        return NetworkInput(seen, batch.get("grid", jnp.zeros((seen.shape[0], depth, width, width, 0))))
+
+    def references(self) -> dict[str, Reference]:
         """The projections smeared back, and SIRT; planes are taken to be square."""
-        return {"input": np.asarray(self.show(x[None])[0]), "sirt": np.asarray(_sirt(self.operator, x[None])[0])}
+        return super().references() | {"sirt": Reference(lambda example, _: _sirt(self.operator, example.input.image))}
 
-    def show(self, x: Array) -> Array:
+    def on_target_grid(self, image: Array) -> Array:
         """The projections smeared back along their rays."""
-        return self.operator.backproject(jnp.asarray(x), x.shape[2])
+        return self.operator.backproject(jnp.asarray(image), image.shape[2])
+
+    def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
+        """The volume."""
+        return [NiftiOutput(self.in_units(pred.image), record) for pred, record in zip(predictions, records, strict=True)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -57,3 +91,4 @@ def _sirt(operator: Projections, y: Array) -> Array:
         return jnp.maximum(x + operator.backproject(y - operator(x), y.shape[2]), 0)
 
     return jax.lax.fori_loop(0, ITERATIONS, better, operator.backproject(y, y.shape[2]))
+

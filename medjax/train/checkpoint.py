@@ -5,6 +5,7 @@ Each carries the checksums of its files, so that one that lost bits since is tol
 
 import json
 import logging
+import math
 import os
 import shutil
 import zlib
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.files import NO_ROOM
 from medjax.train import distributed
-from medjax.types import State, UserError
+from medjax.types import Metric, State, UserError
 
 # Orbax warns of every checkpoint without metrics; most are meant to have none.
 logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
@@ -36,14 +37,19 @@ def versions() -> dict[str, str]:
 class Checkpoints:
     """The latest checkpoints of a run and its best one, in `folder`.
 
-    A checkpoint that carries metrics competes for the best by `metric` (the higher the better with `best="max"`).
+    A checkpoint that carries metrics competes for the best by `metric`; one whose value is not finite is the worst.
     """
 
-    def __init__(self, folder: Path, metric: str, best: str = "max", keep: int = 2):
-        keep_best = POLICY.BestN(get_metric_fn=lambda m: m[metric], n=1, reverse=best == "min",
-                                 keep_checkpoints_without_metrics=False)
+    def __init__(self, folder: Path, metric: Metric, keep: int = 2):
+        lower = metric.lower_is_better
+
+        def value(metrics: dict[str, float]) -> float:
+            found = metrics[metric.name]
+            return found if math.isfinite(found) else (math.inf if lower else -math.inf)
+
+        keep_best = POLICY.BestN(get_metric_fn=value, n=1, reverse=lower, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            best_fn=lambda m: m[metric], best_mode=best,
+            best_fn=value, best_mode="min" if lower else "max",
             preservation_policy=POLICY.AnyPreservationPolicy([POLICY.LatestN(keep), keep_best]),
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up))
         self._folder = folder.absolute()
@@ -87,7 +93,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         sound = self._first_sound(steps)
         damaged = [step for step in steps if sound is not None and step > sound]
-        if damaged and distributed.speaks():
+        if damaged and distributed.is_primary():
             for step in damaged:
                 shutil.rmtree(self._folder / f"{step}.damaged", ignore_errors=True)
                 (self._folder / str(step)).rename(self._folder / f"{step}.damaged")
@@ -144,11 +150,11 @@ class Checkpoints:
         """The first of `steps` that is whole, as process 0 finds them; what is wrong with those before it is said."""
         found = {}
         for step in steps:
-            wrong = distributed.told_by_first(_damage(self._folder / str(step)) if distributed.speaks() else "")
+            wrong = distributed.broadcast_from_primary(_damage(self._folder / str(step)) if distributed.is_primary() else "")
             if not wrong:
                 return step
             found[step] = wrong
-            if distributed.speaks():
+            if distributed.is_primary():
                 print(f"checkpoint of step {step} is damaged ({wrong}); taking the one before")
         if found:
             wrong = ", ".join(f"step {step}: {what}" for step, what in found.items())
@@ -168,7 +174,7 @@ class Checkpoints:
 
     def _sum_up(self) -> None:
         """Writes the checksums of a checkpoint, as its last file before it gets its name."""
-        for folder in self._folder.glob(f"{self._writing}.*tmp*") if distributed.speaks() else ():
+        for folder in self._folder.glob(f"{self._writing}.*tmp*") if distributed.is_primary() else ():
             sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
             (folder / SUMS).write_text(json.dumps(sums), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: finding each other, and who speaks for all."""
+"""Several processes as one run: how they join, which is the primary, and how all end."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ def join(mode: str = "off", coordinator: str = "", count: int = 0, index: int = 
         raise UserError("--processes", f"{first}; {wanted}") from None
 
 
-def speaks() -> bool:
+def is_primary() -> bool:
     """Whether this process writes logs and prints: one of all does."""
     return jax.process_index() == 0
 
@@ -59,15 +59,15 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def told_by_first(text: str) -> str:
-    """What process 0 says (up to 500 letters), in every process."""
+def broadcast_from_primary(text: str) -> str:
+    """The text of process 0 (up to 500 bytes), in every process."""
     if not several():
         return text
     letters = np.frombuffer(text.encode()[:500].ljust(500), np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(letters)).decode(errors="ignore").rstrip()
 
 
-def leave(error: Exception) -> None:
+def abort(error: Exception) -> None:
     """Ends this process after another of the run was lost; anything gentler would wait for that one."""
     first = str(error).strip().splitlines()[0]
     print(f"error: process {jax.process_index()}: lost another process of the run ({first}); "

@@ -1,49 +1,53 @@
-"""Judging a model on one part of the split: every sample once, on what counts."""
+"""A model evaluated on one part of the split: every sample once, on what counts."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from medjax.data.pipeline import EvalBatches, eval_batches
-from medjax.data.split import Region
 from medjax.train import distributed, padding, sharding
 from medjax.train.run import Run
 from medjax.train.step import make_predict
-from medjax.types import Batch, Key, State
+from medjax.types import Array, Batch, Example, Key, Prediction, Region, State
 
 EVAL_SEED = 1  # the degradation of evaluation images is the same in every run
 
 
-class Judged(NamedTuple):
-    """One sample, on the host: its arrays without the padding of the batch, and its metrics."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A batch of samples on the host; rows that only fill it up have no name.
 
-    name: str
-    example: Any
-    pred: np.ndarray | None
-    metrics: dict[str, Any]
+    `example` and `prediction` are None where they stay on the devices. `metrics` are those of the named samples.
+    """
+
+    names: list[str]
+    example: Example | None
+    prediction: Prediction | None
+    metrics: list[dict[str, Any]]
 
 
-class Judge:
-    """Judges samples with one compiled program over `mesh`, the rows of a batch divided over its `data` axis.
+class Evaluator:
+    """Evaluates samples with one compiled program over `mesh`, the rows of a batch divided over its `data` axis.
 
-    `only_metrics` leaves examples and answers on the devices (None in what is judged): volumes may be too large to be
-    gathered. Several processes judge together; each gets all results.
+    `only_metrics` leaves examples and predictions on the devices: volumes may be too large to be gathered. Several
+    processes evaluate together; each gets all results.
     """
 
     def __init__(self, run: Run, mesh: Mesh, only_metrics: bool = False):
         self.run, self.mesh = run, mesh
         predict = make_predict(run.task, run.objective)
 
-        def judged(state: State, batch: Batch, key: Key) -> tuple[Any, Any, dict[str, Any]]:
+        def program(state: State, batch: Batch, key: Key) -> tuple[Example | None, Prediction | None, dict[str, Array]]:
             example, pred, metrics = predict(state, batch, key)
             return (None, None, metrics) if only_metrics else (example, pred, metrics)
 
         everywhere = sharding.replicated(mesh) if only_metrics or distributed.several() else None
-        self._program = jax.jit(judged, out_shardings=everywhere)
+        self._program = jax.jit(program, out_shardings=everywhere)
 
     def batches(self, regions: list[Region], limit: int = 0) -> EvalBatches:
         """Whole images of `regions`, as many at a time as hold about as many voxels as a training batch, and at least
@@ -61,8 +65,8 @@ class Judge:
         size = min(config.batch_size, max(1, voxels // math.prod(one.shape)))
         return of(-(-size // ways) * ways, multiple)
 
-    def __call__(self, state: State, batches: EvalBatches) -> Iterator[Judged]:
-        """Every sample of `batches` with its prediction and metrics."""
+    def __call__(self, state: State, batches: EvalBatches) -> Iterator[Evaluated]:
+        """Every batch with its predictions and metrics."""
         key = jax.random.key(EVAL_SEED)
         for batch in batches:
             arrays = {name: array for name, array in batch.items() if name != "name"}
@@ -71,12 +75,20 @@ class Judge:
             placed = {name: jax.make_array_from_callback(array.shape, places[name], lambda at, array=array: array[at])
                       for name, array in arrays.items()}
             example, pred, metrics = jax.device_get(self._program(state, placed, key))
-            for i, name in enumerate(batch["name"]):
-                if batch["count"][i]:
-                    yield Judged(name, jax.tree.map(lambda a, i=i: a[i], example), None if pred is None else pred[i],
-                                 {k: v[i].tolist() for k, v in metrics.items()})
+            counted = [i for i, count in enumerate(batch["count"]) if count]
+            yield Evaluated([batch["name"][i] for i in counted], example, pred, rows_of(metrics, len(counted)))
+
+
+def rows_of(metrics: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """The metrics of the first `count` samples, as Python numbers and lists: what fills a batch up comes last."""
+    return [{name: np.asarray(values)[i].tolist() for name, values in metrics.items()} for i in range(count)]
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics that are one number."""
     return {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+
+
+def summary(run: Run, evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+    """The metrics of all samples together."""
+    return run.task.summarise([metrics for batch in evaluated for metrics in batch.metrics])

@@ -1,226 +1,250 @@
-"""The training loop: data in, steps, logs, evaluations, checkpoints; killed at any moment, it goes on from the last."""
+"""The training loop: data in, steps, logs, evaluations, checkpoints; killed at any moment, it resumes from the last."""
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from medjax import registry
-from medjax.data.augment import Augment
-from medjax.data.pipeline import train_stream
-from medjax.data.prefetch import to_device
-from medjax.data.split import Splits, describe
-from medjax.measures.image_quality import LOWER_IS_BETTER
-from medjax.train import distributed, evaluator, padding, sharding
+from medjax.data.pipeline import Stream, train_stream
+from medjax.data.prefetch import DeviceBatches, to_device
+from medjax.data.split import describe
+from medjax.train import distributed, evaluator
 from medjax.train.checkpoint import Checkpoints
+from medjax.train.layouts import HostStream, Layout, OneRun, SideBySide, initial, shared, train_step
 from medjax.train.log import Log
 from medjax.train.profile import Profile
-from medjax.train.run import Config, Run, assemble, claim, load_config, load_splits, resolve
-from medjax.train.step import init_state, make_step
-from medjax.types import Array, Batch, Key, State, UserError
+from medjax.train.run import Config, Run, assemble, load_splits, metric_of, open_checkpoints, resolve, write_config
+from medjax.types import Array, Splits, State, UserError
+
+
+@dataclass
+class Member:
+    """One run in the loop: its folder, its data, its log. A member that has diverged is left out of what is saved."""
+
+    config: Config
+    workdir: Path
+    splits: Splits
+    stream: HostStream
+    checkpoints: Checkpoints
+    log: Log
+    diverged: str = ""
 
 
 def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> State:
     """Trains `config` in `workdir` to its last step, from where an earlier run there left off.
 
-    The steps `profile` (first, last) are traced.
+    The steps `profile` (first, last) are traced. Raises UserError where a loss is not finite.
     """
     splits = load_splits(config)
     config = resolve(config, splits)
     run = assemble(config)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
-    sharding.check_mode(mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
-    sharding.check_batch(mesh, config.batch_size, config.accumulate)
-    if distributed.speaks():
+    if distributed.is_primary():
         print(*describe(splits), sep="\n")
-    with open_stream(config, splits) as stream:
-        stream = _fitted(run, stream)
-        _check(run, stream)
-        if distributed.speaks():
-            claim(workdir, config)
-        distributed.wait_for_all("claimed")
-        with open_checkpoints(config, workdir) as checkpoints:
-            state = _start(run, mesh, stream)
-            found = checkpoints.restore_latest(state)
-            if found is not None:
-                state, position = found
-                stream.set_state(position)
-                if distributed.speaks():
-                    print(f"going on from step {int(state.step)}")
-            return _loop(run, mesh, splits, workdir, checkpoints, stream, state, Profile(workdir, profile))
+    return _train(run, OneRun(run), [config], [workdir], [splits], Profile(workdir, profile))
+
+
+def train_side_by_side(configs: Sequence[Config], workdirs: Sequence[Path]) -> list[str]:
+    """Trains every config in its folder, as `train` would one by one, in one program; each can be resumed alone.
+
+    Returns for each why it has diverged, "" where it has not. Raises UserError where they differ in more than their seeds
+    and learning rates, once their data is known.
+    """
+    splits = [load_splits(config) for config in configs]
+    configs = [resolve(config, own) for config, own in zip(configs, splits, strict=True)]
+    if len({shared(config) for config in configs}) > 1:
+        raise UserError("--side_by_side", "another seed means other training images, and of these follow other ranges or "
+                        "weights; state config.data.range, or train the members one by one")
+    run = assemble(configs[0])
+    members: list[Member] = []
+    _train(run, SideBySide(run, configs), configs, workdirs, splits, Profile(workdirs[0], (0, 0)), members)
+    return [member.diverged for member in members]
+
+
+def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequence[Path], splits: Sequence[Splits],
+           profile: Profile, members: list[Member] | None = None) -> State:
+    """Opens what the members need, restores them to the newest step that all have, and runs the loop."""
+    members = [] if members is None else members
+    with ExitStack() as stack:
+        streams = [layout.fitted(stack.enter_context(open_stream(run, config, own)))
+                   for config, own in zip(configs, splits, strict=True)]
+        _check(run, streams[0])
+        if distributed.is_primary():
+            for config, workdir in zip(configs, workdirs, strict=True):
+                write_config(workdir, config)
+        distributed.wait_for_all("configs written")
+        folders = [stack.enter_context(open_checkpoints(*pair)) for pair in zip(configs, workdirs, strict=True)]
+        states = [layout.start(stream, config.seed) for stream, config in zip(streams, configs, strict=True)]
+        step = _restore(folders, states, streams)
+        if step and distributed.is_primary():
+            print(f"resuming from step {step}")
+        silent = not distributed.is_primary()
+        for i, config in enumerate(configs):
+            log = Log(workdirs[i], config.steps, step, config.batch_size, silent, bar=i == 0)
+            stack.callback(log.close)
+            members.append(Member(config, workdirs[i], splits[i], streams[i], folders[i], log))
+        return _loop(run, layout, members, layout.join(states), profile)
+
+
+def _restore(folders: Sequence[Checkpoints], states: list[State], streams: Sequence[HostStream]) -> int:
+    """Puts the members at the newest step of which all have a sound checkpoint; returns it, 0 where there is none."""
+    found = [folder.restore_latest(state) for folder, state in zip(folders, states, strict=True)]
+    step = min(0 if pair is None else int(pair[0].step) for pair in found)
+    for i, (folder, pair) in enumerate(zip(folders, found, strict=True)):
+        if pair is not None and step:
+            states[i], position = pair if int(pair[0].step) == step else folder.restore(step, states[i])
+            streams[i].set_state(position)
+        if len(folders) > 1:
+            folder.forget_after(step)  # a kill came between one member's checkpoint and the next one's
+    return step
 
 
 @contextmanager
-def open_checkpoints(config: Config, workdir: Path) -> Iterator[Checkpoints]:
-    """The checkpoints of a run; on leaving, everything is on disk."""
-    best = "min" if config.metric in LOWER_IS_BETTER else "max"
-    checkpoints = Checkpoints(workdir / "checkpoints", config.metric, best, config.keep)
-    try:
-        yield checkpoints
-    finally:
-        checkpoints.close()
-
-
-def restore_best(workdir: Path) -> tuple[Run, State]:
-    """A trained run: what it is made of, and the state of its best checkpoint, without optimizers."""
-    config = load_config(workdir)
-    run = assemble(config)
-    with open_checkpoints(config, workdir) as checkpoints:
-        step = checkpoints.best()
-        if step is None:
-            raise UserError(workdir, "has no checkpoint yet; train first")
-        return run, checkpoints.networks(step)
-
-
-@contextmanager
-def open_stream(config: Config, splits: Splits) -> Iterator[Any]:
+def open_stream(run: Run, config: Config, splits: Splits) -> Iterator[Stream]:
+    """The training batches of a run; on leaving, reading threads and processes are ended."""
     data = config.data
-    stream = train_stream(splits["train"], batch_size=config.batch_size, patch=registry.frozen(data.patch), ndim=data.ndim,
-                          seed=config.seed, workers=data.workers, foreground=data.foreground,
-                          process_index=jax.process_index(), process_count=jax.process_count())
+    stream = train_stream(splits["train"], batch_size=config.batch_size * run.objective.batches,
+                          patch=registry.frozen(data.patch), ndim=data.ndim, seed=config.seed, workers=data.workers,
+                          foreground=data.foreground, process_index=jax.process_index(),
+                          process_count=jax.process_count())
     try:
         yield stream
     finally:
         stream.close()
 
 
-def _fitted(run: Run, stream: Any) -> Any:
-    """The stream, its images filled up where the config says so; raises UserError where they don't divide over `space`."""
-    space, first = run.config.mesh.space, stream.first()
-    multiple = padding.multiple_of(run, first, space)
-    if run.config.mesh.pad:
-        return padding.Padded(stream, multiple)
-    padding.check_space(first["image"].shape[1], multiple, space)
-    return stream
-
-
-def _start(run: Run, mesh: Mesh, stream: Any) -> State:
-    """The state before the first step, laid out over the mesh."""
-    first = {name: array[:1] for name, array in stream.first().items()}
-    key = jax.random.PRNGKey(run.config.seed)
-    shardings = sharding.state_sharding(mesh, jax.eval_shape(initial(run), first, key), run.config.mesh.fsdp)
-    shardings = sharding.offloaded(shardings) if run.config.mesh.offload else shardings
-    return jax.jit(initial(run), out_shardings=shardings)(first, key)
-
-
-def initial(run: Run) -> Callable[[Batch, Key], State]:
-    return partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
-
-
-def _step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-    augment = Augment(**registry.frozen(run.config.augment))
-    return make_step(run.task, run.objective, run.optimizers, run.config.ema_decay, augment, run.config.accumulate, axis,
-                     run.config.remat)
-
-
-def _check(run: Run, stream: Any) -> None:
+def _check(run: Run, stream: HostStream) -> None:
     """Traces a step: what doesn't fit together is said before anything is compiled or written."""
+    metric_of(run.config)
     first = stream.first()
     state = jax.eval_shape(initial(run), first, jax.random.PRNGKey(0))
-    jax.eval_shape(_step(run), state, first)
+    jax.eval_shape(train_step(run), state, first)
 
 
-def _loop(run: Run, mesh: Mesh, splits: Splits, workdir: Path, checkpoints: Checkpoints, stream: Any,
-          state: State, profile: Profile) -> State:
-    config = run.config
-    mode = config.mesh.mode
-    shardings = jax.tree.map(lambda array: array.sharding, state)
-    step_fn = sharding.parallel(_step(run, axis=None if mode == "jit" else "data"), mesh, mode, shardings, config.remat)
-    judge = evaluator.Judge(run, mesh, only_metrics=True)
-    stopped = Stop()
-    step = first = int(state.step)
-    log = Log(workdir, config.steps, step, config.batch_size, silent=not distributed.speaks())
-    batches = to_device(stream, partial(sharding.batch_sharding, mesh))
+def _loop(run: Run, layout: Layout, members: Sequence[Member], state: State, profile: Profile) -> State:
+    config, log = run.config, members[0].log
+    step_fn, stopped = layout.compile(state), Stop()
+    step = first = int(np.asarray(layout.member(state.step, 0)))
+    batches = to_device(layout.streams([member.stream for member in members]), layout.shardings)
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
         while step < config.steps and not stopped.at(step):
             profile.before(step + 1)
             batch = next(batches)
-            log.spent["input"] = batches.waited
+            for member in members:
+                member.log.spent["input"] = batches.waited
             with jax.transfer_guard("disallow"), log.timed("compile") if step == first else nullcontext():
                 state, logs = step_fn(state, batch)
             step += 1
             if profile.after(step, logs):
-                log.say(f"trace of the steps to {step}: {workdir / 'profile'}")
+                log.say(f"trace of the steps to {step}: {profile.folder}")
             log.advance()
             # One step late: the device is already busy with the next step while this one's numbers are read.
             if pending is not None:
-                report(log, config, *pending, checkpoints)
+                _report(layout, members, *pending)
             pending = (step, logs, batch["id"])
             last = step == config.steps
-            judged = splits["val"] and (last or step % config.eval_every == 0)
-            if judged or last or stopped.at(step) or step % config.checkpoint_every == 0:
-                report(log, config, *pending, checkpoints)
+            evaluated = last or step % config.eval_every == 0
+            if evaluated or stopped.at(step) or step % config.checkpoint_every == 0:
+                _report(layout, members, *pending)
                 pending = None
-                with log.timed("eval"):
-                    metrics = validate(judge, state, splits, log, step) if judged else None
-                with log.timed("checkpoint"):
-                    checkpoints.save(state, batches.get_state(), metrics)
+                _save(run, layout, members, state, batches, step, evaluated)
         with log.timed("checkpoint"):
-            checkpoints.wait()
+            for member in members:
+                member.checkpoints.wait()
         log.say(log.shares())
     except jax.errors.JaxRuntimeError as error:
         if distributed.several():
-            distributed.leave(error)
+            distributed.abort(error)
         raise
     finally:
         batches.close()
         profile.close()
-        log.close()
         stopped.restore()
-    if stopped.at(step):
-        print(f"stopped by signal at step {step}, saved; run the same command to go on")
-        raise SystemExit(0)
+    if stopped.at(step) and step < config.steps:
+        if distributed.is_primary():
+            print(f"stopped by signal at step {step}, saved; run the same command to resume")
+        raise SystemExit(stopped.exit_code)
     return state
 
 
-def report(log: Log, config: Config, step: int, logs: dict[str, Array], ids: Array,
-            checkpoints: Checkpoints) -> None:
-    """Logs a step; ends the run where a loss is no number."""
-    scalars = {name: float(value) for name, value in jax.device_get(logs).items()}
-    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
-    if broken:
-        samples = ", ".join(str(i) for shard in ids.addressable_shards for i in np.asarray(shard.data).tolist())
-        checkpoints.wait()
-        raise UserError(f"step {step}", f"{broken[0]} is not finite, on samples {samples}; the last checkpoint is of step "
-                        f"{checkpoints.latest()}; try a smaller config.optim.lr or config.optim.clip")
-    if step % config.log_every == 0 or step == config.steps:
-        log.train(step, scalars)
+def _save(run: Run, layout: Layout, members: Sequence[Member], state: State, batches: DeviceBatches, step: int,
+          evaluated: bool) -> None:
+    """Evaluates, where it is due, and saves every member that has not diverged."""
+    positions = batches.get_state()
+    for i, member in enumerate(members):
+        if member.diverged:
+            continue
+        own = layout.member(state, i)
+        with member.log.timed("eval"):
+            metrics = _validate(layout.evaluator, own, member, step) if evaluated and member.splits["val"] else None
+        with member.log.timed("checkpoint"):
+            member.checkpoints.save(own, positions if len(members) == 1 else positions[i], metrics)
 
 
-def validate(judge: evaluator.Judge, state: State, splits: Splits, log: Log, step: int) -> dict[str, float]:
-    batches = judge.batches(splits["val"], judge.run.config.eval_samples)
-    metrics = evaluator.scalars(judge.run.task.summary([judged.metrics for judged in judge(state, batches)]))
-    log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
-    log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+def _report(layout: Layout, members: Sequence[Member], step: int, logs: dict[str, Array], ids: Array) -> None:
+    """Logs a step. A loss that is not finite ends a single run; of several members only that one."""
+    everything = jax.device_get(logs)
+    for i, member in enumerate(members):
+        if member.diverged:
+            continue
+        own = everything if len(members) == 1 else {name: value[i] for name, value in everything.items()}
+        scalars = {name: float(value) for name, value in own.items()}
+        broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+        if broken:
+            samples = sorted(int(v) for shard in ids.addressable_shards for v in np.ravel(shard.data))
+            member.checkpoints.wait()
+            member.diverged = (f"{broken[0]} is not finite, on samples {', '.join(map(str, samples))}; the last checkpoint "
+                               f"is of step {member.checkpoints.latest()}; try a smaller config.optim.lr or "
+                               "config.optim.clip")
+            if len(members) == 1:
+                raise UserError(f"step {step}", member.diverged)
+            member.log.say(f"{member.workdir}: step {step}: {member.diverged}")
+        elif step % member.config.log_every == 0 or step == member.config.steps:
+            member.log.train(step, scalars)
+
+
+def _validate(evaluate: evaluator.Evaluator, state: State, member: Member, step: int) -> dict[str, float]:
+    batches = evaluate.batches(member.splits["val"], member.config.eval_samples)
+    metrics = evaluator.scalars(evaluator.summary(evaluate.run, list(evaluate(state, batches))))
+    member.log.write(step, {f"eval/{name}": value for name, value in metrics.items()})
+    member.log.say(f"step {step}: validation " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     return metrics
 
 
 class Stop:
     """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first.
 
-    Several processes agree on the step, by jax's own handler of SIGTERM.
+    Several processes agree on the step, by jax's own handler of SIGTERM. `exit_code` is what shells give such an end.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: int | None = None
         signals = () if distributed.several() else (signal.SIGTERM, signal.SIGINT)
-        self._before = {number: signal.signal(number, self._ask) for number in signals}
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
+            number: signal.signal(number, self._ask) for number in signals}
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number: a scheduler sees that the work is not done."""
+        return 128 + (self._asked or signal.SIGTERM)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self._asked = number
 
     def at(self, step: int) -> bool:
-        self._asked = self._asked or distributed.all_asked_to_stop(step)
-        return self._asked
+        """Whether to stop after this step."""
+        if self._asked is None and distributed.all_asked_to_stop(step):
+            self._asked = signal.SIGTERM
+        return self._asked is not None
 
     def restore(self) -> None:
+        """Puts the former handlers back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

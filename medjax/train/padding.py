@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.data.pipeline import Stream
 from medjax.train.run import Run
-from medjax.types import Batch, UserError
+from medjax.types import Batch, Tree, UserError
 
 PROBE = 256
 
@@ -30,12 +31,12 @@ def multiple_of(run: Run, batch: Batch, space: int) -> int:
     probe = {name: jax.ShapeDtypeStruct((1, *(PROBE if i < run.config.data.ndim else n for i, n in enumerate(a.shape[1:]))),
                                         a.dtype) for name, a in batch.items()}
 
-    def layers(batch: Batch) -> Any:
+    def layers(batch: Batch) -> Tree:
         key = jax.random.PRNGKey(0)
-        example = run.task.example(key, batch)
+        given = run.task.example(key, batch).input
         keys = {"params": key, "dropout": key, "sample": key}
-        _, variables = run.objective.model.init_with_output(keys, example.input, example.context, mutable=True,
-                                                            capture_intermediates=True)
+        model: Any = run.objective.model  # type: ignore[attr-defined]
+        _, variables = model.init_with_output(keys, given.image, given.context, mutable=True, capture_intermediates=True)
         return variables["intermediates"]
 
     images = [leaf for leaf in jax.tree.leaves(jax.eval_shape(layers, probe)) if leaf.ndim == run.config.data.ndim + 2]
@@ -45,7 +46,7 @@ def multiple_of(run: Run, batch: Batch, space: int) -> int:
 class Padded:
     """A stream whose images, and what lies on their grid, are filled up with their edge to a multiple; `mask` says where."""
 
-    def __init__(self, stream: Any, multiple: int):
+    def __init__(self, stream: Stream, multiple: int):
         self._stream = stream
         self._multiple = multiple
         self.get_state, self.set_state, self.close = stream.get_state, stream.set_state, stream.close

@@ -22,14 +22,14 @@ class Profile:
     """Traces the steps `first` to `last` of a run into `workdir/profile`."""
 
     def __init__(self, workdir: Path, steps: tuple[int, int]):
-        self._folder = workdir / "profile"
+        self.folder = workdir / "profile"
         self._first, self._last = steps
         self._running = False
 
     def before(self, step: int) -> None:
         """To be told before step number `step`, counted from 1, is started."""
         if not self._running and self._first <= step <= self._last:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self.folder))
             self._running = True
 
     def after(self, step: int, logs: Any) -> bool:

@@ -1,7 +1,10 @@
-"""From a config to the things a run is made of, and a run's folder."""
+"""A run: from a config to the things it is made of, and its folder: what is written there, and how it is restored."""
 
+import functools
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,15 @@ import jax
 import ml_collections
 
 from medjax import registry
-from medjax.data.split import Splits, split
+from medjax.data.domain import domain_of
+from medjax.data.split import split
 from medjax.data.statistics import value_range
 from medjax.files import write_atomically
-from medjax.models.features import FeatureNetwork
+from medjax.models.features import FeatureNetwork, Features
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
-from medjax.types import UserError
+from medjax.types import Metric, Objective, Record, Splits, State, Task, UserError
 
 Config = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
@@ -28,41 +32,77 @@ class Run:
     """What a config describes: the task, the objective with its networks, the optimizers."""
 
     config: Config
-    task: Any
-    objective: Any
+    task: Task
+    objective: Objective
     optimizers: Optimizers
 
 
 def load_splits(config: Config) -> Splits:
     """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source."""
-    source = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
-    return split(registry.build("data.sources", source).load(), config.data.fractions, config.seed)
+    chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
+    source = registry.build("data.sources", chosen)
+    records = [_checked(record, chosen.name) for record in source.load()]
+    spacing = registry.frozen(config.data.spacing_mm)
+    if spacing:
+        records = [record if record.spacing_mm else replace(record, spacing_mm=spacing[-record.ndim:]) for record in records]
+    return split(records, config.data.fractions, config.seed)
 
 
 def resolve(config: Config, splits: Splits) -> Config:
-    """The config with what it leaves to the training images filled in: the range of values, the number of channels."""
+    """The config with what it leaves to the training images filled in: range of values, channels, what they show."""
     config = Config(config.to_dict())
     config.data.channels = int(splits["train"][0].image.shape[-1])
+    config.data.domain = domain_of(splits)
     if not config.data.range:
         config.data.range = value_range(splits["train"])
     low, high = config.data.range
     if not low < high:
         raise UserError("config.data.range", f"from {low} to {high} there is nothing; give a range, or images that vary")
-    config.task.update(_task(config).settled(splits))
+    config.task.update(build_task(config).resolve_from_data(splits))
     return config
 
 
 def assemble(config: Config) -> Run:
     """Builds everything that a resolved config names. Raises UserError for what doesn't fit together."""
-    task = _task(config)
-    given = {"ndim": config.data.ndim, "channels": task.outputs(config.data.channels), "scale": task.scale}
-    networks = {key: registry.build("models", config[key], **given) for key in ("model", "critic") if key in config}
+    task = build_task(config)
+    given = {"ndim": config.data.ndim, "channels": task.out_channels(config.data.channels), "scale": task.scale}
+    wanted = registry.find("objectives", config.objective.name).networks  # type: ignore[attr-defined]
+    for key in wanted:
+        if key not in config:
+            raise UserError(f"config.{key}", f"{config.objective.name} needs this network and the config has none; choose "
+                            f"the objective behind the colon: --config=…:objective={config.objective.name}")
+    networks = {key: registry.build("models", config[key], **given) for key in wanted}
     objective = registry.build("objectives", config.objective, task=task, features=features_of(config), **networks)
+    registry.check_members("objectives", config.objective.name, objective, Objective)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
     return Run(config, task, objective, optimizers)
 
 
-def claim(workdir: Path, config: Config) -> None:
+def build_task(config: Config) -> Task:
+    """The task of a config."""
+    task = registry.build("tasks", config.task, data_range=registry.frozen(config.data.range), ndim=config.data.ndim,
+                          features=features_of(config))
+    registry.check_members("tasks", config.task.name, task, Task)
+    return task
+
+
+def metric_of(config: Config) -> Metric:
+    """The metric that a resolved config's best checkpoint is best at. Raises UserError for one that its task has not."""
+    known = {metric.name: metric for metric in build_task(config).metrics}
+    if config.metric not in known:
+        raise UserError("config.metric", f"unknown {config.metric!r}; {config.task.name} has {', '.join(known)}")
+    return known[config.metric]
+
+
+def described(config: Config, task: Task) -> dict[str, Metric]:
+    """The task's metrics by name, the one that chooses the checkpoint first, with the units that the config's data has."""
+    domain = config.data.domain
+    words = {"units": domain.units or "units", "length": "mm" if domain.spacing_mm else "px"}
+    found = {metric.name: replace(metric, unit=metric.unit.format(**words)) for metric in task.metrics}
+    return {name: found[name] for name in sorted(found, key=lambda name: name != config.metric)}
+
+
+def write_config(workdir: Path, config: Config) -> None:
     """Makes `workdir` this config's run: writes `config.json`, or checks that the one there is of the same run."""
     path = workdir / "config.json"
     if path.exists():
@@ -80,30 +120,61 @@ def load_config(workdir: Path) -> Config:
     path = workdir / "config.json"
     if not path.exists():
         raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
-    return Config(json.loads(path.read_text(encoding="utf-8")))
-
-
-def features_of(config: Config) -> FeatureNetwork | None:
-    """The trained network of the run in `config.features_workdir`; None where the config has no such key or it is empty."""
-    if not config.get("features_workdir"):
-        return None
-    workdir = Path(config.features_workdir)
-    trained = load_config(workdir)
-    checkpoints = Checkpoints(workdir / "checkpoints", trained.metric)
     try:
-        step = checkpoints.best()
-        if step is None:
-            raise UserError(workdir, "has no checkpoint yet; train it first")
-        state = jax.device_get(checkpoints.networks(step))
+        return Config(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(path, f"is damaged ({error}); put a sound copy back, or train in another folder") from error
+
+
+@contextmanager
+def open_checkpoints(config: Config, workdir: Path) -> Iterator[Checkpoints]:
+    """The checkpoints of a run; on leaving, everything is on disk."""
+    checkpoints = Checkpoints(workdir / "checkpoints", metric_of(config), config.keep)
+    try:
+        yield checkpoints
     finally:
         checkpoints.close()
-    variables = {"params": (state.params | state.ema)["model"], **state.variables["model"]}
-    return FeatureNetwork(assemble(trained).objective.model, variables, trained.data.ndim, trained.data.channels)
 
 
-def _task(config: Config) -> Any:
-    return registry.build("tasks", config.task, data_range=registry.frozen(config.data.range), ndim=config.data.ndim,
-                        features=features_of(config))
+def restore_best(workdir: Path) -> tuple[Run, State]:
+    """A trained run: what it is made of, and the state of its best checkpoint, without optimizers."""
+    config = load_config(workdir)
+    run = assemble(config)
+    with open_checkpoints(config, workdir) as checkpoints:
+        step = checkpoints.best()
+        if step is None:
+            raise UserError(workdir, "has no checkpoint yet; train first")
+        return run, checkpoints.networks(step)
+
+
+def features_of(config: Config) -> Features:
+    """The trained network of the run in `config.features_workdir`, loaded when it is first used."""
+    return _features(config.features_workdir)
+
+
+@functools.lru_cache(maxsize=8)
+def _features(workdir: str) -> Features:
+    def load() -> FeatureNetwork | None:
+        if not workdir:
+            return None
+        run, state = restore_best(Path(workdir))
+        params, variables = jax.device_get(state.for_use())
+        data = run.config.data
+        module: Any = getattr(run.objective, "model", None)
+        if module is None:
+            raise UserError(workdir, f"a run of {run.config.objective.name} has no network called model to look through")
+        return FeatureNetwork(module, {"params": params["model"], **variables["model"]}, data.ndim, data.channels)
+
+    return Features(load)
+
+
+def _checked(record: Record, source: str) -> Record:
+    """The record, if it is one that a pipeline can read."""
+    shape = record.image.shape
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise UserError(f"config.data.source.name={source}", f"{record.id} has an image of shape {tuple(shape)}; give "
+                        "(H, W, C) or (D, H, W, C), with an axis of one channel where there are no others")
+    return record
 
 
 def _may_change(key: str) -> bool:

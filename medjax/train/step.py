@@ -9,92 +9,136 @@ import jax.numpy as jnp
 import optax
 
 from medjax.models.rematerialise import rematerialised
-from medjax.types import Array, Batch, Example, Key, State
+from medjax.types import Array, Batch, Example, Key, Mean, Objective, Prediction, State, Task, Tree, Variables
 
 Optimizers = dict[str, optax.GradientTransformation]
+Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+Terms = Callable[[Tree, dict[str, Variables], Example], tuple[dict[str, Mean], dict[str, Variables]]]
 
 
-def init_state(task: Any, objective: Any, optimizers: Optimizers, ema_decay: float, batch: Batch, key: Key) -> State:
+def init_state(task: Task, objective: Objective, optimizers: Optimizers, ema_decay: float, batch: Batch, key: Key) -> State:
     """A run's state before its first step."""
-    example = task.example(key, batch)
-    params, variables = objective.init(key, example)
+    params, variables = objective.init(key, task.example(key, batch))
     opt_state = {player: optimizers[player].init(params[player]) for player in params}
-    ema = {player: params[player] for player in objective.predictors} if ema_decay else {}
+    ema = _averaged(objective, params, variables) if ema_decay else {}
     return State(jnp.zeros((), jnp.int32), params, variables, opt_state, jax.tree.map(jnp.copy, ema), key)
 
 
-def make_step(task: Any, objective: Any, optimizers: Optimizers, ema_decay: float,
+def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_decay: float,
               augment: Callable[[Key, Batch], Batch] = lambda key, batch: batch, accumulate: int = 1,
-              axis: str | None = None, remat: str = "none") -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+              axis: str | None = None, remat: str = "none") -> Step:
     """One update of every player, in turn; logs come as scalars `<player>/<name>`.
 
-    `accumulate` parts of the batch go through one after the other, for the memory of one. `axis` names the mapped axis
-    of devices under `shard_map` or `pmap`, where each sees its own samples; under `jit` there is none. `remat`: see
-    `models.rematerialise`.
+    `accumulate` microbatches go through one after the other, for the memory of one; loss and gradient are those of the
+    whole batch, whatever its masks. `axis` names the mapped axis of devices under `shard_map` or `pmap`, where each sees
+    its own samples; under `jit` there is none. `remat`: see `models.rematerialise`.
     """
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         example_key, augment_key, play_key = jax.random.split(key, 3)
         batch = augment(augment_key, batch)
-        examples = _in_parts(lambda part: task.example(example_key, part), batch, accumulate)
-        params, variables, opt_state, logs = dict(state.params), state.variables, dict(state.opt_state), {}
+        batches = _dealt(batch, objective.batches)
+        examples: list[Example] = []
+        params, variables, opt_state = dict(state.params), state.variables, dict(state.opt_state)
+        logs: dict[str, Array] = {}
         for turn, player in enumerate(objective.players):
-            def loss_fn(own: Any, variables: Any, example: Example, player: str = player, others: Any = params,
-                        turn: int = turn) -> Any:
-                with rematerialised(remat):
-                    return objective.player_loss(others | {player: own}, player, variables, example,
-                                                 jax.random.fold_in(play_key, turn))
+            if turn < len(batches):
+                examples.append(_examples(lambda rows: task.example(example_key, rows), batches[turn], accumulate))
 
-            loss, terms, variables, grads = _gradient(loss_fn, params[player], variables, examples, accumulate, axis)
+            def terms_of(own: Tree, variables: dict[str, Variables], example: Example, player: str = player,
+                         others: dict[str, Tree] = params, turn: int = turn) -> tuple[dict[str, Mean], dict[str, Variables]]:
+                with rematerialised(remat):
+                    return objective.losses(others | {player: own}, player, variables, example,
+                                            jax.random.fold_in(play_key, turn))
+
+            loss, terms, variables, grads = _gradient(terms_of, params[player], variables, examples[-1], accumulate, axis)
             updates, opt_state[player] = optimizers[player].update(grads, opt_state[player], params[player])
             params = params | {player: optax.apply_updates(params[player], updates)}
             logs |= {f"{player}/{name}": value for name, value in terms.items()}
             logs |= {f"{player}/loss": loss, f"{player}/grad_norm": optax.tree.norm(grads)}
-        ema = jax.tree.map(lambda old, new: old + (1 - ema_decay) * (new - old), state.ema,
-                           {player: params[player] for player in state.ema})
+        ema = state.ema
+        if ema:
+            # The first averages forget the random start as fast as a mean would.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema,
+                               _averaged(objective, params, variables))
         return replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state, ema=ema), logs
 
     return step
 
 
-def _in_parts(make_example: Callable[[Batch], Example], batch: Batch, parts: int) -> Example:
-    """The batch's example; with several parts, their examples stacked."""
-    if parts == 1:
+def _averaged(objective: Objective, params: dict[str, Tree], variables: dict[str, Variables]) -> dict[str, dict[str, Tree]]:
+    """What is averaged over the steps: the parameters of those who predict, and their batch statistics."""
+    return {player: {"params": params[player], "variables": variables[player]} for player in objective.predictors}
+
+
+def _dealt(batch: Batch, count: int) -> list[Batch]:
+    """The batch in `count` batches. Rows are dealt out in turn, so that each lies on as many devices as the whole."""
+    if count == 1:
+        return [batch]
+    dealt = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, count, *a.shape[1:]), 1, 0), dict(batch))
+    return [jax.tree.map(lambda a, i=i: a[i], dealt) for i in range(count)]
+
+
+def _examples(make_example: Callable[[Batch], Example], batch: Batch, count: int) -> Example:
+    """The batch's example; in several microbatches, their examples stacked."""
+    if count == 1:
         return make_example(batch)
-    # Rows are dealt out in turn, so that a part lies on as many devices as the batch.
-    dealt = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+    dealt = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, count, *a.shape[1:]), 1, 0), dict(batch))
     return jax.lax.map(make_example, dealt)
 
 
-def _gradient(loss_fn: Callable[..., Any], params: Any, variables: Any, examples: Example, parts: int,
-              axis: str | None) -> tuple[Array, dict[str, Array], Any, Any]:
-    """Loss, terms, variables and gradient: means over the parts of the batch, and over the devices of `axis`."""
+def _gradient(terms_of: Terms, params: Tree, variables: dict[str, Variables], examples: Example, count: int,
+              axis: str | None) -> tuple[Array, dict[str, Array], dict[str, Variables], Tree]:
+    """Loss, its terms, the variables and the gradient, of all microbatches and of the devices of `axis` together.
+
+    How much counts in a term is known before its gradient is taken, so each microbatch adds its own share to the mean.
+    """
     if axis:
         # Seen as different on each device, parameters get each device's own gradient; without, a sum N times too large.
         params = jax.tree.map(lambda a: jax.lax.pcast(a, axis, to="varying"), params)
 
-    def one(variables: Any, example: Example) -> tuple[Any, Any]:
-        (loss, (terms, variables)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, variables, example)
-        return variables, (loss, terms, grads)
+    def counts_of(example: Example) -> dict[str, Array]:
+        return {name: mean.count for name, mean in terms_of(params, variables, example)[0].items()}
 
-    if parts == 1:
-        variables, means = one(variables, examples)
+    if count == 1:
+        counts = None if axis is None else counts_of(examples)
+    else:  # only the counts are computed: what else goes into the terms is not needed for them
+        counts = jax.tree.map(lambda a: a.sum(0), jax.lax.map(counts_of, examples))
+    if axis:
+        counts = jax.lax.psum(counts, axis)
+
+    def loss_fn(own: Tree, variables: dict[str, Variables], example: Example) -> tuple[Array, Any]:
+        terms, variables = terms_of(own, variables, example)
+        shares = {name: Mean(mean.total, mean.count if counts is None else counts[name]).value
+                  for name, mean in terms.items()}
+        return sum(shares.values(), jnp.zeros(())), (shares, variables)
+
+    def one(variables: dict[str, Variables], example: Example) -> tuple[dict[str, Variables], Any]:
+        (loss, (shares, variables)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, variables, example)
+        return variables, (loss, shares, grads)
+
+    if count == 1:
+        variables, sums = one(variables, examples)
     else:
         variables, stacked = jax.lax.scan(one, variables, examples)
-        means = jax.tree.map(lambda a: a.mean(0), stacked)
-    loss, terms, grads = means
+        sums = jax.tree.map(lambda a: a.sum(0), stacked)
+    loss, terms, grads = sums
     if axis:
-        variables, loss, terms, grads = jax.lax.pmean((variables, loss, terms, grads), axis)
+        variables = jax.lax.pmean(variables, axis)
+        loss, terms, grads = jax.lax.psum((loss, terms, grads), axis)
     return loss, terms, variables, grads
 
 
-def make_predict(task: Any, objective: Any) -> Callable[[State, Batch, Key], tuple[Any, Array, dict[str, Array]]]:
-    """The example, the model's answer and its metrics per sample, with the averaged weights where there are any."""
+def make_predict(task: Task, objective: Objective) -> Callable[[State, Batch, Key], tuple[Example, Prediction,
+                                                                                      dict[str, Array]]]:
+    """The evaluation example, the prediction (with averaged weights where there are any), and its metrics per sample."""
 
-    def predict(state: State, batch: Batch, key: Key) -> tuple[Any, Array, dict[str, Array]]:
-        example = task.trial(key, batch)
-        pred = objective.predict(state.params | state.ema, state.variables, example)
-        return example, pred, task.metrics(pred, example)
+    def predict(state: State, batch: Batch, key: Key) -> tuple[Example, Prediction, dict[str, Array]]:
+        example = task.evaluation_example(key, batch)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example.ids)
+        pred = objective.predict(*state.for_use(), example.input, keys)
+        return example, pred, task.measure(pred, example)
 
     return predict

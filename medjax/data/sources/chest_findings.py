@@ -34,7 +34,7 @@ class ChestFindings:
         share = _PLANT[CLASSES[finding]](Canvas(random, image.shape, voxel), random, (image < AIR_HU) & body)
         image = np.round(image + share * (random.uniform(0, 25) - image)).astype(np.int16)
         name = f"finding-{self.seed}-{index:04d}"
-        return Record(image[..., None], name, name, spacing_mm=(voxel, voxel), modality="CT",
+        return Record(image[..., None], name, name, spacing_mm=(voxel, voxel), modality="CT", units="HU",
                       extras={"mask": body[..., None], "class": np.array(finding, np.int32),
                               "label": (share > 0.3).astype(np.uint8)[..., None]})
 

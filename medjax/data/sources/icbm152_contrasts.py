@@ -6,7 +6,7 @@ import numpy as np
 
 from medjax.data.sources.icbm152 import Icbm152, volume
 from medjax.data.sources.icbm152_tissues import MAPS
-from medjax.data.sources.multicontrast import TOP, unit
+from medjax.data.sources.multicontrast import TOP, UNITS, unit
 from medjax.types import Record, UserError
 
 # Grey matter, white matter, cerebrospinal fluid at 3 T: T1 and T2 in ms, proton density (Stanisz et al., MRM 54, 2005;
@@ -49,4 +49,5 @@ class Icbm152Contrasts:
         tissue = np.stack([grey, white, fluid], -1)
         images = [template if name == "T1" else tissue @ SIGNALS[name].astype(np.float32) for name in self.contrasts]
         return [Record(np.stack([unit(image) for image in images], -1), "icbm152", "icbm152", slope=1 / TOP,
-                       spacing_mm=head.spacing_mm, affine=head.affine, modality="+".join(self.contrasts))]
+                       spacing_mm=head.spacing_mm, affine=head.affine, modality="MR",
+                       units=UNITS, contrasts=tuple(self.contrasts))]

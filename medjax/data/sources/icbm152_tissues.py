@@ -27,5 +27,5 @@ class Icbm152Tissues:
         for tissue, share in shares.items():
             others = np.maximum.reduce([s for t, s in shares.items() if t != tissue])
             label[(share >= 0.5 * share.max()) & (share > others)] = tissue
-        record.extras.update(label=label[..., None], spacing_mm=np.asarray(record.spacing_mm, np.float32))
+        record.extras.update(label=label[..., None])
         return [record]

@@ -10,6 +10,7 @@ import numpy as np
 from medjax.data.formats import nifti
 from medjax.types import Record, UserError
 
+UNITS = "of the 99.9th percentile"
 TOP = 4095  # what the brightest voxels of a contrast are stored as
 
 
@@ -19,7 +20,7 @@ class MultiContrast:
 
     `path` is a pattern: `{contrast}` stands for each of `contrasts`, `*` for what tells subjects apart:
     "data/*/{contrast}.nii.gz". MR units are arbitrary, so each contrast is scaled to 0 … 1 by its own 99.9th percentile.
-    A record's `modality` names its channels: "T1+T2+FLAIR".
+    A record's `contrasts` name its channels.
     """
 
     path: str = ""
@@ -52,7 +53,7 @@ class MultiContrast:
                                 "python -m medjax.align brings it there")
         image = np.concatenate([unit(volume.image) for volume in volumes], -1)
         return Record(image, name, name, slope=1 / TOP, spacing_mm=one.spacing_mm, affine=one.affine,
-                      modality="+".join(self.contrasts))
+                      modality="MR", units=UNITS, contrasts=tuple(self.contrasts))
 
     def _volume(self, path: Path, name: str) -> Record:
         if not path.is_file():

@@ -15,7 +15,7 @@ MAX_POINTS = 4096
 class Pairs:
     """The images of `path` that match the pattern `images`, each with the file `labels`, its `*` the same.
 
-    A volume's extras: "label" `(*space, 1)` uint8, the index of the class; "spacing_mm"; "foreground", the places of
+    A volume's extras: "label" `(*space, 1)` uint8, the index of the class; "foreground", the places of
     labelled voxels, around which `config.data.foreground` of the patches are drawn. `values` are what the files
     store for each class, in order ((0, 255) for black and white masks); () takes the stored numbers as indices.
     """
@@ -45,8 +45,7 @@ class Pairs:
             raise UserError(beside, f"is {label.image.shape[:-1]} and its image {image.image.shape[:-1]}; give them on one "
                             "grid")
         classes = self._classes(beside, np.asarray(label.image)[..., :1])
-        extras = image.extras | {"label": classes, "foreground": _spread(np.argwhere(classes[..., 0] > 0)),
-                                 "spacing_mm": np.asarray(image.spacing_mm or (1.0,) * image.ndim, np.float32)}
+        extras = image.extras | {"label": classes, "foreground": _spread(np.argwhere(classes[..., 0] > 0))}
         return replace(image, id=name, extras=extras)
 
     def _classes(self, path: Path, stored: np.ndarray) -> np.ndarray:

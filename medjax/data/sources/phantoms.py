@@ -44,4 +44,5 @@ class Phantoms:
         image, body, voxel = draw(self.kind, np.random.default_rng((self.seed, index)), tuple(self.shape))
         affine = np.diag([voxel] * 3 + [1.0])[[2, 1, 0, 3]] if len(self.shape) == 3 else None
         return Record(image[..., None], name, name, spacing_mm=(voxel,) * len(self.shape), affine=affine,
-                      modality={"chest": "CT", "brain": "MR"}[self.kind], extras={"mask": body[..., None]})
+                      modality={"chest": "CT", "brain": "MR"}[self.kind],
+                      units={"chest": "HU", "brain": ""}[self.kind], extras={"mask": body[..., None]})

@@ -1,7 +1,7 @@
 """Files are unpacked once: into plain arrays that every later run maps, whatever they were compressed with.
 
 A study's folder is named by a hash of its files (path, time, size) and of the version of this layout; it holds one
-`.npy` per array and an `record_json.json`. It is written under another name and renamed when it is whole, so a half-written
+`.npy` per array and an `index.json`. It is written under another name and renamed when it is whole, so a half-written
 one is never used.
 """
 
@@ -81,7 +81,7 @@ def _write(home: Path, study: Unread) -> None:
             whole = Path(made, "whole")
             whole.mkdir()
             entries = [_write_record(whole, number, record, study) for number, record in enumerate(study.read())]
-            (whole / "record_json.json").write_text(json.dumps(entries), encoding="utf-8")
+            (whole / "index.json").write_text(json.dumps(entries), encoding="utf-8")
             shutil.rmtree(home, ignore_errors=True)
             os.rename(whole, home)
     except OSError as error:
@@ -108,7 +108,7 @@ def _write_record(folder: Path, number: int, record: Record, study: Unread) -> d
 def _load(home: Path, study: Unread) -> list[Record] | None:
     """The records of a study's folder; None where there is none, or a damaged one."""
     try:
-        entries = json.loads((home / "record_json.json").read_text(encoding="utf-8"))
+        entries = json.loads((home / "index.json").read_text(encoding="utf-8"))
         return [_load_record(home, entry, study) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,71 @@
+"""What `medjax.apply` can write for a study: images, label maps, vector fields, table rows.
+
+A further kind is any class with `write(destination)` (`medjax.types.Output`); a task may define its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medjax.data.formats import nifti
+from medjax.types import Destination, Record
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """Images `(*space, C)` in physical units, one per record of the study, in the study's format, header and dtype.
+
+    An image of another size keeps the field of view. `name` is added to the study's name; "" for the main output.
+    """
+
+    images: Sequence[np.ndarray]
+    name: str = ""
+
+    def write(self, destination: Destination) -> None:
+        """Writes a file, or a DICOM series."""
+        images = [destination.in_source_units(image) for image in self.images]
+        destination.write_like_source(self.name, lambda form, target, paths: form.write(target, images, paths))
+
+
+@dataclass(frozen=True)
+class LabelOutput:
+    """Label maps `(*space)` uint8 on the records' grids; `names` of the classes, background first."""
+
+    labels: Sequence[np.ndarray]
+    names: Sequence[str]
+    name: str = ""
+
+    def write(self, destination: Destination) -> None:
+        """Writes a file in the study's format (uint8), or a DICOM SEG object."""
+        destination.write_like_source(self.name, lambda form, target, paths: form.write_labels(
+            target, self.labels, self.names, paths))
+
+
+@dataclass(frozen=True)
+class NiftiOutput:
+    """An image `(*space, C)` float32 as NIfTI in its own geometry, for what was measured in a format without images.
+
+    With `vectors`, the C channels are a vector field along the spatial axes, in mm (NIfTI intent "vector").
+    """
+
+    image: np.ndarray
+    record: Record
+    name: str = ""
+    vectors: bool = False
+
+    def write(self, destination: Destination) -> None:
+        """Writes a `.nii.gz` file."""
+        write = nifti.write_vectors if self.vectors else nifti.write_image
+        write(destination.file(self.name, ".nii.gz"), self.image, self.record)
+
+
+@dataclass(frozen=True)
+class RowOutput:
+    """Columns of the study's row in the table of all studies."""
+
+    values: Mapping[str, str | float]
+
+    def write(self, destination: Destination) -> None:
+        """Adds the columns."""
+        destination.add_row(self.values)

@@ -1,0 +1,81 @@
+"""Where `medjax.apply` puts what it makes: files beside or below the output's name, and one table for all studies."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from medjax.data.io import Study
+from medjax.files import write_atomically
+from medjax.types import UserError, WritableFormat
+
+OTHERS = (".nii", ".nii.gz", ".csv")
+Units = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class Table:
+    """One row for each study, written as CSV."""
+
+    rows: dict[str, dict[str, str | float]] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Writes the rows there are; columns that a study lacks stay empty."""
+        columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["study", *columns], restval="")
+        writer.writeheader()
+        writer.writerows({"study": study, **row} for study, row in self.rows.items())
+        write_atomically(path, text.getvalue())
+
+
+@dataclass(frozen=True)
+class StudyDestination:
+    """The destination of one study's outputs: `target` is its file, or the folder of its series.
+
+    `to_source` brings units that a scan was rescaled to back to its own.
+    """
+
+    study: Study
+    target: Path
+    table: Table
+    to_source: Units = np.asarray
+
+    def write_like_source(self, name: str, write: Callable[[WritableFormat, Path, Sequence[Path]], None]) -> None:
+        """Has the study's own format write a file or series. Raises UserError for a format that can't be written."""
+        form = self.study.form
+        if not isinstance(form, WritableFormat):
+            raise UserError(self.study.paths[0], f"results can't be written as {self.study.format}")
+        target = self._named(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(form, target, self.study.paths)
+
+    def file(self, name: str, suffix: str) -> Path:
+        """A file of another kind, beside the study's."""
+        base = self.target.with_name(stem(self.target, self.study) + (f"_{name}" if name else "") + suffix)
+        base.parent.mkdir(parents=True, exist_ok=True)
+        return base
+
+    def in_source_units(self, image: np.ndarray) -> np.ndarray:
+        """An image in the task's physical units in those of the source."""
+        return self.to_source(image)
+
+    def add_row(self, values: Mapping[str, str | float]) -> None:
+        """Adds columns to the study's row."""
+        self.table.rows.setdefault(self.study.id, {}).update(values)
+
+    def _named(self, name: str) -> Path:
+        if not name:
+            return self.target
+        base = stem(self.target, self.study)
+        return self.target.with_name(f"{base}_{name}{self.target.name.removeprefix(base)}")
+
+
+def stem(target: Path, study: Study) -> str:
+    """The target's name without the suffix of a format that results have."""
+    suffixes = sorted((*study.form.SUFFIXES, *OTHERS), key=len, reverse=True)
+    suffix = next((s for s in suffixes if s and target.name.lower().endswith(s)), "")
+    return target.name[: len(target.name) - len(suffix)]

@@ -1,0 +1,124 @@
+"""The strengths of reference methods, chosen on the validation part by the metric that a run is compared by."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from medjax.files import write_atomically
+from medjax.train.evaluator import EVAL_SEED, Evaluator, rows_of
+from medjax.train.run import Run
+from medjax.types import Example, Metric, Prediction, Reference, Region
+
+SAMPLES = 4  # validation samples that a strength is chosen on
+MOST = 12  # strengths tried of a method at most, beyond its grid where the best lies at an end
+FILE = "references.json"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Validation examples with their number of samples; the last rows of a batch may only fill it up."""
+
+    batches: list[tuple[Example, int]]
+
+
+def measured(run: Run) -> Callable[[Any, Example], list[dict[str, Any]]]:
+    """A function from a reference's images and their example to the metrics of its samples."""
+    program = jax.jit(lambda image, example: run.task.measure(Prediction(image), example))
+    return lambda image, example: rows_of(jax.device_get(program(image, example)), len(example.ids))
+
+
+def examples_of(run: Run, evaluator: Evaluator, regions: list[Region], limit: int) -> Examples:
+    """The evaluation examples of `regions`, on the host."""
+    make = jax.jit(run.task.evaluation_example)
+    batches = []
+    for batch in evaluator.batches(regions, limit):
+        arrays = {name: array for name, array in batch.items() if name != "name"}
+        batches.append((jax.device_get(make(jax.random.key(EVAL_SEED), arrays)), int(batch["count"].sum())))
+    return Examples(batches)
+
+
+def choose_strengths(run: Run, evaluator: Evaluator, regions: list[Region], workdir: Path,
+                     references: Mapping[str, Reference]) -> dict[str, float]:
+    """The strength of every reference, best by `config.metric` on `regions`; kept in the run's folder.
+
+    Where there is no validation part, a method takes the middle of its grid.
+    """
+    path = workdir / FILE
+    known = _known(path, references)
+    if not regions:
+        return {name: _middle(reference) for name, reference in references.items()}
+    open_ = {name: reference for name, reference in references.items() if name not in known and reference.strengths}
+    if open_:
+        metric = next(m for m in run.task.metrics if m.name == run.config.metric)
+        examples, measure = examples_of(run, evaluator, regions, SAMPLES), measured(run)
+        for name in tqdm(open_, "choosing strengths of references", unit="method", leave=False, dynamic_ncols=True):
+            score = partial(_score, run, measure, examples, open_[name], metric)
+            known[name] = _search(open_[name].strengths, score, metric)
+        write_atomically(path, json.dumps({name: {"strength": known[name], "grid": references[name].strengths}
+                                           for name in known}, indent=1))
+    return {name: known.get(name, 1.0) for name in references}
+
+
+def _known(path: Path, references: Mapping[str, Reference]) -> dict[str, float]:
+    """What was chosen before, on the same grids."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {name: entry["strength"] for name, entry in found.items()
+            if name in references and list(references[name].strengths) == entry["grid"]}
+
+
+def _middle(reference: Reference) -> float:
+    return reference.strengths[len(reference.strengths) // 2] if reference.strengths else 1.0
+
+
+def _score(run: Run, measure: Callable[[Any, Example], list[dict[str, Any]]], examples: Examples, reference: Reference,
+           metric: Metric, strength: float) -> float:
+    rows = []
+    for example, count in examples.batches:
+        rows += measure(np.asarray(reference.run(example, strength)), example)[:count]
+    return float(run.task.summarise(rows)[metric.name])
+
+
+def _search(grid: tuple[float, ...], score: Callable[[float], float], metric: Metric) -> float:
+    """The best strength, climbing from the middle of the grid; beyond an end it goes on by the same factor."""
+    tried: dict[float, float] = {}
+
+    def value(strength: float) -> float:
+        if strength not in tried:
+            found = score(strength)
+            tried[strength] = found if np.isfinite(found) else (np.inf if metric.lower_is_better else -np.inf)
+        return tried[strength]
+
+    strengths = list(grid)
+    at = len(strengths) // 2
+    while len(tried) < MOST:
+        if at == 0:
+            strengths.insert(0, float(f"{_beyond(strengths[0], strengths[1]):.3g}"))
+            at = 1
+        if at == len(strengths) - 1:
+            strengths.append(float(f"{_beyond(strengths[-1], strengths[-2]):.3g}"))
+        nearest = [at - 1, at, at + 1]
+        best = nearest[1]
+        for i in nearest:
+            if metric.better(value(strengths[i]), value(strengths[best])):
+                best = i
+        if best == at:
+            break
+        at = best
+    leader = min if metric.lower_is_better else max
+    return leader(tried, key=tried.__getitem__)
+
+
+def _beyond(end: float, inner: float) -> float:
+    """One more step of a geometric grid; whole numbers go on by one, down to 1."""
+    if float(end).is_integer() and float(inner).is_integer():
+        return max(1.0, end + (end - inner))
+    return end * end / inner

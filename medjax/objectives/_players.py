@@ -1,0 +1,71 @@
+"""What objectives share: running a network in training and in use, and the weighted sum of named losses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax.measures.losses import sample_mean
+from medjax.types import Array, Key, Mean, Model, NetworkInput, Params, Prediction, UserError, Variables
+
+SOWN = "losses"
+
+
+def parse_loss(text: str) -> tuple[tuple[str, float], ...]:
+    """Names and weights from "charbonnier + 0.2*ssim"."""
+    weights = []
+    for term in text.split("+"):
+        weight, _, name = term.strip().rpartition("*")
+        try:
+            weights.append((name.strip(), float(weight or 1)))
+        except ValueError:
+            raise UserError("config.objective.loss", f"{term.strip()!r} is not NAME or WEIGHT*NAME") from None
+    return tuple(weights)
+
+
+def weighted(losses: Mapping[str, Mean], text: str) -> dict[str, Mean]:
+    """The terms of the sum that `text` asks for, by name."""
+    terms = {}
+    for name, weight in parse_loss(text):
+        if name not in losses:
+            raise UserError("config.objective.loss", f"unknown {name!r}; choose from {', '.join(losses)}")
+        terms[name] = losses[name].times(weight)
+    return terms
+
+
+def initial(model: Model, key: Key, *args: Any) -> tuple[Params, Variables]:
+    """A network's first parameters, and its other variables but for what it sows."""
+    variables = model.init(key, *args)
+    return variables["params"], {name: found for name, found in variables.items() if name not in ("params", SOWN)}
+
+
+def trained(model: Model, params: Params, variables: Variables, *args: Any,
+            key: Key) -> tuple[Array, Variables, dict[str, Array]]:
+    """A network's output in training, its other variables after it, and the losses that it sowed, `(B,)` each."""
+    dropout, sample = jax.random.split(key)
+    output, changed = model.apply({"params": params, **variables}, *args, train=True, mutable=[*variables, SOWN],
+                                  rngs={"dropout": dropout, "sample": sample})
+    changed = dict(changed)
+    sown = {name: sum(values) for name, values in changed.pop(SOWN, {}).items()}
+    return output, changed, sown
+
+
+def sown_losses(sown: Mapping[str, Array], mask: Array) -> dict[str, Mean]:
+    """What a network sowed, over the samples that count."""
+    return {name: sample_mean(values, mask) for name, values in sown.items()}
+
+
+def used(model: Model, params: Params, variables: Variables, given: NetworkInput) -> Prediction:
+    """A network's output in use."""
+    return Prediction(model.apply({"params": params, **variables}, given.image, given.context))
+
+
+def counting(mask: Array) -> Array:
+    """1 for samples of which anything counts, else 0, `(B,)`."""
+    return mask.any(tuple(range(1, mask.ndim))).astype(jnp.float32)
+
+
+def per_sample(values: Array) -> Array:
+    """The mean of each sample's values, `(B,)`."""
+    return values.reshape(values.shape[0], -1).mean(1)

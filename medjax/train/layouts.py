@@ -1,0 +1,238 @@
+"""How one loop's members lie on the devices: a single run over a mesh, or runs side by side, a device each.
+
+Runs that differ in their seed or learning rate alone are members of one program: their states, batches and logs have a
+leading member axis. A single run has one member and no such axis.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from medjax import registry
+from medjax.data.augment import Augment
+from medjax.data.pipeline import HostBatch
+from medjax.train import padding, sharding
+from medjax.train.evaluator import Evaluator
+from medjax.train.optim import optimizer
+from medjax.train.run import Config, Run
+from medjax.train.step import init_state, make_step
+from medjax.types import Array, Batch, Key, State, Tree
+
+MEMBER = PartitionSpec("member")
+
+
+class HostStream(Protocol):
+    """What gives a loop its batches."""
+
+    def __iter__(self) -> "HostStream": ...
+    def __next__(self) -> HostBatch: ...
+    def first(self) -> HostBatch: ...
+    def get_state(self) -> Any: ...
+    def set_state(self, state: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+class Layout(Protocol):
+    """Where members' states and batches lie, and the program that moves them on by a step."""
+
+    evaluator: Evaluator
+
+    def fitted(self, stream: HostStream) -> HostStream:
+        """A member's stream, as the devices can take it. Raises UserError where they can't."""
+
+    def start(self, stream: HostStream, seed: int) -> State:
+        """A member's state before its first step."""
+
+    def join(self, states: Sequence[State]) -> State:
+        """The state of all members."""
+
+    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+        """The streams of all members as one."""
+
+    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
+        """Where a batch of all members goes."""
+
+    def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+        """One step of all members."""
+
+    def member(self, tree: Tree, index: int) -> Tree:
+        """A member's own of a state, logs or ids of all."""
+
+
+def initial(run: Run) -> Callable[[Batch, Key], State]:
+    """A function from a batch and a key to a run's first state."""
+    return partial(init_state, run.task, run.objective, run.optimizers, run.config.ema_decay)
+
+
+class OneRun:
+    """A run over a mesh `(data, space)`."""
+
+    def __init__(self, run: Run):
+        config = run.config
+        self._run = run
+        self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
+        sharding.check_mode(self.mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
+        sharding.check_batch(self.mesh, config.batch_size, config.accumulate)
+        self.evaluator = Evaluator(run, self.mesh, only_metrics=True)
+
+    def fitted(self, stream: HostStream) -> HostStream:
+        """The stream, its images padded where the config says so; raises UserError where they don't divide over `space`."""
+        space, first = self._run.config.mesh.space, stream.first()
+        multiple = padding.multiple_of(self._run, first, space)
+        if self._run.config.mesh.pad:
+            return padding.Padded(stream, multiple)
+        padding.check_space(first["image"].shape[1], multiple, space)
+        return stream
+
+    def start(self, stream: HostStream, seed: int) -> State:
+        """The first state, laid out over the mesh."""
+        first = {name: array[:1] for name, array in stream.first().items()}
+        key = jax.random.PRNGKey(seed)
+        shardings = sharding.state_sharding(self.mesh, jax.eval_shape(initial(self._run), first, key),
+                                            self._run.config.mesh.fsdp)
+        shardings = sharding.offloaded(shardings) if self._run.config.mesh.offload else shardings
+        return jax.jit(initial(self._run), out_shardings=shardings)(first, key)
+
+    def join(self, states: Sequence[State]) -> State:
+        """The only one."""
+        return states[0]
+
+    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+        """The only one."""
+        return streams[0]
+
+    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
+        """Rows over `data`, depth over `space`."""
+        return dict(sharding.batch_sharding(self.mesh, batch))
+
+    def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+        """The step as one program over the mesh."""
+        config = self._run.config
+        step = train_step(self._run, axis=None if config.mesh.mode == "jit" else "data")
+        shardings = jax.tree.map(lambda array: array.sharding, state)
+        return sharding.parallel(step, self.mesh, config.mesh.mode, shardings, config.remat)
+
+    def member(self, tree: Tree, index: int) -> Tree:
+        """The whole."""
+        return tree
+
+
+class SideBySide:
+    """Runs that differ in seed or learning rate alone, in one program without communication between them."""
+
+    def __init__(self, run: Run, configs: Sequence[Config]):
+        self._run, self._configs = run, configs
+        self._mesh = member_mesh(len(configs))
+        self._place = NamedSharding(self._mesh, MEMBER)
+        self._init = jax.jit(initial(run))
+        self._rates = jax.device_put(np.float32([config.optim.lr for config in configs]), self._place)
+        self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
+
+    def fitted(self, stream: HostStream) -> HostStream:
+        """As it is: no member is split."""
+        return stream
+
+    def start(self, stream: HostStream, seed: int) -> State:
+        """The first state, on one device."""
+        return self._init({name: array[:1] for name, array in stream.first().items()}, jax.random.PRNGKey(seed))
+
+    def join(self, states: Sequence[State]) -> State:
+        """The states, stacked, each on its device."""
+        return jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), self._place)
+
+    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+        """Their batches, stacked."""
+        return Stacked(streams)
+
+    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
+        """Each member's rows to its device."""
+        return dict.fromkeys(batch, self._place)
+
+    def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+        """One step of every member."""
+        program = members_step(self._run, self._mesh)
+        return lambda state, batch: program(state, batch, self._rates)
+
+    def member(self, tree: Tree, index: int) -> Tree:
+        """The member's slice, on one device."""
+        return jax.device_put(jax.tree.map(lambda leaf: leaf[index], tree), jax.devices()[0])
+
+
+class Stacked:
+    """Streams of the members as one, their batches stacked."""
+
+    def __init__(self, streams: Sequence[HostStream]):
+        self._streams = streams
+
+    def __iter__(self) -> "Stacked":
+        return self
+
+    def __next__(self) -> HostBatch:
+        return _stacked([next(stream) for stream in self._streams])
+
+    def first(self) -> HostBatch:
+        """The members' first batches, without moving."""
+        return _stacked([stream.first() for stream in self._streams])
+
+    def get_state(self) -> list[Any]:
+        """The members' positions."""
+        return [stream.get_state() for stream in self._streams]
+
+    def set_state(self, state: Sequence[Any]) -> None:
+        """Goes to saved positions."""
+        for stream, own in zip(self._streams, state, strict=True):
+            stream.set_state(own)
+
+    def close(self) -> None:
+        """Ends their reading."""
+        for stream in self._streams:
+            stream.close()
+
+
+def _stacked(batches: Sequence[HostBatch]) -> HostBatch:
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def train_step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+    """A run's step (see `make_step`)."""
+    config = run.config
+    augment = Augment(**registry.frozen(config.augment))
+    return make_step(run.task, run.objective, run.optimizers, config.ema_decay, augment, config.accumulate, axis,
+                     config.remat)
+
+
+def member_mesh(members: int) -> Mesh:
+    """As many devices as divide the members evenly."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, min(members, len(devices)) + 1) if members % n == 0)
+    return Mesh(np.array(devices[:count]), ("member",))
+
+
+def members_step(run: Run, mesh: Mesh) -> Callable[[State, Batch, Array], tuple[State, dict[str, Array]]]:
+    """One step of every member, all with a leading member axis; the third argument are their learning rates."""
+    config = run.config
+
+    def one(member: tuple[State, Batch, Array]) -> tuple[State, dict[str, Array]]:
+        state, batch, rate = member
+        own = {player: optimizer(config.steps, **dict(config.optim) | {"lr": rate}) for player in run.optimizers}
+        step = make_step(run.task, run.objective, own, config.ema_decay, Augment(**registry.frozen(config.augment)),
+                         config.accumulate, remat=config.remat)
+        return step(state, batch)
+
+    def here(*members: Any) -> tuple[State, dict[str, Array]]:
+        return jax.lax.map(one, members)
+
+    mapped = jax.shard_map(here, mesh=mesh, in_specs=MEMBER, out_specs=MEMBER)
+    return jax.jit(mapped, donate_argnums=0, compiler_options=sharding.compiler_options(config.remat))
+
+
+def shared(config: Config) -> str:
+    """All of a config but its seed and learning rate, which are data of the one program: the same for all members."""
+    rest = Config(config.to_dict())
+    rest.seed, rest.optim.lr = 0, 0.0
+    return rest.to_json(sort_keys=True)

@@ -1,0 +1,69 @@
+"""Images on the host: records, and the regions of them that a split hands out."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Record:
+    """One study or image on the host.
+
+    `image` is `(H, W, C)` or `(D, H, W, C)` in its stored dtype; units = image * slope + intercept (HU for CT).
+    `spacing_mm` has one entry per spatial axis, in the order of the axes; `affine` maps the array's voxel indices
+    (axis order of `image`) to RAS mm where known. `id` names the study in logs and splits, `subject` is what a split
+    never divides. `modality` is DICOM's ("CT", "MR", "US", …) and `units` what values are in ("HU"), empty where unknown;
+    `contrasts` names the channels of images that hold several ("T1", "FLAIR"). `extras` holds what only some data sets
+    have: `mask` (False: padding outside the scanned field), `label`, `kspace`, ….
+    """
+
+    image: np.ndarray
+    id: str
+    subject: str
+    slope: float = 1.0
+    intercept: float = 0.0
+    spacing_mm: tuple[float, ...] = ()
+    affine: np.ndarray | None = None
+    modality: str = ""
+    units: str = ""
+    contrasts: tuple[str, ...] = ()
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes: 2 or 3."""
+        return self.image.ndim - 1
+
+    def in_units(self, index: Any = ...) -> np.ndarray:
+        """`image[index]` in physical units, float32."""
+        return np.asarray(self.image[index], np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A record, or the rows `[start, stop)` of its first axis: what a split hands out."""
+
+    record: Record
+    start: int
+    stop: int
+
+    @classmethod
+    def whole(cls, record: Record) -> "Region":
+        """All of a record."""
+        return cls(record, 0, record.image.shape[0])
+
+    @property
+    def image(self) -> np.ndarray:
+        """`(stop - start, ..., C)`, stored dtype, a view."""
+        return self.record.image[self.start:self.stop]
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """`(stop - start, ..., 1)` bool, or None where the record has none."""
+        mask = self.record.extras.get("mask")
+        return None if mask is None else mask[self.start:self.stop]
+
+
+Splits: TypeAlias = dict[str, list[Region]]
+"""The regions of "train", "val" and "test"."""
