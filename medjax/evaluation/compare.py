@@ -12,7 +12,7 @@ from medjax.evaluation.references import measured
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
-from medjax.types import Example, Metric, Prediction, Record, Region, State
+from medjax.types import Example, Metric, Prediction, Record, Reference, Region, State
 
 SHOWN = 4
 
@@ -48,15 +48,14 @@ def metrics_of(run: Run) -> dict[str, Metric]:
     return described(run.config, run.task)
 
 
-def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], strengths: Mapping[str, float],
-            limit: int = 0) -> Comparison:
-    """Evaluates the model and every reference of the task, at its strength, on all samples of `regions`.
+def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
+            strengths: Mapping[str, float], limit: int = 0) -> Comparison:
+    """Evaluates the model and every reference, at its strength, on all samples of `regions`.
 
     All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
     state = jax.device_put(state, sharding.replicated(evaluator.mesh))
-    references = run.task.references() if distributed.is_primary() else {}
     measure = measured(run)
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
     per_sample: list[dict[str, dict[str, Any]]] = []

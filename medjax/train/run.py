@@ -24,7 +24,7 @@ from medjax.types import Metric, Objective, Record, Splits, State, Task, UserErr
 
 Config = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
-              "data.workers")
+              "data.workers", "references")
 
 
 @dataclass(frozen=True)
