@@ -12,7 +12,7 @@ from medjax.evaluation.references import measured
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
-from medjax.types import Example, Metric, Prediction, Record, Reference, Region, State
+from medjax.types import Example, Metric, NetworkInput, Prediction, Record, Reference, Region, State
 
 SHOWN = 4
 
@@ -92,7 +92,10 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
 def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],
             scores: dict[str, dict[str, Any]], regions: list[Region]) -> Sample:
     """What a figure shows of one sample, without the padding that made its batch one shape."""
-    example: Example = jax.tree.map(lambda a: a[index], batch.example)
+    whole = batch.example
+    assert whole is not None
+    image, others = whole.input.image, (whole.target, whole.mask, whole.ids, whole.spacing_mm, whole.extras)
+    example = Example(NetworkInput(image[index]), *jax.tree.map(lambda a: a[index], others))  # operators have no rows
     predictions = {row: jax.tree.map(lambda a: a[index], pred) for row, pred in {**made, "model": batch.prediction}.items()}
     images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
     numbers = {row: scalars(found) for row, found in scores.items()}
