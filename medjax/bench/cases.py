@@ -1,16 +1,27 @@
 """What is measured: the named suites, and a run's config as one more."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medjax import registry
-from medjax.types import Array, Example, Key, UserError
+from medjax.types import Array, Example, Key, Params, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
+
+
+class Network(Protocol):
+    """A Flax module."""
+
+    def init(self, key: Key, x: Array) -> dict[str, Params]:
+        """Its variables, by collection."""
+
+    def apply(self, variables: dict[str, Params], x: Array) -> Array:
+        """Its output."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +36,20 @@ class Case:
     patch: tuple[int, ...]
     channels: int = 1
 
-    def network(self, dtype: str) -> Any:
+    @property
+    def target_patch(self) -> tuple[int, ...]:
+        """The spatial size of the target."""
+        return tuple(size * s for size, s in zip(self.patch, self.scale, strict=True))
+
+    def network(self, dtype: str) -> Network:
         """The module; parameters are float32, `dtype` (f32, bf16) is what it computes in."""
         config = ConfigDict({**self.model.to_dict(), "dtype": DTYPES[dtype]})
         return registry.build("models", config, ndim=self.ndim, channels=self.channels, scale=self.scale)
 
     def images(self) -> dict[str, Array]:
-        """`input` and `target`, float32."""
-        fine = [size * s for size, s in zip(self.patch, self.scale, strict=True)]
+        """The batch of `Given`."""
         return {"input": _waves(self.batch, *self.patch, self.channels),
-                "target": _waves(self.batch, *fine, self.channels)}
+                "target": _waves(self.batch, *self.target_patch, self.channels)}
 
 
 def _waves(*shape: int) -> Array:
@@ -43,7 +58,7 @@ def _waves(*shape: int) -> Array:
 
 @dataclass(frozen=True)
 class Given:
-    """The task whose batches already hold `input` and `target`: what the network and its update alone cost."""
+    """The task whose batches already hold `input` and `target`, float32: what the network and its update alone cost."""
 
     def example(self, key: Key, batch: dict[str, Array]) -> Example:
         """The batch as it is."""
@@ -54,13 +69,30 @@ class Given:
         return {"l1": jnp.abs(pred - example.target).mean()}
 
 
-def suites(names: list[str]) -> list[Case]:
-    """The suites called `names`. Raises UserError."""
+def choose(config: ConfigDict | None, names: Sequence[str], batches: Sequence[str] = (),
+           patches: Sequence[str] = ()) -> list[Case]:
+    """The case of a run's config, else the suites `names`; once for each of the sizes, if any. Raises UserError."""
     known = {case.name: case for case in _suites()}
     for name in names:
         if name not in known:
-            raise UserError("--suite", f"no {name!r}; there is {', '.join(known)}")
-    return [known[name] for name in names]
+            raise UserError("--suite", f"unknown {name!r}; choose from {', '.join(known)}")
+    chosen = [from_config(config)] if config else [known[name] for name in names]
+    return [replace(case, batch=batch, patch=patch) for case in chosen
+            for batch in ([parse_sizes("--batch", b, 1)[0] for b in batches] or [case.batch])
+            for patch in ([parse_patch(p, case.ndim) for p in patches] or [case.patch])]
+
+
+def parse_patch(text: str, ndim: int) -> tuple[int, ...]:
+    """Sizes from "64x64x64", or from "64" for all axes. Raises UserError."""
+    return parse_sizes("--patch", text, ndim if "x" in text else 1) * (1 if "x" in text else ndim)
+
+
+def parse_sizes(flag: str, text: str, count: int) -> tuple[int, ...]:
+    """`count` sizes from "4x2". Raises UserError."""
+    sizes = text.split("x")
+    if len(sizes) != count or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UserError(flag, f"{text!r}; give {count} size{'s' * (count > 1)} like {'x'.join(['8'] * count)}")
+    return tuple(int(size) for size in sizes)
 
 
 def _suites() -> list[Case]:

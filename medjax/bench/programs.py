@@ -46,7 +46,7 @@ def build(case: Case, dtype: str, mode: str, conv: str = "") -> Program:
         start = time.perf_counter()
         compiled = function.lower(*args).compile()
         compile_s = time.perf_counter() - start
-    params = sum(leaf.size for leaf in jax.tree.leaves(args[0].params if mode == "step" else args[0]))
+    params = sum(leaf.size for leaf in jax.tree.leaves(args[0].params if mode == "step" else args[0]["params"]))
     memory = compiled.memory_analysis()
     total = (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
              - memory.alias_size_in_bytes)
@@ -64,8 +64,8 @@ def _function(case: Case, dtype: str, mode: str) -> tuple[Any, tuple[Any, ...]]:
     """The jitted function, new at each call, and its arguments."""
     network, images, key = case.network(dtype), case.images(), jax.random.PRNGKey(0)
     if mode == "infer":
-        params = jax.jit(network.init)(key, images["input"])
-        return jax.jit(lambda params, x: network.apply(params, x)), (params, images["input"])
+        variables = jax.jit(network.init)(key, images["input"])
+        return jax.jit(lambda variables, x: network.apply(variables, x)), (variables, images["input"])
     objective = Supervised(Given(), network)
     optimizers = {"model": optax.adam(1e-3)}
     state = jax.jit(partial(init_state, Given(), objective, optimizers, 0.0))(images, key)
