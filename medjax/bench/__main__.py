@@ -53,11 +53,11 @@ def _rows(command: str, report: Report) -> Iterable[Row]:
         source = pipeline.source(CONFIG.value, BATCH.value, PATCH.value, VOLUMES.value, WORKERS.value)
         report.hardware |= machine.hardware()
         return pipeline.measure(source, PEER.value, PYTHON.value, SECONDS.value, report)
-    chosen = cases.choose(CONFIG.value, SUITE.value, BATCH.value, PATCH.value)
     if command == "memory":
-        plans = memory.plans(CONFIG.value, chosen, DTYPE.value, MESH.value)
+        plans = memory.plans(CONFIG.value, SUITE.value, DTYPE.value, BATCH.value, PATCH.value, MESH.value)
         report.hardware |= machine.hardware()
         return map(memory.measure, plans)
+    chosen = cases.choose(CONFIG.value, SUITE.value, BATCH.value, PATCH.value)
     report.hardware |= machine.hardware()
     return speed.measure(chosen, DTYPE.value, command, PEER.value, PYTHON.value, SECONDS.value, report)
 

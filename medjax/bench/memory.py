@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from medjax import registry
 from medjax.bench import cases
 from medjax.bench.cases import Case, Given
+from medjax.bench.programs import analysed
 from medjax.bench.table import Row
 from medjax.data.augment import Augment
 from medjax.data.pipeline import Stream, train_stream
@@ -52,8 +53,10 @@ class Step:
     remat: str = "none"
 
 
-def plans(config: ConfigDict | None, chosen: Sequence[Case], dtypes: Sequence[str], meshes: Sequence[str]) -> Iterator[Plan]:
+def plans(config: ConfigDict | None, suites: Sequence[str], dtypes: Sequence[str], batches: Sequence[str],
+          patches: Sequence[str], meshes: Sequence[str]) -> Iterator[Plan]:
     """Every combination that the flags ask for, on as many devices as the largest mesh needs. Raises UserError."""
+    chosen = cases.choose(config, suites, batches, patches)
     shapes = [(data, space) for data, space in (cases.parse_sizes("--mesh", mesh, 2) for mesh in meshes)]
     _imagine_devices(max(data * space for data, space in shapes))
     return (Plan(case, dtype, mesh, config) for case in chosen for dtype in dtypes for mesh in shapes)
@@ -73,9 +76,8 @@ def measure(plan: Plan) -> Row:
     batch_places = sharding.batch_sharding(mesh, cast(Batch, made.batch))
     batch = {name: _placed(array, batch_places[name]) for name, array in made.batch.items()}
     step = cast(jax.stages.Wrapped, sharding.parallel(made.step, mesh, made.mode, places, made.remat))
-    memory = step.lower(jax.tree.map(_placed, state, places), batch).compile().memory_analysis()
-    if memory is None:
-        raise UserError("bench memory", f"XLA tells no sizes on {jax.default_backend()}; set JAX_PLATFORMS=cpu")
+    compiled = step.lower(jax.tree.map(_placed, state, places), batch).compile()
+    memory = analysed(compiled.memory_analysis(), "memory")
     sizes = {"arguments_mb": memory.argument_size_in_bytes, "temporaries_mb": memory.temp_size_in_bytes,
              "output_mb": memory.output_size_in_bytes - memory.alias_size_in_bytes,
              "host_mb": memory.host_argument_size_in_bytes}
