@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from medjax import registry
+from medjax.objectives.supervised import Supervised
+from medjax.train.step import Optimizers
 from medjax.types import Array, Example, Key, Params, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
@@ -46,6 +49,11 @@ class Case:
         config = ConfigDict({**self.model.to_dict(), "dtype": DTYPES[dtype]})
         return registry.build("models", config, ndim=self.ndim, channels=self.channels, scale=self.scale)
 
+    def step_parts(self, dtype: str) -> "StepParts":
+        """What `init_state` and `make_step` take: L1 and Adam on batches of `images`."""
+        task = Given()
+        return task, Supervised(task, self.network(dtype)), {"model": optax.adam(1e-3)}, 0.0
+
     def images(self) -> dict[str, Array]:
         """The batch of `Given`."""
         return {"input": _waves(self.batch, *self.patch, self.channels),
@@ -67,6 +75,9 @@ class Given:
     def losses(self, pred: Array, example: Example) -> dict[str, Array]:
         """L1."""
         return {"l1": jnp.abs(pred - example.target).mean()}
+
+
+StepParts = tuple[Given, Supervised, Optimizers, float]
 
 
 def choose(config: ConfigDict | None, names: Sequence[str], batches: Sequence[str] = (),

@@ -7,20 +7,18 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-import optax
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medjax import registry
 from medjax.bench import cases
-from medjax.bench.cases import Case, Given
+from medjax.bench.cases import Case
 from medjax.bench.programs import analysed
 from medjax.bench.table import Row
 from medjax.data.augment import Augment
 from medjax.data.pipeline import Stream, train_stream
 from medjax.data.split import Region
-from medjax.objectives.supervised import Supervised
 from medjax.train import padding, sharding
 from medjax.train.run import assemble
 from medjax.train.step import init_state, make_step
@@ -114,7 +112,7 @@ def _suite_step(plan: Plan) -> Step:
     if case.patch[0] % space:
         raise UserError("--patch", f"a first axis of {case.patch[0]} does not divide over {space} devices")
     batch = jax.eval_shape(case.images)
-    parts = (Given(), Supervised(Given(), case.network(plan.dtype)), {"model": optax.adam(1e-3)}, 0.0)
+    parts = case.step_parts(plan.dtype)
     return Step(partial(init_state, *parts), make_step(*parts), batch)
 
 

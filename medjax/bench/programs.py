@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import optax
 
-from medjax.bench.cases import Case, Given
-from medjax.objectives.supervised import Supervised
+from medjax.bench.cases import Case
 from medjax.train.step import init_state, make_step
 from medjax.types import Array, UserError
 
@@ -74,11 +72,12 @@ def analysed(analysis: Any | None, what: str) -> Any:
 
 def _function(case: Case, dtype: str, mode: str) -> tuple[jax.stages.Wrapped, Callable[[dict[str, Array]], Arguments]]:
     """The jitted function, new at each call, and what makes its arguments of a case's images."""
-    network, key = case.network(dtype), jax.random.PRNGKey(0)
+    key = jax.random.PRNGKey(0)
     if mode == "infer":
+        network = case.network(dtype)
         function = jax.jit(lambda variables, x: network.apply(variables, x))
         return function, lambda images: (network.init(key, images["input"]), images["input"])
-    parts = (Given(), Supervised(Given(), network), {"model": optax.adam(1e-3)}, 0.0)
+    parts = case.step_parts(dtype)
     return jax.jit(make_step(*parts), donate_argnums=0), lambda images: (init_state(*parts, images, key), images)
 
 

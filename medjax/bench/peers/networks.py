@@ -74,7 +74,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def _norm(ndim: int, kind: str, width: int) -> nn.Module:
-    """Moments as in medjax: eps 1e-5, up to 8 groups, running averages of a batch's with weight 0.1."""
+    """As in medjax: eps 1e-5, up to 8 groups, running averages with weight 0.1 (of the unbiased variance, in PyTorch)."""
     _only("norm", kind, ("none", "batch", "group", "instance", "layer"))
     if kind == "none":
         return nn.Identity()
