@@ -33,7 +33,7 @@ lock:  # needs uv
 
 peers: .peers/.done
 
-.peers/.done: benchmarks/peers.lock
+.peers/.done: benchmarks/peers.in benchmarks/peers.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make peers PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r benchmarks/peers.lock
