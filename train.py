@@ -27,7 +27,10 @@ def main() -> None:
         sweep.run(CONFIG.value, SWEEP.value, workdir, SIDE_BY_SIDE.value)
         return
     train(CONFIG.value, workdir, parse_steps(PROFILE.value))
-    evaluate_run(workdir)
+    if CONFIG.value.data.fractions[2]:
+        evaluate_run(workdir)
+    elif distributed.is_primary():
+        print(f"no test part was asked for; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,38 @@
 """What every command does with what the user gave: parse it, and say in one line what is wrong with it."""
 
+import ast
 import ctypes
+import difflib
+import importlib.util
+import logging as python_logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
 
+import ml_collections
 from absl import app, flags, logging
+from tqdm import tqdm
 
 from medjax.files import NO_ROOM
 from medjax.types import UserError
 
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`. Exit code 0: done; 2: `error: <file or key>: <what is wrong>`, no traceback."""
+    """Parses the flags and runs `main`.
+
+    Exit code 0: done; 2: `error: <file or key>: <what is wrong>`, no traceback; 130, 143: ended by Ctrl-C, SIGTERM, after
+    cleaning up.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.WARNING)
+    _log_above_bars()
+    signal.signal(signal.SIGTERM, _end)
     keep_memory()
-    app.run(lambda _: _guarded(main), flags_parser=lambda argv: _guarded(lambda: flags.FLAGS(argv)))
+    app.run(lambda _: _guarded(main), flags_parser=lambda argv: _guarded(lambda: _parsed(argv)))
 
 
 def keep_memory() -> None:
@@ -36,24 +52,118 @@ def keep_memory() -> None:
     tune(arena_max, 1)  # others than the first arena have no pieces above 64 MB
 
 
+class _Handler(python_logging.Handler):
+    """Warnings as lines of their own above a progress bar."""
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+
+
+def _log_above_bars() -> None:
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
+    logger = logging.get_absl_logger()
+    for handler in list(logger.handlers) + list(python_logging.root.handlers):
+        logger.removeHandler(handler)
+        python_logging.root.removeHandler(handler)
+    logger.addHandler(_Handler())
+    logger.propagate = False
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _parsed(argv: Sequence[str]) -> list[str]:
+    """The arguments without flags. Raises UserError for a config that is not there, its unknown keys and wrong values."""
+    config = _config_of(argv) if "config" in flags.FLAGS else None
+    if config is not None:
+        for arg in argv[1:]:
+            if arg.startswith(("--config.", "-config.")):
+                _check_key(config, *arg.lstrip("-").removeprefix("config.").partition("=")[::2])
+        if {"--help", "-help", "-h", "-?"} & set(argv):
+            print("\n".join(["keys of the config, with its values:", *_lines(config)]) + "\n")
+    return flags.FLAGS(argv)
+
+
+def _config_of(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
+    given = next((arg.partition("=")[2] for arg in argv[1:] if arg.startswith(("--config=", "-config="))), "")
+    if not given:
+        return None
+    file, _, argument = given.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        known = sorted(str(p) for p in path.parent.glob("*.py") if p.stem != "base")
+        raise UserError("--config", f"no file {file}" + (f"; choose from {', '.join(known)}" if known else ""))
+    spec = importlib.util.spec_from_file_location(f"medjax_config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+
+
+def _check_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+    group, known = config, list(_flat(config))
+    for part in key.split("."):
+        if not isinstance(group, ml_collections.ConfigDict) or part not in group:
+            near = difflib.get_close_matches(key, known, 1)
+            if not near:
+                near = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]][:1]
+            there = ", ".join(group) if isinstance(group, ml_collections.ConfigDict) else "no keys"
+            raise UserError(f"--config.{key}", f"no such key; did you mean {near[0]}?" if near else f"no such key; there is "
+                            f"{there}")
+        group = group[part]
+    kinds = {bool: ("true", "false", "True", "False", "1", "0", ""), int: int, float: float, tuple: ast.literal_eval}
+    check = kinds.get(type(group))
+    try:
+        if isinstance(check, tuple) and text not in check:
+            raise ValueError
+        if callable(check) and text:
+            check(text)
+    except (ValueError, SyntaxError):
+        raise UserError(f"--config.{key}", f"{text!r} is no {type(group).__name__}; the config has {group!r}") from None
+
+
+def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in config.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, ml_collections.ConfigDict) else {prefix + key: value}
+    return found
+
+
+def _lines(config: ml_collections.ConfigDict) -> list[str]:
+    return [f"  --config.{key}={value!r}" for key, value in _flat(config).items()]
+
+
 def _guarded(action: Callable[[], object]) -> object:
     try:
         return action()
     except UserError as error:
         _fail(str(error))
     except flags.Error as error:
-        _fail(str(error))
+        _fail(_flag_problem(str(error)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # config_flags raises these for a key that the config lacks or a value of another type, before main is reached.
+        # config_flags raises these for a value of another type, before main is reached.
         if flags.FLAGS.is_parsed():
             raise
         _fail(str(error))
     except OSError as error:
-        if error.errno in NO_ROOM:
-            _fail(f"{error.filename or 'disk'}: {error.strerror}; make room and run the same command again")
-        if "Failed loading config file" not in str(error):
+        room = "; make room and run the same command again" if error.errno in NO_ROOM else ""
+        if error.filename is None and not room:
             raise
-        _fail(str(error).split("Failed loading config file", 1)[1].split("Attempted", 1)[1])
+        _fail(f"{error.filename or 'disk'}: {error.strerror}{room}")
+    return None
+
+
+def _flag_problem(text: str) -> str:
+    """What absl says of a flag, with the flag first."""
+    if text.startswith("flag --") and "must have a value" in text:
+        return f"{text.split()[1].partition('=')[0]}: is missing; give it a value"
+    return text.removeprefix("flag ")
 
 
 def _fail(text: str) -> None:

@@ -133,8 +133,9 @@ def _constructor(layer: str, name: str) -> Callable[..., Any] | None:
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    flax_fields = {"parent", "name"}
-    return {k: p for k, p in inspect.signature(constructor).parameters.items() if k not in flax_fields}
+    found = dict(inspect.signature(constructor).parameters)
+    flax_fields = {"parent", "name"} if "parent" in found else set()
+    return {k: p for k, p in found.items() if k not in flax_fields}
 
 
 def _with_default(constructor: Callable[..., Any]) -> dict[str, Any]:

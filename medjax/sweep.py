@@ -2,50 +2,84 @@
 
 import ast
 import csv
+import hashlib
 import io
 import itertools
 import json
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medjax.files import write_atomically
 from medjax.report.table import table
+from medjax.train import distributed
 from medjax.train.layouts import shared
 from medjax.train.log import read_curves
 from medjax.train.loop import train, train_side_by_side
-from medjax.train.run import Config, build_task, described, load_config, metric_of
-from medjax.types import UserError
+from medjax.train.run import Config, build_task, described, flat, load_config, may_change, metric_of
+from medjax.types import DivergedError, UserError
 
-BEST = "best.json"  # the best validation values of a finished member
+BEST = "best.json"  # a finished member: of what config, how it ended, its best validation values
+
+
+@dataclass(frozen=True)
+class Member:
+    """A config of the grid: the values that it differs in, by key, and its folder."""
+
+    values: dict[str, Any]
+    config: Config
+    workdir: Path
+
+    @property
+    def name(self) -> str:
+        """Its values in words."""
+        return ",".join(f"{key}={value}" for key, value in self.values.items())
+
+    @property
+    def digest(self) -> str:
+        """A hash of what the member is trained on and how."""
+        kept = {key: value for key, value in flat(self.config).items() if not may_change(key)}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) -> None:
     """Trains every combination in `workdir/<values>`, resuming what is half done; writes and prints one table.
 
-    `side_by_side` trains those that differ in seed or learning rate alone in one program, on a device each.
-
-    Members are compared by the best validation value of `config.metric`: the test part is not for choosing.
+    `side_by_side` trains those that differ in seed or learning rate alone in one program, on a device each. A member that
+    diverges is a row without values. Members are compared by the best validation value of `config.metric`: the test part
+    is not for choosing.
     """
-    members = combinations(config, grid)
-    folders = {name: workdir / re.sub(r"[^\w.,=+-]", "_", name) for name in members}
-    rows: dict[str, dict[str, float]] = {}
-    for number, group in enumerate(groups := _groups(members, side_by_side), start=1):
-        print(f"[{number}/{len(groups)}] {' | '.join(group)}")
-        _train([members[name] for name in group], [folders[name] for name in group])
-        rows |= {name: json.loads((folders[name] / BEST).read_text(encoding="utf-8")) for name in group}
-    first = load_config(next(iter(folders.values())))
-    metric = metric_of(first)
-    rows = dict(sorted(rows.items(), key=lambda item: item[1][config.metric], reverse=not metric.lower_is_better))
-    write_atomically(workdir / "sweep.csv", _csv(rows))
-    print(table(rows, described(first, build_task(first))))
+    members = members_of(config, grid, workdir)
+    groups = _groups(members, side_by_side)
+    for number, group in enumerate(groups, start=1):
+        if distributed.is_primary():
+            print(f"[{number}/{len(groups)}] {' | '.join(member.name for member in group)}")
+        _train(group)
+    if not distributed.is_primary():
+        return
+    first = load_config(members[0].workdir)
+    metrics = described(first, build_task(first))
+    metric = metrics[config.metric]
+    found = [(member, json.loads((member.workdir / BEST).read_text(encoding="utf-8"))) for member in members]
+    worst = math.inf if metric.lower_is_better else -math.inf
+    found.sort(key=lambda pair: pair[1]["metrics"].get(config.metric, worst), reverse=not metric.lower_is_better)
+    columns = {name: metrics[name] for name in metrics if any(name in ended["metrics"] for _, ended in found)}
+    write_atomically(workdir / "sweep.csv", _csv(found, list(columns)))
+    print(table({member.name: {name: ended["metrics"].get(name, math.nan) for name in columns} for member, ended in found},
+                columns))
+    for member, ended in found:
+        if ended["diverged"]:
+            print(f"{member.name}: {ended['diverged']}")
     print(f"validation, best checkpoint of each: {workdir / 'sweep.csv'}")
 
 
-def combinations(config: Config, grid: str) -> dict[str, Config]:
-    """The member configs of a grid like "optim.lr=1e-3,3e-4;model.width=16,32", by name."""
+def members_of(config: Config, grid: str, workdir: Path) -> list[Member]:
+    """The members of a grid like "optim.lr=1e-3,3e-4;model.width=16,32". Raises UserError for unknown keys and values."""
     axes = [_axis(config, axis) for axis in grid.split(";") if axis.strip()]
-    members = {}
+    members = []
     for values in itertools.product(*axes):
         member = config.copy_and_resolve_references()
         for key, value in values:
@@ -54,7 +88,8 @@ def combinations(config: Config, grid: str) -> dict[str, Config]:
             for part in path:
                 group = group[part]
             group[last] = value
-        members[",".join(f"{key}={value}" for key, value in values)] = member
+        name = ",".join(f"{key}={value}" for key, value in values)
+        members.append(Member(dict(values), member, workdir / re.sub(r"[^\w.,=+-]", "_", name)))
     return members
 
 
@@ -63,7 +98,7 @@ def _axis(config: Config, text: str) -> list[tuple[str, Any]]:
     group: Any = config
     for part in key.split("."):
         if not isinstance(group, Config) or part not in group:
-            allowed = ", ".join(group) if isinstance(group, Config) else "none"
+            allowed = ", ".join(group) if isinstance(group, Config) else "no keys"
             raise UserError(f"--sweep {key}", f"no such key; there is {allowed}")
         group = group[part]
     if not values:
@@ -79,33 +114,59 @@ def _value(key: str, text: str, like: Any) -> Any:
         raise UserError(f"--sweep {key}", f"{text!r} is not a {type(like).__name__}") from None
 
 
-def _groups(members: dict[str, Config], side_by_side: bool) -> list[list[str]]:
-    """The names of those that are trained together."""
-    groups: dict[str, list[str]] = {}
-    for name, member in members.items():
-        groups.setdefault(shared(member) if side_by_side else name, []).append(name)
+def _groups(members: Sequence[Member], side_by_side: bool) -> list[list[Member]]:
+    """Those that are trained together."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(shared(member.config) if side_by_side else member.name, []).append(member)
     return list(groups.values())
 
 
-def _train(configs: list[Config], workdirs: list[Path]) -> None:
-    if all((workdir / BEST).exists() for workdir in workdirs):
+def _train(group: Sequence[Member]) -> None:
+    """Trains the members of a group that are not finished. Raises UserError for a folder of another config."""
+    if all(_finished(member) for member in group):
         return
-    if len(configs) == 1:
-        train(configs[0], workdirs[0])
+    if len(group) == 1:
+        try:
+            train(group[0].config, group[0].workdir)
+            ends = [""]
+        except DivergedError as error:
+            ends = [str(error)]
     else:
-        train_side_by_side(configs, workdirs)
-    for config, workdir in zip(configs, workdirs, strict=True):
-        curves = {name: dict(points) for name, points in read_curves(workdir).items() if name.startswith("eval/")}
-        values = curves[f"eval/{config.metric}"]
-        best = (min if metric_of(load_config(workdir)).lower_is_better else max)(values, key=values.__getitem__)
-        found = {name.removeprefix("eval/"): points[best] for name, points in curves.items()}
-        write_atomically(workdir / BEST, json.dumps(found))
+        ends = train_side_by_side([member.config for member in group], [member.workdir for member in group])
+    for member, diverged in zip(group, ends, strict=True):
+        if distributed.is_primary():
+            ended = {"config": member.digest, "diverged": diverged, "metrics": {} if diverged else _best(member.workdir)}
+            write_atomically(member.workdir / BEST, json.dumps(ended))
+    distributed.wait_for_all("member finished")
 
 
-def _csv(rows: dict[str, dict[str, float]]) -> str:
+def _finished(member: Member) -> bool:
+    path = member.workdir / BEST
+    if not path.exists():
+        return False
+    if json.loads(path.read_text(encoding="utf-8"))["config"] != member.digest:
+        raise UserError(member.workdir, "holds a member of another config; give the former settings, or another --workdir")
+    return True
+
+
+def _best(workdir: Path) -> dict[str, float]:
+    """The validation values of a run at its best step."""
+    curves = {name: dict(points) for name, points in read_curves(workdir).items() if name.startswith("eval/")}
+    metric = metric_of(load_config(workdir))
+    values = {step: value for step, value in curves.get(f"eval/{metric.name}", {}).items() if math.isfinite(value)}
+    if not values:
+        return {}
+    best = (min if metric.lower_is_better else max)(values, key=values.__getitem__)
+    return {name.removeprefix("eval/"): points[best] for name, points in curves.items()}
+
+
+def _csv(found: Sequence[tuple[Member, dict[str, Any]]], metrics: Sequence[str]) -> str:
+    """A column for each key of the grid and each metric."""
     text = io.StringIO()
-    metrics = list(next(iter(rows.values())))
     writer = csv.writer(text)
-    writer.writerow(["member", *metrics])
-    writer.writerows([name, *(values[m] for m in metrics)] for name, values in rows.items())
+    keys = list(found[0][0].values)
+    writer.writerow([*keys, *metrics, "diverged"])
+    writer.writerows([*(member.values[key] for key in keys), *(ended["metrics"].get(m, "") for m in metrics),
+                      ended["diverged"]] for member, ended in found)
     return text.getvalue()

@@ -1,5 +1,6 @@
 """Patches out of stored images: which images a region holds, and how a box of one is copied into a batch."""
 
+import functools
 import zlib
 from collections.abc import Sequence
 
@@ -61,13 +62,14 @@ class Images:
             batch[name] = np.empty((rows, *shape, arrays[0].shape[-1]), dtype)
         return batch
 
-    def copy(self, batch: dict[str, np.ndarray], row: int, region: int, index: int, corner: Sequence[int]) -> None:
-        """Fills a row of `batch`, made by `empty`, with the box at `corner` of an image."""
-        copy_box(self.image(region, index), corner, batch["image"][row])
+    def copy(self, batch: dict[str, np.ndarray], row: int, place: Place, patch: Sequence[int], first: int = 0) -> None:
+        """Fills a row of `batch`, made by `empty`, with a box of size `patch` of an image, or its planes from `first` on."""
+        region, index, corner = place
+        copy_box(self.image(region, index), corner, batch["image"][row], patch, first)
         for name, arrays in self._fields.items():
-            copy_box(self._view(arrays[region], region, index), corner, batch[name][row])
+            copy_box(self._view(arrays[region], region, index), corner, batch[name][row], patch, first)
         if "mask" in batch:
-            copy_mask(self.mask(region, index), self.shapes[region], corner, batch["mask"][row])
+            copy_mask(self.mask(region, index), self.shapes[region], corner, batch["mask"][row], patch, first)
 
     def facts(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
         """What a batch knows of its images beside their voxels: scale, id, voxel size, and the records' numbers."""
@@ -102,37 +104,49 @@ def sample_id(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def copy_box(image: np.ndarray, corner: Sequence[int], out: np.ndarray) -> None:
-    """Copies the box of `out`'s size at `corner` of `image` `(*space, C)`; outside the image its edge goes on."""
-    box = image[tuple(slice(c, c + size) for c, size in zip(corner, out.shape[:-1], strict=True))]
-    if box.shape == out.shape:
+def copy_box(image: np.ndarray, corner: Sequence[int], out: np.ndarray, patch: Sequence[int], first: int = 0) -> None:
+    """Copies a box of size `patch` at `corner` of `image` `(*space, C)`, or as many of its planes from `first` on as `out`
+    has along the first axis.
+
+    A smaller image lies in the middle of the box, and its edge goes on around it; planes beyond the box repeat its last.
+    """
+    planes = out.shape[0]
+    if first + planes <= patch[0] and all(c + size <= n for c, size, n in zip(corner, patch, image.shape[:-1], strict=True)):
+        start = corner[0] + first
+        box = image[(slice(start, start + planes), *(slice(c, c + n) for c, n in zip(corner[1:], patch[1:], strict=True)))]
         # A row at a time is a quarter faster than a number at a time.
         a, b = (_rows(out), _rows(box)) if box.dtype == out.dtype else (out, box)
         a[...] = b
         return
-    before = padding_before(box.shape, out.shape)
-    pads = [(b, o - n - b) for b, o, n in zip(before, out.shape, box.shape, strict=True)]
-    out[...] = np.pad(box, pads, mode="edge")
+    where = [at for at, _ in _indices(image.shape[:-1], corner, patch, first, planes)]
+    out[...] = image[np.ix_(*where)]
+
+
+def copy_mask(mask: np.ndarray | None, shape: Sequence[int], corner: Sequence[int], out: np.ndarray, patch: Sequence[int],
+              first: int = 0) -> None:
+    """As `copy_box` for a mask of an image of `shape`: False outside the image; without a mask all of it is True."""
+    found = _indices(shape, corner, patch, first, out.shape[0])
+    inside = functools.reduce(np.logical_and, np.ix_(*(valid for _, valid in found)))[..., None]
+    out[...] = inside if mask is None else inside & mask[np.ix_(*(at for at, _ in found))]
+
+
+def _indices(shape: Sequence[int], corner: Sequence[int], patch: Sequence[int], first: int,
+             planes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each axis of a box the image's index of every voxel, and whether it lies in the image and in the box."""
+    found = []
+    for axis, (n, c, p) in enumerate(zip(shape, corner, patch, strict=True)):
+        size = min(n - c, p)
+        before = (p - size) // 2
+        at = np.arange(first, first + planes) if axis == 0 else np.arange(p)
+        offset = np.minimum(at, p - 1) - before
+        found.append((c + np.clip(offset, 0, size - 1), (offset >= 0) & (offset < size) & (at < p)))
+    return found
 
 
 def _rows(box: np.ndarray) -> np.ndarray:
     """`(*space, C)` as `(..., 1)` rows of bytes, a view."""
     rows = box.reshape(*box.shape[:-2], -1)
     return rows.view((np.void, rows.shape[-1] * rows.itemsize))
-
-
-def copy_mask(mask: np.ndarray | None, shape: Sequence[int], corner: Sequence[int], out: np.ndarray) -> None:
-    """As `copy_box` for a mask of an image of `shape`: False outside the image; without a mask all of it is True."""
-    size = tuple(min(n - c, o) for n, c, o in zip(shape, corner, out.shape[:-1], strict=True))
-    before = padding_before((*size, 1), out.shape)
-    inside = tuple(slice(b, b + n) for b, n in zip(before, size, strict=False))
-    out[...] = False
-    out[inside] = True if mask is None else mask[tuple(slice(c, c + n) for c, n in zip(corner, size, strict=True))]
-
-
-def padding_before(shape: Sequence[int], new_shape: Sequence[int]) -> tuple[int, ...]:
-    """How far from the corner a smaller image lies in the box that it is padded to: in the middle."""
-    return tuple((new - old) // 2 for old, new in zip(shape, new_shape, strict=True))
 
 
 def _extras(records: Sequence[Record]) -> tuple[list[str], list[str], list[str]]:

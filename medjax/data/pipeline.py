@@ -5,6 +5,7 @@ that goes on from it is bit-identical whatever the number of worker processes, b
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import grain
@@ -23,23 +24,44 @@ ENDLESS = 1 << 40
 EPOCHS = 1 << 63  # the last word of the random counter: batches count below it, epochs from it
 HostBatch = dict[str, np.ndarray]
 
+
+@dataclass(frozen=True)
+class Share:
+    """What a process reads of every batch: the `row`-th of `rows` equal shares of its rows, and the `plane`-th of `planes`
+    of the first spatial axis.
+    """
+
+    row: int = 0
+    rows: int = 1
+    plane: int = 0
+    planes: int = 1
+
+    def of_rows(self, size: int) -> slice:
+        """Its rows of a batch of `size`."""
+        count = size // self.rows
+        return slice(self.row * count, (self.row + 1) * count)
+
+    def of_planes(self, size: int) -> slice:
+        """Its planes of an axis of `size`."""
+        count = size // self.planes
+        return slice(self.plane * count, (self.plane + 1) * count)
+
+
 def train_stream(
     regions: Sequence[Region], *, batch_size: int, patch: Sequence[int] = (), ndim: int = 2, seed: int = 0,
-    workers: int = 0, foreground: float = 0.0, multiple_of: int = 1, process_index: int = 0, process_count: int = 1,
+    workers: int = 0, foreground: float = 0.0, multiple_of: int = 1, share: Share | None = None,
 ) -> "Stream":
     """An endless stream of random patches, `medjax.types.Batch` on the host.
 
-    `patch` is the size of the box, `()` for whole images (padded to the largest, rounded up to `multiple_of`). With
-    `ndim=2` volumes are read slice by slice. Every slice (2-D) or box (3-D) comes once per epoch, in random order, at
-    a random place; with probability `foreground` the place is drawn around a random point of tissue instead. An image
-    that is smaller than the patch is padded with its edge, False in `mask`.
+    `patch` is the size of the box, `()` for whole images (padded to the largest). With `ndim=2` volumes are read slice by
+    slice. Every slice (2-D) or box (3-D) comes once per epoch, in random order, at a random place; with probability
+    `foreground` the place is drawn around a random point of tissue instead. An image that is smaller than the patch is
+    padded with its edge, False in `mask`; so is the first axis of the patch, to a multiple of `multiple_of`.
 
-    `batch_size` is the global one; of `process_count` processes each gets its own `batch_size / process_count` rows.
-    `workers` reading processes, or threads with 0. Raises UserError.
+    `batch_size` is the global one, of which the stream reads its `share`. `workers` reading processes, or threads with 0.
+    Raises UserError.
     """
-    patches = Patches(regions, batch_size, tuple(patch), ndim, seed, foreground, multiple_of, process_index,
-                      process_count)
-    return Stream(patches, workers)
+    return Stream(Patches(regions, batch_size, tuple(patch), ndim, seed, foreground, multiple_of, share or Share()), workers)
 
 
 class Stream:
@@ -104,23 +126,23 @@ class Patches:
     """Random access to batches: `patches[n]` is batch n of the endless stream (see `train_stream`)."""
 
     def __init__(self, regions: Sequence[Region], batch_size: int, patch: tuple[int, ...], ndim: int, seed: int,
-                 foreground_share: float, multiple_of: int, process_index: int, process_count: int):
-        if batch_size < 1 or batch_size % process_count:
-            raise UserError("config.batch_size", f"{batch_size}; give a multiple of the {process_count} processes")
+                 foreground_share: float, multiple_of: int, share: Share):
+        if batch_size < 1 or batch_size % share.rows:
+            raise UserError("config.batch_size", f"{batch_size}; give a multiple of the {share.rows} processes")
         if not 0 <= foreground_share <= 1:
             raise UserError("config.data.foreground", f"{foreground_share}; give a probability between 0 and 1")
         self.images = Images(regions, ndim)
-        self.patch = _patch_shape(patch, self.images, multiple_of)
+        self.patch = _patch_shape(patch, self.images)
+        self._planes = share.of_planes(-(-self.patch[0] // multiple_of) * multiple_of)
         self.identity = {"seed": int(seed), "batch_size": int(batch_size)}
         self._share = foreground_share
         self._points = [_points(region) for region in regions] if foreground_share > 0 else []
-        rows = batch_size // process_count
-        self._rows = slice(process_index * rows, (process_index + 1) * rows)
+        self._rows = share.of_rows(batch_size)
         self._boxes = np.array([max(1, round(np.prod(shape) / np.prod(self.patch))) for shape in self.images.shapes])
         self._ends = np.cumsum(self.images.counts * self._boxes)
         self._starts = self._ends - self.images.counts * self._boxes
         self._room = np.array(self.images.shapes) - self.patch
-        self._padded = bool((self._room < 0).any())
+        self._padded = bool((self._room < 0).any()) or self.patch[0] % multiple_of != 0
 
     def __len__(self) -> int:
         return ENDLESS
@@ -153,27 +175,15 @@ class Patches:
 
     def _batch(self, drawn: Iterator[Place]) -> HostBatch:
         images, rows = self.images, self._rows.stop - self._rows.start
-        batch = images.empty(rows, self.patch)
+        shape = (self._planes.stop - self._planes.start, *self.patch[1:])
+        batch = images.empty(rows, shape)
         if images.masked or self._padded:
-            batch["mask"] = np.empty((rows, *self.patch, 1), bool)
+            batch["mask"] = np.empty((rows, *shape, 1), bool)
         places = []
         for row, place in enumerate(drawn):
-            images.copy(batch, row, *place)
+            images.copy(batch, row, place, self.patch, self._planes.start)
             places.append(place)
         return batch | images.facts(places) | {"count": np.ones(rows, np.float32)}
-
-
-def eval_batches(
-    regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1,
-    limit: int = 0, process_index: int = 0, process_count: int = 1,
-) -> "EvalBatches":
-    """Every image of `regions` once, in order, in batches of one static shape; nothing is dropped.
-
-    Images are padded with their edge to the largest, rounded up to `multiple_of` (False in `mask`). The last batch is filled
-    with repeats of `count` 0. Batches carry `name`, a list of strings, beside what training batches carry. Images whose
-    mask is False all over are left out. `limit` > 0 takes that many samples only, evenly spread. Raises UserError.
-    """
-    return EvalBatches(regions, batch_size, ndim, multiple_of, limit, process_index, process_count)
 
 
 def whole_batch(record: Record, ndim: int, index: int = 0) -> HostBatch:
@@ -183,17 +193,29 @@ def whole_batch(record: Record, ndim: int, index: int = 0) -> HostBatch:
     batch = images.empty(1, images.shapes[0])
     if images.masked:
         batch["mask"] = np.empty((1, *images.shapes[0], 1), bool)
-    images.copy(batch, 0, *place)
+    images.copy(batch, 0, place, images.shapes[0])
     return batch | images.facts([place]) | {"count": np.ones(1, np.float32)}
+
+
+def eval_batches(regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1, limit: int = 0,
+                 share: Share | None = None) -> "EvalBatches":
+    """Every image of `regions` once, in order, in batches of one static shape; nothing is dropped.
+
+    Images are padded with their edge to the largest (False in `mask`), the first axis to a multiple of `multiple_of`. The
+    last batch is filled with repeats of `count` 0. Batches carry `name`, a list of strings (empty for a repeat), beside what
+    training batches carry. Images whose mask is False all over are left out. `limit` > 0 takes that many samples only,
+    evenly spread. Of the arrays, `share` is read. Raises UserError.
+    """
+    return EvalBatches(regions, batch_size, ndim, multiple_of, limit, share or Share())
 
 
 class EvalBatches:
     """A finite, repeatable iterable of batches (see `eval_batches`); `len` counts batches, `samples` samples."""
 
-    def __init__(self, regions: Sequence[Region], batch_size: int, ndim: int, multiple_of: int, limit: int,
-                 process_index: int, process_count: int):
+    def __init__(self, regions: Sequence[Region], batch_size: int, ndim: int, multiple_of: int, limit: int, share: Share):
         self.images = Images(regions, ndim)
-        self.shape = _round_up(np.max(self.images.shapes, axis=0), multiple_of)
+        largest = tuple(int(n) for n in np.max(self.images.shapes, axis=0))
+        self.shape = (-(-largest[0] // multiple_of) * multiple_of, *largest[1:])
         corner = (0,) * ndim
         places = [(region, index, corner) for region, count in enumerate(self.images.counts.tolist())
                   for index in range(count) if self._counts(region, index)]
@@ -202,31 +224,30 @@ class EvalBatches:
         if not places:
             raise UserError("config.data", "no image of this part of the split has anything inside its mask")
         self.samples = len(places)
-        self._all = places
-        self._size = batch_size
-        rows = batch_size // process_count
-        self._rows = slice(process_index * rows, (process_index + 1) * rows)
+        self._all, self._size, self._share = places, batch_size, share
 
     def __len__(self) -> int:
         return -(-self.samples // self._size)
 
     def __iter__(self) -> Iterator[HostBatch]:
         for start in range(0, self.samples, self._size):
-            numbers = range(start, start + self._size)[self._rows]
-            yield self._batch([self._all[min(n, self.samples - 1)] for n in numbers],
-                              np.array([n < self.samples for n in numbers], np.float32))
+            numbers = range(start, start + self._size)
+            places = [self._all[min(n, self.samples - 1)] for n in numbers]
+            names = [self.images.name(*place) if n < self.samples else "" for n, place in zip(numbers, places, strict=True)]
+            yield self._batch(places, np.array([n < self.samples for n in numbers], np.float32)) | {"name": names}
 
     def _counts(self, region: int, index: int) -> bool:
         mask = self.images.mask(region, index)
         return mask is None or bool(mask.any())
 
     def _batch(self, places: list[Place], count: np.ndarray) -> HostBatch:
-        images = self.images
-        batch = images.empty(len(places), self.shape) | {"mask": np.empty((len(places), *self.shape, 1), bool)}
-        for row, place in enumerate(places):
-            images.copy(batch, row, *place)
-        names = [images.name(*place) for place in places]
-        return batch | images.facts(places) | {"count": count, "name": names}
+        images, rows, planes = self.images, self._share.of_rows(self._size), self._share.of_planes(self.shape[0])
+        mine = places[rows]
+        shape = (planes.stop - planes.start, *self.shape[1:])
+        batch = images.empty(len(mine), shape) | {"mask": np.empty((len(mine), *shape, 1), bool)}
+        for row, place in enumerate(mine):
+            images.copy(batch, row, place, self.shape, planes.start)
+        return batch | images.facts(mine) | {"count": count[rows]}
 
 
 @lru_cache(4)  # a batch may begin in one epoch and end in the next, for each of two streams
@@ -234,16 +255,12 @@ def _shuffled(items: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=seed, counter=(epoch, 0, 0, EPOCHS))).permutation(items)
 
 
-def _patch_shape(patch: tuple[int, ...], images: Images, multiple_of: int) -> tuple[int, ...]:
+def _patch_shape(patch: tuple[int, ...], images: Images) -> tuple[int, ...]:
     if not patch:
-        return _round_up(np.max(images.shapes, axis=0), multiple_of)
+        return tuple(int(n) for n in np.max(images.shapes, axis=0))
     if len(patch) != images.ndim or min(patch) < 1:
         raise UserError("config.data.patch", f"{patch}; give {images.ndim} sizes, or () for whole images")
     return tuple(int(p) for p in patch)
-
-
-def _round_up(shape: Sequence[int], multiple_of: int) -> tuple[int, ...]:
-    return tuple(-(-int(n) // multiple_of) * multiple_of for n in shape)
 
 
 def _points(region: Region) -> np.ndarray | Stored:

@@ -6,30 +6,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Sharding
 
-from medjax.types import Batch
+from medjax.types import Array, Batch
 
-Shardings = Callable[[dict[str, np.ndarray]], Mapping[str, Sharding]]
+HostArrays = dict[str, np.ndarray]
+Place = Callable[[HostArrays], Mapping[str, Array]]
 
 
-def to_device(batches: Iterable[dict[str, Any]], shardings: Shardings, depth: int = 2) -> "DeviceBatches":
+def to_device(batches: Iterable[dict[str, Any]], place: Place, depth: int = 2) -> "DeviceBatches":
     """Streams host batches to the devices, `depth` of them ahead, copied by a thread while the step runs.
 
-    `shardings` says of a batch's arrays where each goes. With several processes each gives its own rows. What is no
-    array (`name`) stays as it is.
+    `place` puts a batch's arrays on the devices. What is no array (`name`) stays as it is.
     """
-    return DeviceBatches(batches, shardings, depth)
+    return DeviceBatches(batches, place, depth)
 
 
 class DeviceBatches:
     """An iterator over device batches. `waited` is how many seconds its user has waited for data so far."""
 
-    def __init__(self, batches: Iterable[dict[str, Any]], shardings: Shardings, depth: int):
+    def __init__(self, batches: Iterable[dict[str, Any]], place: Place, depth: int):
         self._batches = batches
-        self._shardings = shardings
+        self._place = place
         self._depth = depth
         self._state = batches.get_state() if hasattr(batches, "get_state") else None
         self._thread: threading.Thread | None = None
@@ -94,6 +92,4 @@ class DeviceBatches:
 
     def _placed(self, batch: dict[str, Any]) -> dict[str, Any]:
         arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
-        where = self._shardings(arrays)
-        put = jax.make_array_from_process_local_data
-        return batch | {name: put(where[name], array) for name, array in arrays.items()}
+        return batch | self._place(arrays)

@@ -24,12 +24,13 @@ from medjax.types import UserError
 def evaluate_run(workdir: Path, split: str = "test") -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
-    Several processes evaluate together, and the first one writes.
+    Several processes evaluate together, and the first one writes. Raises UserError where the data has no such part.
     """
-    run, state = restore_best(workdir)
-    splits, step = load_splits(run.config), int(state.step)
-    if not splits[split]:
-        raise UserError("--split", f"the data has no {split} part")
+    with distributed.together():
+        run, state = restore_best(workdir)
+        splits, step = load_splits(run.config, workdir), int(state.step)
+        if not splits[split]:
+            raise UserError("--split", f"the data has no {split} part")
     if distributed.is_primary():
         print(f"evaluating the checkpoint of step {step} on the {split} part")
     evaluator = Evaluator(run, sharding.make_mesh())

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from medjax.data.pipeline import EvalBatches, eval_batches
+from medjax.data.pipeline import EvalBatches, Share, eval_batches
 from medjax.train import distributed, padding, sharding
 from medjax.train.run import Run
 from medjax.train.step import make_predict
@@ -55,28 +55,25 @@ class Evaluator:
         """
         config, ways, space = self.run.config, self.mesh.shape["data"], self.mesh.shape["space"]
 
-        def of(size: int, multiple: int = 1) -> EvalBatches:
-            return eval_batches(regions, batch_size=size, ndim=config.data.ndim, limit=limit, multiple_of=multiple)
+        def of(size: int, multiple: int = 1, share: Share | None = None) -> EvalBatches:
+            return eval_batches(regions, batch_size=size, ndim=config.data.ndim, limit=limit, multiple_of=multiple,
+                                share=share)
 
         one = of(1)
         first = {name: array for name, array in next(iter(one)).items() if name != "name"}
         multiple = padding.multiple_of(self.run, first, space)
         voxels = config.batch_size * math.prod(config.data.patch) if config.data.patch else 0
         size = min(config.batch_size, max(1, voxels // math.prod(one.shape)))
-        return of(-(-size // ways) * ways, multiple)
+        return of(-(-size // ways) * ways, multiple, sharding.share_of(self.mesh))
 
     def __call__(self, state: State, batches: EvalBatches) -> Iterator[Evaluated]:
         """Every batch with its predictions and metrics."""
         key = jax.random.key(EVAL_SEED)
         for batch in batches:
-            arrays = {name: array for name, array in batch.items() if name != "name"}
-            places = sharding.batch_sharding(self.mesh, arrays)
-            # Every process has read all rows, and gives those that its own devices hold.
-            placed = {name: jax.make_array_from_callback(array.shape, places[name], lambda at, array=array: array[at])
-                      for name, array in arrays.items()}
+            placed = sharding.place(self.mesh, {name: array for name, array in batch.items() if name != "name"})
             example, pred, metrics = jax.device_get(self._program(state, placed, key))
-            counted = [i for i, count in enumerate(batch["count"]) if count]
-            yield Evaluated([batch["name"][i] for i in counted], example, pred, rows_of(metrics, len(counted)))
+            names = [name for name in batch["name"] if name]
+            yield Evaluated(names, example, pred, rows_of(metrics, len(names)))
 
 
 def rows_of(metrics: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

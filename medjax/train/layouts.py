@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax import registry
 from medjax.data.augment import Augment
-from medjax.data.pipeline import HostBatch
+from medjax.data.pipeline import HostBatch, Share
 from medjax.train import padding, sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.optim import optimizer
@@ -42,8 +42,12 @@ class Layout(Protocol):
 
     evaluator: Evaluator
 
-    def fitted(self, stream: HostStream) -> HostStream:
-        """A member's stream, as the devices can take it. Raises UserError where they can't."""
+    @property
+    def share(self) -> Share:
+        """What this process reads of a member's batches."""
+
+    def multiple_of(self, first: HostBatch) -> int:
+        """What the first axis of a member's images has to be padded to a multiple of. Raises UserError where it may not."""
 
     def start(self, stream: HostStream, seed: int) -> State:
         """A member's state before its first step."""
@@ -54,8 +58,8 @@ class Layout(Protocol):
     def streams(self, streams: Sequence[HostStream]) -> HostStream:
         """The streams of all members as one."""
 
-    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
-        """Where a batch of all members goes."""
+    def place(self, batch: HostBatch) -> dict[str, Array]:
+        """A batch of all members on the devices."""
 
     def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
         """One step of all members."""
@@ -80,18 +84,22 @@ class OneRun:
         sharding.check_batch(self.mesh, config.batch_size, config.accumulate)
         self.evaluator = Evaluator(run, self.mesh, only_metrics=True)
 
-    def fitted(self, stream: HostStream) -> HostStream:
-        """The stream, its images padded where the config says so; raises UserError where they don't divide over `space`."""
-        space, first = self._run.config.mesh.space, stream.first()
+    @property
+    def share(self) -> Share:
+        """The rows and planes of this process's devices."""
+        return sharding.share_of(self.mesh)
+
+    def multiple_of(self, first: HostBatch) -> int:
+        """What divides over `space` at every level of the network, where the config allows padding to it."""
+        space = self._run.config.mesh.space
         multiple = padding.multiple_of(self._run, first, space)
-        if self._run.config.mesh.pad:
-            return padding.Padded(stream, multiple)
-        padding.check_space(first["image"].shape[1], multiple, space)
-        return stream
+        if not self._run.config.mesh.pad:
+            padding.check_space(first["image"].shape[1], multiple, space)
+        return multiple
 
     def start(self, stream: HostStream, seed: int) -> State:
         """The first state, laid out over the mesh."""
-        first = {name: array[:1] for name, array in stream.first().items()}
+        first = probe(stream.first(), self.share)
         key = jax.random.PRNGKey(seed)
         shardings = sharding.state_sharding(self.mesh, jax.eval_shape(initial(self._run), first, key),
                                             self._run.config.mesh.fsdp)
@@ -106,9 +114,9 @@ class OneRun:
         """The only one."""
         return streams[0]
 
-    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
-        """Rows over `data`, depth over `space`."""
-        return dict(sharding.batch_sharding(self.mesh, batch))
+    def place(self, batch: HostBatch) -> dict[str, Array]:
+        """Rows over `data`, the first spatial axis over `space`."""
+        return sharding.place(self.mesh, batch)
 
     def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
         """The step as one program over the mesh."""
@@ -133,9 +141,14 @@ class SideBySide:
         self._rates = jax.device_put(np.float32([config.optim.lr for config in configs]), self._place)
         self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
 
-    def fitted(self, stream: HostStream) -> HostStream:
-        """As it is: no member is split."""
-        return stream
+    @property
+    def share(self) -> Share:
+        """All: members are those of one process."""
+        return Share()
+
+    def multiple_of(self, first: HostBatch) -> int:
+        """1: no member is split."""
+        return 1
 
     def start(self, stream: HostStream, seed: int) -> State:
         """The first state, on one device."""
@@ -149,9 +162,9 @@ class SideBySide:
         """Their batches, stacked."""
         return Stacked(streams)
 
-    def shardings(self, batch: HostBatch) -> dict[str, Sharding]:
-        """Each member's rows to its device."""
-        return dict.fromkeys(batch, self._place)
+    def place(self, batch: HostBatch) -> dict[str, Array]:
+        """Each member's rows on its device."""
+        return {name: jax.device_put(array, self._place) for name, array in batch.items()}
 
     def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
         """One step of every member."""
@@ -196,6 +209,11 @@ class Stacked:
 
 def _stacked(batches: Sequence[HostBatch]) -> HostBatch:
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def probe(batch: HostBatch, share: Share) -> HostBatch:
+    """One row of a batch with all planes, though only a share of them was read: what it holds is not looked at."""
+    return {name: np.repeat(array[:1], share.planes, 1) if array.ndim > 2 else array[:1] for name, array in batch.items()}
 
 
 def train_step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:

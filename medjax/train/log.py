@@ -1,4 +1,4 @@
-"""What a run says while it runs: a progress bar, `metrics.jsonl`, TensorBoard."""
+"""The log of a run: a progress bar, `metrics.jsonl`, TensorBoard."""
 
 import json
 import os
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 from tqdm import tqdm
 
 
@@ -23,7 +25,7 @@ class Log:
         self._file = path.open("a", encoding="utf-8")
         if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             self._file.write("\n")  # a kill cut the last line off
-        self._board = SummaryWriter(str(workdir / "tensorboard"), write_to_disk=not silent)
+        self._board = None if silent else _board(workdir / "tensorboard")
         self._bar = tqdm(total=steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True,
                          disable=silent or not bar)
         self._batch_size = batch_size
@@ -66,8 +68,10 @@ class Log:
         """One line of `metrics.jsonl`, and the same in TensorBoard."""
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         self._file.flush()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.write_event(Event(step=step, wall_time=time.time(), summary=summary.scalar(name, value)))
+            self._board.flush()
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -78,7 +82,14 @@ class Log:
         """Finishes bar and files."""
         self._bar.close()
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path) -> EventsWriter:
+    """TensorBoard's events, written at once: a writer with a thread of its own would hang where the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return EventsWriter(str(folder / "events"))
 
 
 def _shares(spent: Mapping[str, float], seconds: float) -> dict[str, float]:
@@ -90,7 +101,7 @@ def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar of `metrics.jsonl` as (step, value); where a resumed run wrote a step twice, the later counts."""
     curves: dict[str, dict[int, float]] = {}
     for scalars in _whole_lines(workdir / "metrics.jsonl"):
-        step = scalars.pop("step")
+        step = int(scalars.pop("step"))
         for name, value in scalars.items():
             curves.setdefault(name, {})[step] = value
     return {name: sorted(points.items()) for name, points in curves.items()}
@@ -98,8 +109,10 @@ def read_curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _whole_lines(path: Path) -> Iterator[dict[str, float]]:
     """What is written in full: a killed run may have left half a line, anywhere in the file."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(found, dict) and "step" in found:
+            yield found

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,14 +15,26 @@ import numpy as np
 from medjax import registry
 from medjax.data.pipeline import Stream, train_stream
 from medjax.data.prefetch import DeviceBatches, to_device
-from medjax.data.split import describe
+from medjax.data.split import describe, fingerprint
 from medjax.train import distributed, evaluator
-from medjax.train.checkpoint import Checkpoints
-from medjax.train.layouts import HostStream, Layout, OneRun, SideBySide, initial, shared, train_step
+from medjax.train.checkpoint import Checkpoints, versions
+from medjax.train.layouts import HostStream, Layout, OneRun, SideBySide, initial, probe, shared, train_step
 from medjax.train.log import Log
 from medjax.train.profile import Profile
-from medjax.train.run import Config, Run, assemble, load_splits, metric_of, open_checkpoints, resolve, write_config
-from medjax.types import Array, Splits, State, UserError
+from medjax.train.run import (
+    Config,
+    Run,
+    assemble,
+    flat,
+    load_splits,
+    lock_workdir,
+    metric_of,
+    open_checkpoints,
+    resolve,
+    write_config,
+    write_split,
+)
+from medjax.types import Array, DivergedError, Splits, State, UserError
 
 
 @dataclass
@@ -40,11 +53,13 @@ class Member:
 def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> State:
     """Trains `config` in `workdir` to its last step, from where an earlier run there left off.
 
-    The steps `profile` (first, last) are traced. Raises UserError where a loss is not finite.
+    The steps `profile` (first, last) are traced. Raises DivergedError where a loss is not finite.
     """
-    splits = load_splits(config)
-    config = resolve(config, splits)
-    run = assemble(config)
+    with distributed.together():
+        splits = load_splits(config, workdir)
+        config = resolve(config, splits, workdir)
+        run = assemble(config)
+    distributed.check_same({"steps": config.steps, **flat(config), **versions(), "data": fingerprint(splits)})
     if distributed.is_primary():
         print(*describe(splits), sep="\n")
     return _train(run, OneRun(run), [config], [workdir], [splits], Profile(workdir, profile))
@@ -56,8 +71,8 @@ def train_side_by_side(configs: Sequence[Config], workdirs: Sequence[Path]) -> l
     Returns for each why it has diverged, "" where it has not. Raises UserError where they differ in more than their seeds
     and learning rates, once their data is known.
     """
-    splits = [load_splits(config) for config in configs]
-    configs = [resolve(config, own) for config, own in zip(configs, splits, strict=True)]
+    splits = [load_splits(config, workdir) for config, workdir in zip(configs, workdirs, strict=True)]
+    configs = [resolve(*given) for given in zip(configs, splits, workdirs, strict=True)]
     if len({shared(config) for config in configs}) > 1:
         raise UserError("--side_by_side", "another seed means other training images, and of these follow other ranges or "
                         "weights; state config.data.range, or train the members one by one")
@@ -72,13 +87,17 @@ def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequen
     """Opens what the members need, restores them to the newest step that all have, and runs the loop."""
     members = [] if members is None else members
     with ExitStack() as stack:
-        streams = [layout.fitted(stack.enter_context(open_stream(run, config, own)))
-                   for config, own in zip(configs, splits, strict=True)]
-        _check(run, streams[0])
-        if distributed.is_primary():
-            for config, workdir in zip(configs, workdirs, strict=True):
-                write_config(workdir, config)
-        distributed.wait_for_all("configs written")
+        with distributed.together():
+            streams = [stack.enter_context(open_stream(run, config, own, layout))
+                       for config, own in zip(configs, splits, strict=True)]
+            _check(run, layout, streams[0])
+        with distributed.together():
+            for config, workdir, own in zip(configs, workdirs, splits, strict=True):
+                if distributed.is_primary():
+                    stack.enter_context(lock_workdir(workdir))
+                    write_config(workdir, config)
+                    for line in write_split(workdir, own):
+                        print(line)
         folders = [stack.enter_context(open_checkpoints(*pair)) for pair in zip(configs, workdirs, strict=True)]
         states = [layout.start(stream, config.seed) for stream, config in zip(streams, configs, strict=True)]
         step = _restore(folders, states, streams)
@@ -106,23 +125,25 @@ def _restore(folders: Sequence[Checkpoints], states: list[State], streams: Seque
 
 
 @contextmanager
-def open_stream(run: Run, config: Config, splits: Splits) -> Iterator[Stream]:
-    """The training batches of a run; on leaving, reading threads and processes are ended."""
+def open_stream(run: Run, config: Config, splits: Splits, layout: Layout) -> Iterator[Stream]:
+    """The training batches of a run, as its layout takes them; on leaving, reading threads and processes are ended."""
     data = config.data
-    stream = train_stream(splits["train"], batch_size=config.batch_size * run.objective.batches,
-                          patch=registry.frozen(data.patch), ndim=data.ndim, seed=config.seed, workers=data.workers,
-                          foreground=data.foreground, process_index=jax.process_index(),
-                          process_count=jax.process_count())
+    open_ = partial(train_stream, splits["train"], batch_size=config.batch_size * run.objective.batches,
+                    patch=registry.frozen(data.patch), ndim=data.ndim, seed=config.seed, foreground=data.foreground)
+    multiple = layout.multiple_of({name: array[:1] for name, array in open_().first().items()})
+    stream = open_(workers=data.workers, multiple_of=multiple, share=layout.share)
     try:
         yield stream
     finally:
         stream.close()
 
 
-def _check(run: Run, stream: HostStream) -> None:
+def _check(run: Run, layout: Layout, stream: HostStream) -> None:
     """Traces a step: what doesn't fit together is said before anything is compiled or written."""
     metric_of(run.config)
-    first = stream.first()
+    rows = run.config.batch_size * run.objective.batches
+    first = {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype)
+             for name, array in probe(stream.first(), layout.share).items()}
     state = jax.eval_shape(initial(run), first, jax.random.PRNGKey(0))
     jax.eval_shape(train_step(run), state, first)
 
@@ -131,7 +152,7 @@ def _loop(run: Run, layout: Layout, members: Sequence[Member], state: State, pro
     config, log = run.config, members[0].log
     step_fn, stopped = layout.compile(state), Stop()
     step = first = int(np.asarray(layout.member(state.step, 0)))
-    batches = to_device(layout.streams([member.stream for member in members]), layout.shardings)
+    batches = to_device(layout.streams([member.stream for member in members]), layout.place)
     pending: tuple[int, dict[str, Array], Array] | None = None
     try:
         while step < config.steps and not stopped.at(step):
@@ -204,7 +225,7 @@ def _report(layout: Layout, members: Sequence[Member], step: int, logs: dict[str
                                f"is of step {member.checkpoints.latest()}; try a smaller config.optim.lr or "
                                "config.optim.clip")
             if len(members) == 1:
-                raise UserError(f"step {step}", member.diverged)
+                raise DivergedError(f"step {step}", member.diverged)
             member.log.say(f"{member.workdir}: step {step}: {member.diverged}")
         elif step % member.config.log_every == 0 or step == member.config.steps:
             member.log.train(step, scalars)

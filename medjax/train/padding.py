@@ -1,11 +1,9 @@
-"""Images filled up so that their first axis divides over `space`; what is filled up does not count."""
+"""What the first axis of images must be a multiple of, so that it divides over `space` at every level of a network."""
 
 from typing import Any
 
 import jax
-import numpy as np
 
-from medjax.data.pipeline import Stream
 from medjax.train.run import Run
 from medjax.types import Batch, Tree, UserError
 
@@ -41,31 +39,3 @@ def multiple_of(run: Run, batch: Batch, space: int) -> int:
 
     images = [leaf for leaf in jax.tree.leaves(jax.eval_shape(layers, probe)) if leaf.ndim == run.config.data.ndim + 2]
     return space * max(1, PROBE // min(leaf.shape[1] for leaf in images))
-
-
-class Padded:
-    """A stream whose images, and what lies on their grid, are filled up with their edge to a multiple; `mask` says where."""
-
-    def __init__(self, stream: Stream, multiple: int):
-        self._stream = stream
-        self._multiple = multiple
-        self.get_state, self.set_state, self.close = stream.get_state, stream.set_state, stream.close
-
-    def __iter__(self) -> "Padded":
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        return self._padded(next(self._stream))
-
-    def first(self) -> dict[str, np.ndarray]:
-        """Batch 0, without moving."""
-        return self._padded(self._stream.first())
-
-    def _padded(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        image = batch["image"]
-        depth, more = image.shape[1], -image.shape[1] % self._multiple
-        whole = {"mask": np.ones((*image.shape[:-1], 1), bool)} | batch
-        grown = {name: np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)], mode="edge")
-                 if array.ndim > 2 else array for name, array in whole.items()}
-        grown["mask"][:, depth:] = False
-        return grown

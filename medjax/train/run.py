@@ -1,5 +1,6 @@
 """A run: from a config to the things it is made of, and its folder: what is written there, and how it is restored."""
 
+import fcntl
 import functools
 import json
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import ml_collections
 
 from medjax import registry
 from medjax.data.domain import domain_of
-from medjax.data.split import split
+from medjax.data.split import assignment, changes, split
 from medjax.data.statistics import value_range
 from medjax.files import write_atomically
 from medjax.models.features import FeatureNetwork, Features
@@ -22,6 +23,7 @@ from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
 from medjax.types import Metric, Objective, Record, Splits, State, Task, UserError
 
+CONFIG, SPLIT = "config.json", "split.json"
 Config: TypeAlias = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
               "data.workers", "references")
@@ -37,29 +39,69 @@ class Run:
     optimizers: Optimizers
 
 
-def load_splits(config: Config) -> Splits:
-    """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source."""
+def load_splits(config: Config, workdir: Path | None = None) -> Splits:
+    """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source.
+
+    Subjects that the run in `workdir` has divided before stay in their part.
+    """
     chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
     source = registry.build("data.sources", chosen)
     records = [_checked(record, chosen.name) for record in source.load()]
     spacing = registry.frozen(config.data.spacing_mm)
     if spacing:
         records = [record if record.spacing_mm else replace(record, spacing_mm=spacing[-record.ndim:]) for record in records]
-    return split(records, config.data.fractions, config.seed)
+    return split(records, config.data.fractions, config.seed, held_split(workdir))
 
 
-def resolve(config: Config, splits: Splits) -> Config:
-    """The config with what it leaves to the training images filled in: range of values, channels, what they show."""
+def resolve(config: Config, splits: Splits, workdir: Path | None = None) -> Config:
+    """The config with what it leaves to the training images filled in: range of values, channels, what they show.
+
+    A run that is resumed in `workdir` keeps what was filled in at its start, though images may have come or gone since.
+    """
     config = Config(config.to_dict())
+    saved = load_config(workdir) if workdir is not None and (workdir / CONFIG).exists() else None
     config.data.channels = int(splits["train"][0].image.shape[-1])
-    config.data.domain = domain_of(splits)
+    config.data.domain = domain_of(splits) if saved is None else saved.data.domain
     if not config.data.range:
-        config.data.range = value_range(splits["train"])
+        config.data.range = value_range(splits["train"]) if saved is None else saved.data.range
     low, high = config.data.range
     if not low < high:
         raise UserError("config.data.range", f"from {low} to {high} there is nothing; give a range, or images that vary")
-    config.task.update(build_task(config).resolve_from_data(splits))
+    for key, value in build_task(config).resolve_from_data(splits).items():
+        config.task[key] = value if saved is None else saved.task[key]
     return config
+
+
+def held_split(workdir: Path | None) -> dict[str, str] | None:
+    """Which part each subject of the run in `workdir` is in, by salted hashes; None where there is no such run."""
+    path = None if workdir is None else workdir / SPLIT
+    if path is None or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(path, f"is damaged ({error}); put a sound copy back, or train in another folder") from error
+
+
+def write_split(workdir: Path, splits: Splits) -> list[str]:
+    """Notes in the run's folder who is in which part; returns in words what has changed since it was noted."""
+    held = held_split(workdir)
+    found = assignment(splits, held)
+    if held != found:
+        write_atomically(workdir / SPLIT, json.dumps((held or {}) | found, indent=1))
+    return changes(held, splits) if held else []
+
+
+@contextmanager
+def lock_workdir(workdir: Path) -> Iterator[None]:
+    """Holds a run's folder for one training at a time. Raises UserError while another holds it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(workdir, "another training is writing here; wait for it, or name another --workdir") from None
+        yield
 
 
 def assemble(config: Config) -> Run:
@@ -104,10 +146,10 @@ def described(config: Config, task: Task) -> dict[str, Metric]:
 
 def write_config(workdir: Path, config: Config) -> None:
     """Makes `workdir` this config's run: writes `config.json`, or checks that the one there is of the same run."""
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if path.exists():
-        old, new = (_flat(c) for c in (load_config(workdir), config))
-        changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not _may_change(key)]
+        old, new = (flat(c) for c in (load_config(workdir), config))
+        changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not may_change(key)]
         if changed:
             was = ", ".join(f"{key}={old.get(key)}" for key in changed)
             raise UserError(workdir, f"holds a run with {was}; give those values, or another --workdir")
@@ -117,7 +159,7 @@ def write_config(workdir: Path, config: Config) -> None:
 
 def load_config(workdir: Path) -> Config:
     """The resolved config of the run in `workdir`."""
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if not path.exists():
         raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
     try:
@@ -177,12 +219,14 @@ def _checked(record: Record, source: str) -> Record:
     return record
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value of a key."""
     return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
 
 
-def _flat(config: Config, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+    """The values of a config by their whole key."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: registry.frozen(value)}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: registry.frozen(value)}
+    return found

@@ -1,6 +1,6 @@
 """Where arrays live: a mesh of devices `(data, space)`, batches split over it, the state copied to each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from medjax.data.pipeline import Share
 from medjax.models.rematerialise import COMPILER_OPTIONS
 from medjax.types import Batch, State, UserError
 
@@ -31,12 +32,35 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh, batch: Batch) -> dict[str, NamedSharding]:
+def batch_sharding(mesh: Mesh, batch: Mapping[str, Any]) -> dict[str, NamedSharding]:
     """Samples over `data`; the first spatial axis of images and masks over `space`."""
     def spec(array: jax.Array) -> PartitionSpec:
         return PartitionSpec("data", "space") if array.ndim > 2 else PartitionSpec("data")
 
     return {name: NamedSharding(mesh, spec(array)) for name, array in batch.items()}
+
+
+def share_of(mesh: Mesh) -> Share:
+    """What this process reads of a batch: the rows and planes that its own devices hold."""
+    mine = np.argwhere(np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices))
+    (row, plane), (rows, planes) = mine.min(0), mine.max(0) - mine.min(0) + 1
+    if len(mine) != rows * planes or mesh.devices.shape[0] % rows or mesh.devices.shape[1] % planes:
+        raise UserError("config.mesh", f"the devices of process {jax.process_index()} are no block of the mesh "
+                        f"{'x'.join(map(str, mesh.devices.shape))}; choose a mesh.space that divides or is divided by the "
+                        "devices of a process")
+    return Share(int(row // rows), int(mesh.devices.shape[0] // rows), int(plane // planes),
+                 int(mesh.devices.shape[1] // planes))
+
+
+def place(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """A batch, of which each process has read its share, on the devices of the mesh."""
+    share, placed = share_of(mesh), {}
+    for name, where in batch_sharding(mesh, batch).items():
+        array = batch[name]
+        planes = share.planes if array.ndim > 2 else 1
+        shape = (array.shape[0] * share.rows, *(n * (planes if axis == 0 else 1) for axis, n in enumerate(array.shape[1:])))
+        placed[name] = jax.make_array_from_process_local_data(where, array, shape)
+    return placed
 
 
 def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:

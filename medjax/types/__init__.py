@@ -33,7 +33,7 @@ from medjax.types.contracts import (
     TranslatesContrasts,
     WritableFormat,
 )
-from medjax.types.errors import UserError, check_bounds, check_choice
+from medjax.types.errors import DivergedError, UserError, check_bounds, check_choice
 from medjax.types.records import Record, Region, Splits
 
 __all__ = [
@@ -41,6 +41,8 @@ __all__ = [
     "Batch",
     "Context",
     "Destination",
+    "DivergedError",
+
     "DividesMeasurement",
     "Example",
     "Format",

@@ -14,6 +14,10 @@ class UserError(Exception):
         return ": ".join(self.args)
 
 
+class DivergedError(UserError):
+    """A training run whose loss is no longer finite."""
+
+
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     """Raises UserError where `value` is none of `choices`."""
     choices = tuple(choices)

@@ -1,0 +1,20 @@
+"""The commands: python -m medjax"""
+
+COMMANDS = {
+    "python train.py --config=configs/NAME.py --workdir=RUN": "train a config, evaluate it, write its report",
+    "python eval.py --workdir=RUN": "evaluate a trained run",
+    "python -m medjax.apply --workdir=RUN --input=FILE_OR_FOLDER --output=RESULT": "apply a run to files",
+    "python -m medjax.align --fixed=SCAN --moving=SCAN --output=FILE": "bring a scan onto the grid of another",
+    "python -m medjax.build BUILDER --from=FOLDER --to=FOLDER": "prepare a data set as shards",
+    "python -m medjax.bench step|infer|pipeline|memory": "measure speed and memory",
+}
+
+
+def main() -> None:
+    """Prints them; each explains its flags with --help."""
+    width = max(map(len, COMMANDS))
+    print("\n".join(f"{command:{width}s}  {what}" for command, what in COMMANDS.items()))
+
+
+if __name__ == "__main__":
+    main()
