@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -20,6 +21,16 @@ def names(floor: str) -> list[str]:
     return sorted(
         m.name for m in pkgutil.iter_modules(package.__path__) if _constructor(floor, m.name) is not None
     )
+
+
+def modules(package: str) -> dict[str, ModuleType]:
+    """The modules of `medjax/<package>` ("data.formats") by name, for packages whose modules are what is offered.
+
+    Those that begin with an underscore are left out.
+    """
+    where = importlib.import_module(f"medjax.{package}")
+    found = sorted(m.name for m in pkgutil.iter_modules(where.__path__) if not m.name.startswith("_"))
+    return {name: importlib.import_module(f"medjax.{package}.{name}") for name in found}
 
 
 def spec(floor: str, name: str, **values: Any) -> ml_collections.ConfigDict:

@@ -62,6 +62,15 @@ class Record:
         """Number of spatial axes: 2 or 3."""
         return self.image.ndim - 1
 
+    def in_units(self, index: Any = ...) -> np.ndarray:
+        """`image[index]` in physical units, `image * slope + intercept`, float32."""
+        stored = np.asarray(self.image[index])
+        exact = np.float64 if stored.dtype.kind in "iu" and stored.dtype.itemsize > 2 else np.float32
+        values = np.array(stored, exact)
+        values *= self.slope
+        values += self.intercept
+        return values.astype(np.float32, copy=False)
+
 
 @runtime_checkable
 class Format(Protocol):

@@ -1,17 +1,14 @@
 """Records back into files: the format, geometry, units and dtype of the source kept."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from medjax.data.formats import _dicom_write, array, nifti, picture
-from medjax.data.io import Study
-from medjax.types import Record, UserError
-
-WRITERS: dict[str, Callable[[Path, Sequence[np.ndarray], Sequence[Path]], None]] = {
-    "nifti": nifti.write, "dicom": _dicom_write.write, "picture": picture.write, "array": array.write}
+from medjax.data.formats import nifti
+from medjax.data.io import Study, formats
+from medjax.types import Record, UserError, WritableFormat
 
 
 def write(target: str | Path, images: Sequence[np.ndarray], like: Study) -> None:
@@ -22,11 +19,27 @@ def write(target: str | Path, images: Sequence[np.ndarray], like: Study) -> None
     keeps the field of view. It is written under another name and renamed, so a half-written one is never seen.
     Raises UserError.
     """
+    format_ = _writable(target, like)
     for image in images:
         if not np.isfinite(image).all():
             raise UserError(target, f"the result for {like.id} holds NaN or infinite values; nothing was written")
     with _place(target) as place:
-        WRITERS[like.format](place, images, like.paths)
+        format_.write(place, images, like.paths)
+
+
+def write_labels(target: str | Path, labels: Sequence[np.ndarray], names: Sequence[str], like: Study) -> None:
+    """`labels` `(*space)` uint8, one per record of `like.read()`, as `target` in the format of `like` and on its grid.
+
+    `names` are those of the classes, background first; the file keeps them where its format has a place for them.
+    Raises UserError.
+    """
+    format_ = _writable(target, like)
+    for number, label in enumerate(labels):
+        if label.dtype != np.uint8 or label.max(initial=0) >= len(names):
+            raise UserError(target, f"label map {number} is {label.dtype} up to {label.max(initial=0)}; give uint8 below "
+                            f"{len(names)}, the number of classes")
+    with _place(target) as place:
+        format_.write_labels(place, labels, names, like.paths)
 
 
 def write_on_grid(target: str | Path, image: np.ndarray, stored: Record, affine: np.ndarray) -> None:
@@ -37,6 +50,16 @@ def write_on_grid(target: str | Path, image: np.ndarray, stored: Record, affine:
     """
     with _place(target) as place:
         nifti.write_on_grid(place, image, stored, affine)
+
+
+def _writable(target: str | Path, like: Study) -> WritableFormat:
+    """The format of a study. Raises UserError where it can't be written, or `target` has the name of another."""
+    format_ = formats()[like.format]
+    if not isinstance(format_, WritableFormat):
+        raise UserError(target, f"can't be written as {like.format}, the format of {like.paths[0].name}, which is only read")
+    if not Path(target).name.lower().endswith(format_.SUFFIXES):
+        raise UserError(target, f"the format is kept; give a name that ends in {' or '.join(format_.SUFFIXES)}")
+    return format_
 
 
 @contextmanager
