@@ -23,7 +23,7 @@ from medjax import registry
 from medjax.data.subjects import Subjects, text
 from medjax.types import Format, Record, UserError
 
-KINDS = {"image": "an image", "kspace": "k-space", "sinogram": "a sinogram"}
+KINDS = {"image": "an image", "kspace": "complex k-space", "sinogram": "a sinogram"}
 CONTRACT = ("SUFFIXES", "KIND", "accepts", "group", "read")
 Group = tuple[str, tuple[Path, ...], str]
 """The format of a study, its files, who they say it is of."""
@@ -91,7 +91,7 @@ def discover(path: str | Path, subjects: str | Path = "", kind: str = "image") -
     for file in _files(path) if path.is_dir() else [path]:
         by_format.setdefault(_format(file), []).append(file)
     if not path.is_dir():
-        _check(path, *by_format, kind)
+        by_format = {_checked(path, *by_format, kind): [path]}
     groups = [(name, *group) for name, files in by_format.items() if name and kind == formats()[name].KIND
               for group in formats()[name].group(files)]
     if not groups and path.is_dir():
@@ -179,15 +179,19 @@ def _format(file: Path) -> str:
         raise UserError(file, f"can't be read: {error.strerror or error}") from error
 
 
-def _check(path: Path, format_: str, kind: str) -> None:
-    """Raises UserError for a file that no format reads, or that holds another kind."""
-    if not format_:
-        known = [name for suffix, name in _by_suffix() if suffix and path.name.lower().endswith(suffix)]
-        raise UserError(path, f"no reader for this kind of file: it is not {' or '.join(dict.fromkeys(known))} by what it "
-                        "holds" if known else f"no reader for this kind of file; give {_suffixes(kind)}")
-    found = formats()[format_].KIND
+def _checked(path: Path, format_: str, kind: str) -> str:
+    """The format to read a single file of `kind` with. Raises UserError where none is, or the file holds another kind.
+
+    A file that has the name of a format but not its contents is left to that format's reader, which says what is wrong.
+    """
+    name = path.name.lower()
+    named = [other for suffix, other in _by_suffix() if suffix and name.endswith(suffix) and kind == formats()[other].KIND]
+    if not format_ and not named:
+        raise UserError(path, f"no reader for this kind of file; give {_suffixes(kind)}")
+    found = formats()[format_ or named[0]].KIND
     if found != kind:
         raise UserError(path, f"holds {KINDS.get(found, found)} ({format_}); give {KINDS.get(kind, kind)}")
+    return format_ or named[0]
 
 
 def _suffix(name: str, format_: str) -> str | None:

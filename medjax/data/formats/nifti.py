@@ -112,6 +112,13 @@ def affine_of(path: Path) -> np.ndarray:
     return _affine(path, _load(path))
 
 
+def values_of(path: Path) -> np.ndarray:
+    """The values of a file as it lies, `(I, J, …)` with its slope and intercept. Raises UserError."""
+    file = _load(path)
+    slope, intercept = _scale(file)
+    return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
+
+
 def _save(target: Path, file: nibabel.Nifti1Image) -> None:
     with atomic(target) as unfinished:
         file.to_filename(unfinished)
