@@ -17,6 +17,11 @@ from medjax.types import UserError
 from tests.records import regions_of
 
 
+def inside(root):
+    """What is in a cache, the locks aside."""
+    return sorted(path for path in root.iterdir() if path.name != cache.LOCKS)
+
+
 @pytest.fixture
 def one_file(tmp_path):
     path = tmp_path / "in" / "sub-1.nii.gz"
@@ -55,11 +60,11 @@ def test_a_half_written_cache_is_never_used(one_file, tmp_path, damage, monkeypa
             patch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)  # as kill -9: nothing is cleaned up
             with pytest.raises(KeyboardInterrupt):
                 cache.unpack(io.discover(one_file), root)
-        assert [p.name.startswith(".partial-") for p in root.iterdir()] == [True]
+        assert [p.name.startswith(cache.PARTIAL) for p in inside(root)] == [True]
     else:
         cache.unpack(io.discover(one_file), root)
-        (home,) = root.iterdir()
-        path = home / ("0000_image.npy" if "array" in damage else "index.json")
+        (home,) = inside(root)
+        path = home / ("0000_image.npy" if "array" in damage else cache.ENTRY)
         data = path.read_bytes()
         path.unlink() if damage == "no index" else path.write_bytes(data[:len(data) // 2])
     (record,) = cache.unpack(io.discover(one_file), root)
@@ -70,7 +75,7 @@ def test_bad_input_leaves_nothing_in_the_cache(tmp_path):
     np.save(tmp_path / "nan.npy", np.full((4, 4), np.nan))
     with pytest.raises(UserError, match=r"nan\.npy: 16 of 16 values"):
         Files(path=str(tmp_path / "nan.npy"), cache=str(tmp_path / "cache")).load()
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert inside(tmp_path / "cache") == []
 
 
 def test_arrays_are_not_copied_into_the_cache(tmp_path):

@@ -21,11 +21,13 @@ OPEN = 256
 class Stored:
     """A read-only array that lies in a file; indexing it, or `np.asarray`, reads it. To a process it is sent by name.
 
-    `whole` reads it, and raises UserError where the file is gone or was cut off since it was found.
+    `whole` reads it, and raises UserError where the file is gone or was cut off since it was found. `version` changes with
+    the source that it was read from, "" where that isn't known.
     """
 
     code: str
     shape: tuple[int, ...]
+    version: str
 
     @property
     def dtype(self) -> np.dtype:
@@ -60,6 +62,7 @@ class Mapped(Stored):
     offset: int
     code: str
     shape: tuple[int, ...]
+    version: str = ""
 
     def whole(self) -> np.ndarray:
         """The map, of the file that has the name now; to read past the end of one that was cut off would kill."""
@@ -80,7 +83,7 @@ def mapped(array: np.ndarray | Stored) -> Stored | None:
     if isinstance(array, Stored):
         return array
     whole = array
-    while isinstance(whole.base, np.memmap):
+    while isinstance(whole.base, np.ndarray):
         whole = whole.base
     if not isinstance(whole, np.memmap) or whole.size != array.size or not array.flags.c_contiguous:
         return None
