@@ -14,8 +14,10 @@ from medjax.data.sources.phantoms import Phantoms
 from medjax.data.storage import shard_writer
 from medjax.data.storage.builder import builder_class
 from medjax.data.storage.tfds_layout import unfinished
+from medjax.files import UNFINISHED
 from medjax.types import UserError
 from tests.commands import ROOT, command
+from tests.names import readable
 
 BUILD = ["-m", "medjax.build", "phantoms"]
 OPTIONS = {"kind": "chest", "shape": (12, 48, 48), "count": 24}
@@ -48,7 +50,7 @@ def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
     assert f"next: python train.py --config=configs/ct_lowdose.py --workdir=runs/phantoms --config.data.path={folder}" in out
     kept = [path for path, when in times.items() if (folder / path.name).stat().st_mtime_ns == when]
     assert {path.name for path in kept} >= {path.stem for path in written}  # what was whole was not made again
-    assert list(tmp_path.rglob("*partial*")) == list(tmp_path.rglob(".*")) == []
+    assert list(tmp_path.rglob(".*")) == []
 
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
     source = {record.id: record.image for record in Phantoms(**OPTIONS).load()}
@@ -94,11 +96,11 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
     assert not folder.exists()
-    assert not list(tmp_path.rglob(".partial*"))
+    assert not list(tmp_path.rglob(f"{UNFINISHED}*"))
     shard_writer.build(builder(source=str(tmp_path / "in")), folder)
     shard_writer.verify(folder)
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
-    for record in records:
+    for record in readable(folder, records, [f"s{number}" for number in range(6)]):
         np.testing.assert_array_equal(np.asarray(record.image)[..., 0], np.load(tmp_path / "in" / f"{record.id}.npy"))
 
 
@@ -157,7 +159,7 @@ def test_a_file_that_was_mended_costs_its_own_shard_alone(tmp_path):
 
 def test_other_options_take_nothing_over_from_a_build_that_was_given_up(tmp_path, monkeypatch):
     builder = phantoms(shape=(16, 16), count=8)
-    monkeypatch.setattr(shards, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
+    monkeypatch.setattr(shard_writer, "_finish", lambda *_: (_ for _ in ()).throw(UserError("here", "stopped")))
     with pytest.raises(UserError, match="stopped"):
         shard_writer.build(builder, tmp_path / "out")
     monkeypatch.undo()

@@ -35,12 +35,17 @@ def pseudonym(salt: bytes, name: str) -> str:
     return digest[:LENGTH] + (frame[0] if frame else "")
 
 
+def salt_file(folder: Path) -> Path:
+    """Where the salt of the data set in `folder` lies."""
+    return folder.with_name(f"{folder.name}.salt")
+
+
 def salt_of(folder: Path) -> bytes:
     """The salt of the data set that is, or will be, in `folder`: from the file beside it, which is made where there is none.
 
     Raises UserError.
     """
-    path = folder.with_name(f"{folder.name}.salt")
+    path = salt_file(folder)
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,9 @@ def records(folder: Path) -> list[Record]:
         raise UserError(folder, "has no index, so it can't be read in place; give it as --config.data.path, which unpacks "
                         "it, or build it again with python -m medjax.build")
     tfds_layout.check(list(found.values()), tfds_layout.manifest(folder))
-    return [record for part in parts for record in _records(part, found[part.paths[-1]])]
+    naming = tfds_layout.naming_of(folder)
+    return [replace(record, id=naming(record.id), subject=naming(record.subject))
+            for part in parts for record in _records(part, found[part.paths[-1]])]
 
 
 def _records(part: tfds_layout.Part, path: Path) -> list[Record]:
