@@ -17,9 +17,9 @@ from medjax.types import Record, UserError
 class Files:
     """Every study of `kind` in the file or below the folder `path`.
 
-    `medjax.data.io` says which formats, and who is a subject. The kinds are "image", "kspace" and "sinogram"; the latter have images too, and what was measured beside them.
-
-    A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as `medjax.data.storage.tfds_layout` says.
+    The kinds are "image", "kspace" and "sinogram", of which the latter have an image too; `medjax.data.io` says which
+    formats, and who is a subject. A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as
+    `medjax.data.storage.tfds_layout` says.
 
     `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
     into, `~/.cache/medjax` if empty.

@@ -27,7 +27,7 @@ class Stored:
 
     code: str
     shape: tuple[int, ...]
-    version: str
+    version = ""
 
     @property
     def dtype(self) -> np.dtype:

@@ -39,6 +39,10 @@ class InShard(Stored):
     code: str
     shape: tuple[int, ...]
 
+    @property
+    def version(self) -> str:
+        return _sha256(self.shard)
+
     def whole(self) -> np.ndarray:
         record = _example(self.shard, self.number)
         array = record.image if self.name == "image" else record.extras.get(self.name)
@@ -101,6 +105,13 @@ def _example(shard: str, number: int) -> Record:
         if not os.path.exists(shard):
             raise UserError(shard, "is gone; it was there when the run began") from error
         raise UserError(shard, f"damaged: {one_line(error)}; build it again, or copy it") from error
+
+
+@lru_cache(OPEN)
+def _sha256(shard: str) -> str:
+    """A shard's checksum as its manifest has it, "" where that is not known."""
+    path = Path(shard)
+    return tfds_layout.manifest(path.parent).get("files", {}).get(path.name, {}).get("sha256", "")
 
 
 _features = lru_cache(KEPT)(tfds_layout.features_of)
