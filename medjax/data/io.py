@@ -20,14 +20,12 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import logging
-from tqdm import tqdm
 
 from medjax.data.formats import array, dicom, nifti, picture
 from medjax.types import Record, UserError
 
 FORMATS: dict[str, ModuleType] = {"nifti": nifti, "dicom": dicom, "picture": picture, "array": array}
 BIDS_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)")
-MAGIC_AT = 128
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def discover(path: str | Path, subjects: str | Path = "") -> list[Study]:
         raise UserError(path, f"no reader for this kind of file; give {_suffixes()} or DICOM")
     studies = [Study((file,), kind, _stem(file.relative_to(root)), table.of(file), file.relative_to(root))
                for file, kind in kinds.items() if kind not in ("", "dicom")]
-    studies += _series([file for file, kind in kinds.items() if kind == "dicom"], root, table, alone=path.is_file())
+    studies += _series([file for file, kind in kinds.items() if kind == "dicom"], root, table)
     if not studies:
         raise UserError(path, f"no images below this folder; give {_suffixes()} or DICOM files")
     return sorted(studies, key=lambda study: study.id)
@@ -118,25 +116,17 @@ def _table(path: Path, optional: bool = False) -> dict[str, str]:
     raise UserError(path, "needs the columns filename and patientid")
 
 
-def _series(files: Sequence[Path], root: Path, subjects: _Subjects, alone: bool) -> list[Study]:
+def _series(files: Sequence[Path], root: Path, subjects: _Subjects) -> list[Study]:
     """DICOM files as studies: the slices of a series together, multi-frame files and single images by themselves."""
-    groups: dict[tuple, list[Path]] = {}
-    patients: dict[Path, str] = {}
-    for file in tqdm(files, "reading DICOM headers", unit="file", leave=False, delay=2):
-        header = dicom.load(file, header_only=True)
-        if "Rows" not in header and not alone:
-            logging.info("%s: passed over, no image", file)
-            continue
-        patients[file] = dicom.patient(header)
-        groups.setdefault(dicom.series(file, header), []).append(file)
-    per_folder = Counter(group[0].parent for group in groups.values())
+    groups = dicom.group(files) if files else []
+    per_folder = Counter(group[0].parent for group, _ in groups)
     studies = []
-    for group in groups.values():
+    for group, patient in groups:
         place = group[0].relative_to(root)
         if len(group) > 1:
             place = place.parent if per_folder[group[0].parent] == 1 else place.with_suffix("")
         name = _stem(place) if place != Path(".") else root.name
-        studies.append(Study(tuple(group), "dicom", name, subjects.of(group[0], patients[group[0]], name), place))
+        studies.append(Study(group, "dicom", name, subjects.of(group[0], patient, name), place))
     return studies
 
 
@@ -153,16 +143,9 @@ def _format(file: Path) -> str:
     """The key of `FORMATS` that reads a file, "" for none: by its suffix, or by the DICOM marker inside."""
     name = file.name.lower()
     for format_, module in FORMATS.items():
-        if name.endswith(module.SUFFIXES):
+        if name.endswith(tuple(suffix for suffix in module.SUFFIXES if suffix)):
             return format_
-    if name == "dicomdir":
-        return ""
-    try:
-        with file.open("rb") as opened:
-            opened.seek(MAGIC_AT)
-            return "dicom" if opened.read(4) == b"DICM" else ""
-    except OSError as error:
-        raise UserError(file, f"can't be read: {error.strerror}") from error
+    return "dicom" if dicom.accepts(file) else ""
 
 
 def _stem(path: Path) -> str:

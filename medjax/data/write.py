@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medjax.data.formats import _dicom_write, array, nifti, picture
+from medjax.data.formats import array, dicom, nifti, picture
 from medjax.data.io import Study
 from medjax.types import Record, UserError
 
 WRITERS: dict[str, Callable[[Path, Sequence[np.ndarray], Sequence[Path]], None]] = {
-    "nifti": nifti.write, "dicom": _dicom_write.write, "picture": picture.write, "array": array.write}
+    "nifti": nifti.write, "dicom": dicom.write, "picture": picture.write, "array": array.write}
 
 
 def write(target: str | Path, images: Sequence[np.ndarray], like: Study) -> None:
