@@ -8,7 +8,8 @@ import numpy as np
 import pydicom
 from pydicom.dataelem import RawDataElement
 
-VALUES = (b"", b"0", b"-1", b"1e400", b"nan", b"1.5\\2", b"\xff", b"\x00", b"\x01\x00", b"\xff\xff\xff\x7f", b"A\\B\\C", b"99999")
+VALUES = (b"", b"0", b"-1", b"1e400", b"nan", b"1.5\\2", b"\xff", b"\x00", b"\x01\x00", b"\xff\xff\xff\x7f", b"A\\B\\C",
+          b"99999")
 
 
 def variants(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
@@ -44,7 +45,7 @@ def _values(data: bytes) -> list[tuple[int, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            elements = [dataset.get_item(tag) for tag in dataset.keys()]
+            elements = [dataset.get_item(tag) for tag in dataset.keys()]  # noqa: SIM118 (iterating a dataset decodes its values)
     except Exception:
         return []
     found = [e for e in elements if isinstance(e, RawDataElement) and e.value_tell and 0 < e.length < 256]

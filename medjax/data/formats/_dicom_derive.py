@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def coded(code: Code) -> Dataset:
     return item
 
 
+@cache
 def version() -> str:
     """The version of medjax."""
     return metadata.version("medjax")

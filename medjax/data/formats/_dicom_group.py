@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 from pydicom.dataset import Dataset
-from pydicom.fileset import FileSet
 from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
@@ -22,7 +21,7 @@ from pydicom.uid import (
 )
 from tqdm import tqdm
 
-from medjax.data.formats._dicom_header import damage_told, has_values, load_header, text, texts, whole
+from medjax.data.formats._dicom_header import damage_told, has_values, load, load_header, text, texts, whole
 from medjax.data.formats._dicom_planes import directions_of, kind_of
 from medjax.data.formats._dicom_stacks import SAME_DIRECTION
 from medjax.types import UserError
@@ -150,10 +149,11 @@ def _series(headers: Sequence[tuple[Path, Dataset]], by_folder: bool) -> list[tu
             found.append(series)
             open_.setdefault(key, []).append(series)
         series.files.append(file)
-    if nobody:
-        logging.warning("%s: the PatientID of %d files names nobody (%s); each study (StudyInstanceUID) counts as a patient "
-                        "of its own, so several studies of one patient are not known as such; a table of subjects would say",
-                        headers[0][0].parent, sum(nobody.values()), ", ".join(repr(name) for name in list(nobody)[:3]))
+    if nobody and len(headers) > 1:
+        count, names = sum(nobody.values()), ", ".join(repr(name) for name in list(nobody)[:3])
+        logging.warning("%s: the PatientID of %d file%s names nobody (%s); each study (StudyInstanceUID) counts as a patient of "
+                        "its own, though one patient may have several; a table of subjects would tell",
+                        headers[0][0].parent, count, "s" if count > 1 else "", names)
     return [(tuple(series.files), series.patient) for series in found]
 
 
@@ -162,11 +162,12 @@ def _frames(file: Path, header: Dataset) -> int:
 
 
 def _listed(directory: Path) -> list[Path]:
-    """The files that a DICOMDIR lists and that are there. Raises UserError where there are none."""
+    """The files that a DICOMDIR lists and that are there, below its folder. Raises UserError where there are none."""
     with damage_told(directory, "can't be read as a DICOMDIR; give the folder that holds the images"):
-        files = [Path(instance.path) for instance in FileSet(directory)]
+        names = [texts(record, "ReferencedFileID") for record in load(directory).get("DirectoryRecordSequence") or []]
     root = directory.parent.resolve()
-    files = [directory.parent / file.resolve().relative_to(root) for file in files if file.resolve().is_relative_to(root)]
+    files = [directory.parent.joinpath(*name) for name in names if name]
+    files = [file for file in files if file.is_file() and file.resolve().is_relative_to(root)]
     if not files:
         raise UserError(directory, "lists no file that is there; give the folder that holds the images")
-    return sorted(files)
+    return sorted(set(files))

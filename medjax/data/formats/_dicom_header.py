@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
@@ -41,6 +42,8 @@ def damage_told(path: Path, problem: str) -> Iterator[None]:
             yield
     except UserError:
         raise
+    except InvalidDicomError as error:
+        raise UserError(path, "no DICOM file: it has neither its marker nor a header without one") from error
     except Exception as error:
         raise UserError(path, f"{problem}: {one_line(error)[:200]}") from error
 

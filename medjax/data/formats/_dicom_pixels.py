@@ -125,16 +125,17 @@ def _check_decoder(path: Path, syntax: UID, streams: list[bytes]) -> None:
     except NotImplementedError:
         raise UserError(path, f"is compressed as {syntax.name}, which is not read; write it uncompressed") from None
     plugins = set(decoder.available_plugins)
-    if syntax == JPEGExtended12Bit and streams and _precision(streams[0]) > 8:
-        plugins -= {"pillow"}  # it decodes 8 bits
-    if plugins:
+    deep = syntax == JPEGExtended12Bit and _precision(streams[0]) > 8
+    if plugins - ({"pillow", "gdcm"} if deep else set()):  # these two decode 8 bits of that syntax
         return
-    if syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
+    if deep:
+        command = "pip install pylibjpeg pylibjpeg-libjpeg (no other reads 12 bits of it; its licence is the GPL)"
+    elif syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL):
         command = "pip install pylibjpeg pylibjpeg-openjpeg"
     elif syntax in (JPEGLSLossless, JPEGLSNearLossless):
         command = "pip install pyjpegls"
     else:
-        command = "pip install python-gdcm (or pylibjpeg pylibjpeg-libjpeg, whose licence is the GPL)"
+        command = "pip install python-gdcm (or: pip install pylibjpeg pylibjpeg-libjpeg, whose licence is the GPL)"
     raise UserError(path, f"needs a decoder for {syntax.name} that is not installed; try: {command}")
 
 

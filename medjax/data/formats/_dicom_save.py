@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -23,13 +23,13 @@ def save(target: Path, dataset: Dataset) -> None:
         partial.unlink(missing_ok=True)
 
 
-def save_all(target: Path, files: Mapping[str, Dataset]) -> None:
+def save_all(target: Path, files: Iterable[tuple[str, Dataset]]) -> None:
     """All files of a series, or none: written into a folder of another name that is renamed."""
     if target.exists():
         raise UserError(target, "is there already; name a new folder for the series")
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     try:
-        for name, dataset in files.items():
+        for name, dataset in files:
             _write(partial / name, dataset)
         partial.chmod(0o755)
         os.rename(partial, target)

@@ -55,8 +55,8 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
     if len(paths) == 1 and len(made) == 1:
         save(target, made[0])
     else:
-        save_all(target, {f"segmentation{f'_{number + 1:04d}' if len(made) > 1 else ''}.dcm": one
-                          for number, one in enumerate(made)})
+        save_all(target, ((f"segmentation{f'_{number + 1:04d}' if len(made) > 1 else ''}.dcm", one)
+                          for number, one in enumerate(made)))
 
 
 def _check(stack: Sequence[Plane], volume: np.ndarray, names: Sequence[str]) -> None:

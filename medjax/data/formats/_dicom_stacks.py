@@ -1,5 +1,6 @@
 """Planes sorted into volumes: by place along their normal, and by echo, time, weighting, … where several share a place."""
 
+import statistics
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
@@ -117,27 +118,30 @@ def _split(planes: list[Plane], places: dict[int, int]) -> list[Stack]:
 
 def _by_instance(planes: list[Plane], places: dict[int, int]) -> list[Stack]:
     at: dict[int, list[Plane]] = {}
-    for plane in planes:
+    for plane in sorted(planes, key=lambda plane: places[id(plane)]):
         at.setdefault(places[id(plane)], []).append(plane)
-    most = max(len(there) for there in at.values())
+    if len({len(there) for there in at.values()}) > 1:
+        raise UserError(planes[0].path.parent, _unequal(planes, places, list(at.values())))
     for there in at.values():
-        if len(there) < most:
-            raise UserError(planes[0].path.parent, _lacking(planes, places, most, there))
         instances = [plane.order.instance for plane in there]
         if None in instances or len(set(instances)) < len(instances):
-            raise UserError(there[1].path, f"lies where {there[0].path.name} lies, and neither echo, time, b-value, image "
-                                           "type, acquisition nor instance number tells them apart; remove one")
+            names = sorted(plane.path.name for plane in there)
+            raise UserError(there[0].path.parent, f"{names[0]} and {names[1]} lie at one place, and neither echo, time, "
+                            "b-value, image type, acquisition nor instance number tells them apart; take one of them away")
         there.sort(key=lambda plane: plane.order.instance)
-    return [[there[number] for there in at.values()] for number in range(most)]
+    return [list(stack) for stack in zip(*at.values(), strict=True)]
 
 
-def _lacking(planes: list[Plane], places: dict[int, int], most: int, there: list[Plane]) -> str:
-    """Which images are missing where some places have fewer than others."""
+def _unequal(planes: list[Plane], places: dict[int, int], at: list[list[Plane]]) -> str:
+    """What is missing, or too much, where places do not have the same number of images."""
+    most = max(len(there) for there in at)
     for field, label in IF_WHOLE.items():
         sets = _by(planes, lambda plane, field=field: getattr(plane.order, field))
         if len(sets) == most and all(_single(part, places) for part in sets):
             return _difference(sets, places, label, field)
-    return (f"has {len(there)} images at {_position(there[0])} and {most} at other places; {REMEDY}")
+    usual = statistics.mode(len(there) for there in at)
+    odd = [f"{len(there)} at {_position(there[0])}" for there in at if len(there) != usual]
+    return f"has {usual} image{'s' if usual > 1 else ''} at most places, but {_listed(odd)}; {REMEDY}"
 
 
 def _check_equal(stacks: list[Stack], places: dict[int, int]) -> None:
@@ -194,8 +198,8 @@ def _check_holes(stack: Stack) -> None:
     if holes.any():
         at = [f"{round(times[i]) - 1} after {_position(stack[i])}" for i in np.flatnonzero(holes)]
         count = int((np.rint(times[holes]) - 1).sum())
-        raise UserError(stack[0].path.parent, f"{count} slice{'s are' if count > 1 else ' is'} missing: {_listed(at)} (regular "
-                                              f"gaps are {np.median(gaps[regular]):.3f} mm); {REMEDY}")
+        raise UserError(stack[0].path.parent, f"{count} slice{'s are' if count > 1 else ' is'} missing: {_listed(at)} "
+                                              f"(regular gaps are {np.median(gaps[regular]):.3f} mm); {REMEDY}")
 
 
 def _thicker(stack: Stack, regular: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ STALE = ("SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValu
 
 @dataclass
 class Draft:
-    """A file to be: a copy of the source's header, and for each of its frames the plane it is made from and new pixels."""
+    """A file to be: the header (the source's, at first), and for each frame the plane it is made from and new pixels."""
 
     dataset: Dataset
     planes: dict[int, Plane] = field(default_factory=dict)
@@ -61,16 +61,19 @@ def write(target: Path, images: Sequence[np.ndarray], paths: Sequence[Path],
             _other_count(drafts, number, stack, volume)
     names = _names(list(drafts), paths)
     series = new_series(stacks[0][0].source, target)
-    finished = {}
-    for name, draft in zip(names, drafts.values(), strict=True):
-        with damage_told(next(iter(draft.planes.values())).path, "its header can't be written"):
-            _set_pixels(draft)
-            derive(draft.dataset, series, draft.planes, derivation, resized)
-        finished[name] = draft.dataset
-    if len(paths) == 1 and len(finished) == 1:
-        save(target, next(iter(finished.values())))
+    if len(paths) == 1 and len(drafts) == 1:
+        save(target, _finished(next(iter(drafts.values())), series, derivation, resized))
     else:
-        save_all(target, finished)
+        one_by_one = ((name, _finished(drafts.pop(key), series, derivation, resized))  # they are large
+                      for name, key in zip(names, list(drafts), strict=True))
+        save_all(target, one_by_one)
+
+
+def _finished(draft: Draft, series: str, derivation: Derivation, resized: bool) -> Dataset:
+    with damage_told(next(iter(draft.planes.values())).path, "its header can't be written"):
+        _set_pixels(draft)
+        derive(draft.dataset, series, draft.planes, derivation, resized)
+    return draft.dataset
 
 
 def _size(stack: Sequence[Plane]) -> tuple[int, ...]:
@@ -83,9 +86,11 @@ def _in_place(drafts: dict[tuple, Draft], stack: Sequence[Plane], volume: np.nda
     for plane, image in zip(stack, volume, strict=True):
         draft = drafts.get((plane.path,))
         if draft is None:
-            draft = drafts[plane.path,] = Draft(_copied(plane))
+            draft = drafts[plane.path,] = Draft(plane.source)  # read for this write alone, so no copy
             if (scale != 1).any():
                 resize(plane, draft.dataset, scale)
+        if draft.frames and next(iter(draft.frames.values())).shape[:2] != image.shape[:2]:
+            raise UserError(plane.path, "its frames can't be written in different sizes")
         draft.planes[plane.frame], draft.frames[plane.frame] = plane, _stored(plane, image)
 
 
@@ -97,17 +102,13 @@ def _other_count(drafts: dict[tuple, Draft], number: int, stack: Sequence[Plane]
     scale = np.array(_size(stack)) / volume.shape[:3]
     for index, image in enumerate(volume):
         plane = stack[min(int((index + 0.5) * scale[0]), len(stack) - 1)]
-        draft = Draft(_copied(plane), {0: plane}, {0: _stored(plane, image)})
+        with damage_told(plane.path, "its header is damaged"):
+            draft = Draft(copy.deepcopy(plane.source), {0: plane}, {0: _stored(plane, image)})
         if (scale[1:] != 1).any():
             resize(plane, draft.dataset, scale[1:])
         place_slice(draft.dataset, stack, volume.shape[:3], index)
         draft.dataset.InstanceNumber = len(drafts) + 1
         drafts[plane.path, number, index] = draft
-
-
-def _copied(plane: Plane) -> Dataset:
-    with damage_told(plane.path, "its header is damaged"):
-        return copy.deepcopy(plane.source)
 
 
 def _names(keys: Sequence[tuple], paths: Sequence[Path]) -> list[str]:

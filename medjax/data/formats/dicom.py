@@ -48,40 +48,44 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
 
 
 def _record(stack: Sequence[Plane], name: str, subject: str) -> Record:
-    image, slope, intercept = _values(stack)
-    extras = {}
-    valid = _valid(stack)
-    if valid is not None:
-        lowest = image[valid].min() if slope > 0 else image[valid].max()
-        image[~valid] = lowest
-        extras["mask"] = valid[..., None]
+    scales = {(plane.slope, plane.intercept) for plane in stack}
+    slope, intercept = scales.pop() if len(scales) == 1 else (1.0, 0.0)
     kinds = {"slope": slope, "intercept": intercept, "modality": text(stack[0].source, "Modality"), "units": stack[0].units}
     if len(stack) == 1:
+        image, extras = _filled(stack, None, slope)
         extras = {key: value[0] for key, value in extras.items()}
         return Record(image[0], name, subject, spacing_mm=stack[0].spacing, extras=extras, **kinds)
     affine = affine_of(stack)
     turn = Orientation.of(affine)
-    extras = {key: np.ascontiguousarray(turn.inside(value)) for key, value in extras.items()}
+    image, extras = _filled(stack, turn, slope)
     uneven = uneven_places(stack)
     if uneven is not None:
         flipped = turn.flips[turn.axes.index(0)]
         extras["slice_positions_mm"] = uneven[::-1] if flipped else uneven
-    inside = turn.affine(affine, image.shape[:3])
-    image = np.ascontiguousarray(turn.inside(image))
+    inside = turn.affine(affine, (len(stack), *stack[0].pixels.shape[:2]))
     return Record(image, name, subject, spacing_mm=spacing(inside), affine=inside, extras=extras, **kinds)
 
 
-def _values(stack: Sequence[Plane]) -> tuple[np.ndarray, float, float]:
-    """Pixels `(slices, H, W, C)` with slope and intercept; float32 in units where slices differ in those."""
-    scales = {(p.slope, p.intercept) for p in stack}
-    if len(scales) == 1:
-        return np.stack([p.pixels for p in stack]), *scales.pop()
-    return np.stack([p.pixels * np.float32(p.slope) + np.float32(p.intercept) for p in stack]), 1.0, 0.0
+def _filled(stack: Sequence[Plane], turn: Orientation | None, slope: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The image `(slices, H, W, C)`, turned, and its `mask` where some is padding, which takes the lowest valid value.
 
-
-def _valid(stack: Sequence[Plane]) -> np.ndarray | None:
-    """Where the pixels `(slices, H, W)` are no padding; None where all are valid, or none."""
-    pads = [plane.padded for plane in stack]
-    valid = np.stack([np.ones(plane.pixels.shape[:2], bool) if pad is None else ~pad
-                      for plane, pad in zip(stack, pads, strict=True)])
-    return valid if valid.any() and not valid.all() else None
+    float32 in units where slices differ in their rescale. Written slice by slice into one array: series are large.
+    """
+    same = len({(plane.slope, plane.intercept) for plane in stack}) == 1
+    size = (len(stack), *stack[0].pixels.shape)
+    axes = (0, 1, 2) if turn is None else turn.axes
+    shape = (*(size[axis] for axis in axes), size[3])
+    image = np.empty(shape, stack[0].pixels.dtype if same else np.float32)
+    valid = np.ones((*shape[:3], 1), bool)
+    slices, valid_slices = (array if turn is None else turn.outside(array) for array in (image, valid))
+    for number, plane in enumerate(stack):
+        pixels = plane.pixels
+        slices[number] = pixels if same else pixels * np.float32(plane.slope) + np.float32(plane.intercept)
+        if plane.padded is not None:
+            valid_slices[number] = ~plane.padded[..., None]
+    if valid.all() or not valid.any():
+        return image, {}
+    limits = np.iinfo(image.dtype) if image.dtype.kind in "iu" else np.finfo(image.dtype)
+    lowest = image.min(where=valid, initial=limits.max) if slope > 0 else image.max(where=valid, initial=limits.min)
+    np.copyto(image, lowest, where=~valid)
+    return image, {"mask": valid}
