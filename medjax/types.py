@@ -72,6 +72,20 @@ class Record:
         return values.astype(np.float32, copy=False)
 
 
+@dataclass(frozen=True)
+class Derivation:
+    """What made a result from its source, for the headers of formats that say so: all of it free text, "" where unknown.
+
+    `description` is what was done ("Noise reduced"), `algorithm` the task and network, `version` theirs, `identity` what
+    names the trained parameters without doubt (a hash of the checkpoint).
+    """
+
+    description: str = ""
+    algorithm: str = ""
+    version: str = ""
+    identity: str = ""
+
+
 @runtime_checkable
 class Format(Protocol):
     """A file format: a module of `medjax/data/formats`, found there by its file alone.

@@ -1,17 +1,13 @@
 """Files in and files out, against nibabel, pydicom and Pillow."""
 
 import gzip
-import logging
-import shutil
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
 
 from medjax.data import io
-from medjax.data.geometry import resized
 from medjax.data.write import write
 from medjax.types import Record, UserError
 
@@ -117,175 +113,6 @@ def corners(record: Record) -> np.ndarray:
     return np.stack([record.affine[:3] @ [*(c * shape - 0.5), 1] for c in np.ndindex(2, 2, 2)])
 
 
-# DICOM
-
-
-@pytest.fixture(scope="module")
-def series(test_data):
-    return {name: only(test_data / "dicom" / name) for name in ("ct_regular_3slice", "mr_t1w_head")}
-
-
-@pytest.mark.parametrize("name", ["ct_regular_3slice", "mr_t1w_head"])
-def test_series_places_every_pixel_where_its_header_says(test_data, series, name):
-    record = series[name]
-    random = np.random.default_rng(0)
-    inverse = np.linalg.inv(record.affine)
-    for path in sorted((test_data / "dicom" / name).iterdir())[::7]:
-        header = pydicom.dcmread(path)
-        hu = pydicom.pixels.apply_rescale(header.pixel_array, header)
-        along_row, down = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-        for row, column in random.integers(0, min(hu.shape), (20, 2)):
-            lps = np.array(header.ImagePositionPatient, float) + (
-                down * row * header.PixelSpacing[0] + along_row * column * header.PixelSpacing[1])
-            index = (inverse @ [-lps[0], -lps[1], lps[2], 1])[:3]
-            np.testing.assert_allclose(index, np.round(index), atol=0.01)
-            z, y, x = np.round(index).astype(int)
-            if header.pixel_array[row, column] != header.get("PixelPaddingValue"):
-                assert units(record)[z, y, x, 0] == hu[row, column]
-            else:
-                assert not record.extras["mask"][z, y, x, 0]
-
-
-def test_ct_is_in_hu_and_its_padding_is_masked_and_filled_with_air(series):
-    record = series["ct_regular_3slice"]
-    assert record.modality == "CT"
-    assert record.image.dtype == np.int16
-    assert units(record).min() == -1024
-    assert 0.7 < record.extras["mask"].mean() < 0.8
-    assert units(record)[record.extras["mask"]].max() == 2405 - 1024
-
-
-def test_irregular_and_tilted_series_is_said_and_kept(test_data, caplog):
-    with caplog.at_level(logging.WARNING):
-        record = only(test_data / "dicom" / "ct_ge_head")
-    (said,) = [r.getMessage() for r in caplog.records]
-    assert "1.081 to 6.999 mm" in said
-    assert "18.5 degrees" in said
-    places = record.extras["slice_positions_mm"]
-    assert places.shape == (28, 3)
-    gaps = np.diff(places @ np.array([0, 0.3173047, 0.9483237]))
-    np.testing.assert_allclose(np.unique(np.abs(gaps).round(2)), [1.08, 4.0, 7.0], atol=0.011)
-    headers = sorted((pydicom.dcmread(p) for p in (test_data / "dicom" / "ct_ge_head").iterdir()),
-                     key=lambda h: float(h.ImagePositionPatient[2]))
-    for z, header in enumerate(headers):
-        np.testing.assert_allclose(places[z], np.array(header.ImagePositionPatient, float) * [-1, -1, 1])
-        inside = record.extras["mask"][z, ..., 0]
-        np.testing.assert_array_equal(record.image[z, ..., 0][inside], header.pixel_array[::-1, ::-1][inside])
-
-
-def test_sorting_is_by_place_not_by_file_name(test_data, series, tmp_path):
-    files = sorted((test_data / "dicom" / "mr_t1w_head").iterdir())
-    for number, path in enumerate(np.random.default_rng(0).permutation(files)):
-        shutil.copy(path, tmp_path / f"{number:03d}")  # no suffix either
-    np.testing.assert_array_equal(only(tmp_path).image, series["mr_t1w_head"].image)
-
-
-def test_transfer_syntaxes_agree(test_data):
-    folder = test_data / "dicom" / "single"
-    reference = only(folder / "MR_small.dcm")
-    np.testing.assert_array_equal(reference.image[..., 0], pydicom.dcmread(folder / "MR_small.dcm").pixel_array)
-    for name in ("implicit", "bigendian", "RLE", "jp2klossless"):
-        np.testing.assert_array_equal(only(folder / f"MR_small_{name}.dcm").image, reference.image)
-    assert "decoder" in error_of(folder / "MR_small_jpeg_ls_lossless.dcm")
-    assert "decoder" in error_of(folder / "JPGExtended.dcm")
-
-
-def test_multiframe_and_other_modalities(test_data):
-    folder = test_data / "dicom" / "single"
-    ct = only(folder / "eCT_Supplemental.dcm")
-    assert (ct.image.shape, ct.slope, ct.intercept) == ((2, 512, 512, 1), 1.0, -1024.0)  # from the functional groups
-    assert len(io.read(folder / "emri_small.dcm")) == 10
-    dose = only(folder / "rtdose.dcm")
-    assert dose.image.shape == (15, 10, 10, 1)
-    np.testing.assert_allclose(units(dose).max(), 1.254)
-    assert only(folder / "decimal_rescale.dcm").slope == 2
-    assert only(folder / "liver_1frame.dcm").modality == "SEG"
-    assert only(folder / "SC_ybr_full_422_uncompressed.dcm").image.shape == (100, 100, 3)
-    assert only(folder / "examples_palette.dcm").image.shape == (350, 800, 3)
-    assert len(io.read(test_data / "ultrasound" / "examples_ybr_color.dcm")) == 30
-
-
-def test_slices_with_scales_of_their_own_come_in_units(test_data, tmp_path):
-    for number, path in enumerate(sorted((test_data / "dicom" / "ct_regular_3slice").iterdir())):
-        header = pydicom.dcmread(path)
-        header.RescaleSlope = number + 1
-        header.save_as(tmp_path / path.name)
-    record = only(tmp_path)
-    assert (record.image.dtype, record.slope, record.intercept) == (np.float32, 1.0, 0.0)
-    stored = sorted((pydicom.dcmread(p) for p in tmp_path.iterdir()), key=lambda h: h.ImagePositionPatient[2])
-    for z, header in enumerate(stored):
-        inside = record.extras["mask"][z, ..., 0]
-        hu = pydicom.pixels.apply_rescale(header.pixel_array, header)[::-1, ::-1]
-        np.testing.assert_array_equal(record.image[z, ..., 0][inside], hu[inside])
-
-
-def test_inverted_radiograph_is_turned(test_data, tmp_path):
-    header = pydicom.dcmread(test_data / "dicom" / "single" / "image_dfl.dcm")
-    header.PhotometricInterpretation, header.Modality = "MONOCHROME1", "DX"
-    header.save_as(tmp_path / "dx.dcm")
-    np.testing.assert_array_equal(units(only(tmp_path / "dx.dcm"))[..., 0], 255 - header.pixel_array.astype(int))
-
-
-@pytest.mark.parametrize("name", ["ct_regular_3slice", "mr_t1w_head"])
-def test_derived_series_keeps_pixels_geometry_and_patient(test_data, tmp_path, name):
-    source = study(test_data / "dicom" / name)
-    (record,) = source.read()
-    write(tmp_path / "out", [units(record)], source)
-    back = only(tmp_path / "out")
-    np.testing.assert_array_equal(back.image, record.image)
-    np.testing.assert_allclose(back.affine, record.affine)
-    files = sorted(p.name for p in (test_data / "dicom" / name).iterdir())
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
-    old, new = ([pydicom.dcmread(folder / f) for f in files] for folder in (test_data / "dicom" / name, tmp_path / "out"))
-    assert len({h.SOPInstanceUID for h in new + old}) == 2 * len(files)
-    assert len({h.SeriesInstanceUID for h in new}) == 1
-    for before, after in zip(old, new, strict=True):
-        np.testing.assert_array_equal(after.pixel_array, before.pixel_array)  # padding too
-        assert after.SeriesInstanceUID != before.SeriesInstanceUID
-        assert after.StudyInstanceUID == before.StudyInstanceUID
-        assert after.PatientID == before.PatientID
-        assert after.ImageType[0] == "DERIVED"
-        assert after.SeriesDescription.endswith("medjax")
-        assert after.SourceImageSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
-        assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
-        same = ("RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-        assert [after.get(tag) for tag in same] == [before.get(tag) for tag in same]
-    with pytest.raises(UserError, match="is there already"):
-        write(tmp_path / "out", [units(record)], source)
-
-
-@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 1, 1)])
-def test_an_enlarged_series_keeps_its_field_of_view(test_data, series, tmp_path, factor):
-    record = series["mr_t1w_head"]
-    large = units(record)
-    for axis, times in enumerate(factor):
-        large = np.repeat(large, times, axis)
-    write(tmp_path / "out", [large], study(test_data / "dicom" / "mr_t1w_head"))
-    back = only(tmp_path / "out")
-    np.testing.assert_array_equal(units(back), large)
-    np.testing.assert_allclose(corners(back), corners(record), atol=0.02)
-    np.testing.assert_allclose(back.affine, resized(record.affine, record.image.shape[:3], large.shape[:3]), atol=0.02)
-
-
-@pytest.mark.parametrize("name", ["CT_small", "MR_small_bigendian", "MR_small_RLE", "eCT_Supplemental", "emri_small",
-                                  "rtdose", "examples_palette", "SC_ybr_full_422_uncompressed", "image_dfl"])
-def test_single_files_come_back(test_data, tmp_path, name):
-    source = study(test_data / "dicom" / "single" / f"{name}.dcm")
-    records = source.read()
-    write(tmp_path / "out.dcm", [units(r) for r in records], source)
-    back = io.read(tmp_path / "out.dcm")
-    for before, after in zip(records, back, strict=True):
-        np.testing.assert_array_equal(after.image, before.image)
-        assert (after.slope, after.intercept, after.spacing_mm) == (before.slope, before.intercept, before.spacing_mm)
-
-
-def test_segmentations_are_not_written(test_data, tmp_path):
-    source = study(test_data / "dicom" / "single" / "liver_1frame.dcm")
-    with pytest.raises(UserError, match="can't be written back"):
-        write(tmp_path / "out.dcm", [units(r) for r in source.read()], source)
-    assert list(tmp_path.iterdir()) == []
-
-
 # Pictures and arrays
 
 
@@ -338,9 +165,9 @@ def test_integers_are_rounded_and_clipped(tmp_path):
 # What is wrong
 
 DAMAGED = {
-    "DICOMDIR": "no reader", "ExplVR_BigEndNoMeta.dcm": "no DICOM file", "MR_truncated.dcm": "less than expected",
-    "badVR.dcm": "header is damaged", "no_meta.dcm": "no DICOM file", "meta_missing_tsyntax.dcm": "Transfer Syntax",
-    "empty_charset_LEI.dcm": "no image", "bad_sequence.dcm": "decoder",
+    "DICOMDIR": "lists no file that is there", "ExplVR_BigEndNoMeta.dcm": "no image",
+    "MR_truncated.dcm": "less than expected", "badVR.dcm": "NumberOfFrames is '1A'", "no_meta.dcm": "no DICOM file",
+    "meta_missing_tsyntax.dcm": "no image", "empty_charset_LEI.dcm": "no image",
     "emri_small_jpeg_2k_lossless_too_short.dcm": "no image", "reportsi.dcm": "no image", "rtplan.dcm": "no image",
     "rtplan_truncated.dcm": "no image", "nifti1.hdr": "no reader", "analyze.hdr": "no reader",
     "row_major.dconn.nii": "Cifti2", "minc2_baddim.mnc": "no reader", "truncated_gzip.nii.gz": "damaged",
@@ -353,7 +180,8 @@ SOUND = {"MR_small_padded.dcm": (64, 64, 1), "J2K_pixelrep_mismatch.dcm": (512, 
 
 
 def test_every_bad_file_is_known(test_data):
-    assert {p.name for p in (test_data / "badinput").iterdir()} == DAMAGED.keys() | SOUND.keys()
+    compressed = {"bad_sequence.dcm"}  # sound where its decoder is installed
+    assert {p.name for p in (test_data / "badinput").iterdir()} == DAMAGED.keys() | SOUND.keys() | compressed
 
 
 @pytest.mark.parametrize("name", DAMAGED)
