@@ -1,6 +1,8 @@
 """Files in and files out, against nibabel, pydicom and Pillow."""
 
 import gzip
+import tracemalloc
+import zlib
 
 import nibabel
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 
 from medjax.data import io
-from medjax.data.write import write
+from medjax.data.geometry import Orientation
+from medjax.data.sources import labelled
+from medjax.data.write import write, write_labels
 from medjax.types import Record, UserError
 
 NIFTI = ["CT_pitch.nii.gz", "chris_PD.nii.gz", "chris_MRA.nii.gz", "stroke_T2.nii.gz", "pcasl.nii.gz", "fmri_pitch.nii.gz",
@@ -89,12 +93,73 @@ def test_nifti_colour(tmp_path):
     np.testing.assert_array_equal(only(tmp_path / "back.nii").image, record.image)
 
 
-@pytest.mark.parametrize(("stored", "inside"), [(np.float64, np.float32), (np.int64, np.int32), (np.uint16, np.uint16)])
+def test_alpha_of_a_colour_is_kept(tmp_path):
+    kind = [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]
+    values = np.random.default_rng(0).integers(0, 255, (4, 5, 6, 4)).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(values.view(kind)[..., 0], np.eye(4)), tmp_path / "rgba.nii")
+    record = only(tmp_path / "rgba.nii")
+    assert record.image.shape == (6, 5, 4, 3)
+    write(tmp_path / "back.nii", [255 - units(record)], study(tmp_path / "rgba.nii"))
+    back = np.asanyarray(nibabel.load(tmp_path / "back.nii").dataobj)
+    np.testing.assert_array_equal(np.stack([back[name] for name in "RGB"], -1), 255 - values[..., :3])
+    np.testing.assert_array_equal(back["A"], values[..., 3])
+    write(tmp_path / "large.nii", [np.repeat(units(record), 2, 0)], study(tmp_path / "rgba.nii"))
+    assert (np.asanyarray(nibabel.load(tmp_path / "large.nii").dataobj)["A"] == 255).all()
+    nibabel.save(nibabel.Nifti1Image(values[..., 0], np.eye(4)), tmp_path / "grey.nii")
+    source = study(tmp_path / "grey.nii")
+    with pytest.raises(UserError, match="2 channels"):
+        write(tmp_path / "two.nii", [np.zeros((6, 5, 4, 2))], source)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+def test_the_unit_of_length_counts(tmp_path, unit, mm):
+    file = nibabel.Nifti1Image(np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.diag([2.0, 3.0, 4.0, 1.0]))
+    file.header.set_xyzt_units(unit)
+    nibabel.save(file, tmp_path / "a.nii")
+    record = only(tmp_path / "a.nii")
+    np.testing.assert_allclose(record.spacing_mm, [4 * mm, 3 * mm, 2 * mm])
+    np.testing.assert_allclose(np.diag(record.affine[[2, 1, 0, 3]]), [4 * mm, 3 * mm, 2 * mm, 1])
+    write(tmp_path / "large.nii", [np.repeat(units(record), 2, 0)], study(tmp_path / "a.nii"))
+    large = nibabel.load(tmp_path / "large.nii")
+    np.testing.assert_allclose(large.header.get_zooms(), [2, 3, 2])
+    assert large.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(corners(only(tmp_path / "large.nii")), corners(record), atol=1e-6 * mm)
+
+
+@pytest.mark.parametrize(("stored", "inside"), [
+    (np.float64, np.float32), (np.int64, np.int32), (np.uint64, np.int32), (np.uint16, np.uint16), (np.float16, np.float32),
+    (bool, np.uint8)])
 def test_wide_numbers_become_what_devices_take(tmp_path, stored, inside):
-    np.save(tmp_path / "a.npy", np.arange(60).reshape(4, 5, 3).astype(stored))
+    values = np.arange(60).reshape(4, 5, 3).astype(stored)
+    np.save(tmp_path / "a.npy", values)
     record = only(tmp_path / "a.npy")
     assert record.image.dtype == inside
-    np.testing.assert_array_equal(record.image.ravel(), np.arange(60))
+    np.testing.assert_array_equal(record.image, values)
+    write(tmp_path / "b.npy", [units(record)], study(tmp_path / "a.npy"))
+    assert np.load(tmp_path / "b.npy").dtype == stored
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), values)
+
+
+def test_whole_numbers_beyond_32_bits_are_exact_or_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[3_000_000_000, 2**32 - 1]]))
+    assert only(tmp_path / "a.npy").image.ravel().tolist() == [3_000_000_000, 2**32 - 1]
+    np.save(tmp_path / "b.npy", np.array([[2**40, -(2**33)]]))
+    assert only(tmp_path / "b.npy").image.ravel().tolist() == [2**40, -(2**33)]
+    np.save(tmp_path / "c.npy", np.array([[2**40 + 1, 0]]))
+    assert "whole numbers from 0 to 1099511627777, which 32 bits can't hold" in error_of(tmp_path / "c.npy")
+    np.save(tmp_path / "d.npy", np.array([[1e300, 0]]))
+    assert "beyond float32" in error_of(tmp_path / "d.npy")
+    np.save(tmp_path / "e.npy", np.array([[2**62, 0]]))
+    write(tmp_path / "f.npy", [np.full((1, 2, 1), 1e30)], study(tmp_path / "e.npy"))
+    assert np.load(tmp_path / "f.npy").min() > 2**62  # clipped, and not wrapped round
+
+
+def test_units_are_exact_for_what_is_stored():
+    record = Record(np.array([[[70_000_001], [-5]]], np.int32), "a", "a", slope=0.5, intercept=-35_000_000.0)
+    np.testing.assert_array_equal(record.in_units(), np.array([[[0.5], [-35_000_002.5]]], np.float32))
+    assert record.in_units((0, 1)).tolist() == [np.float32(-35_000_002.5)]
+    assert record.in_units().dtype == np.float32
+    assert Record(np.ones((2, 2, 1), np.float32), "a", "a").in_units(slice(0, 1)).shape == (1, 2, 1)
 
 
 def test_an_enlarged_nifti_keeps_its_field_of_view(test_data, tmp_path):
@@ -162,6 +227,47 @@ def test_integers_are_rounded_and_clipped(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), [[0, 1], [254, 255]])
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".png"])
+def test_label_maps_lie_on_the_grid_of_the_source(tmp_path, suffix):
+    random = np.random.default_rng(0)
+    if suffix == ".nii.gz":
+        affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3, 2], [0, 0, 0, 1]])
+        nibabel.save(nibabel.Nifti1Image(random.normal(size=(6, 5, 4)).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    elif suffix == ".png":
+        Image.fromarray(random.integers(0, 255, (7, 8, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    else:
+        np.save(tmp_path / "a.npy", random.normal(size=(6, 7)))
+    source = study(tmp_path / f"a{suffix}")
+    (record,) = source.read()
+    labels = random.integers(0, 3, record.image.shape[:-1]).astype(np.uint8)
+    write_labels(tmp_path / f"b{suffix}", [labels], ["background", "lung", "tumour"], source)
+    back = only(tmp_path / f"b{suffix}")
+    assert back.image.dtype == np.uint8
+    np.testing.assert_array_equal(back.image[..., 0], labels)
+    np.testing.assert_array_equal(back.affine, record.affine)
+    with pytest.raises(UserError, match="up to 2; give uint8 below 2, the number of classes"):
+        write_labels(tmp_path / f"c{suffix}", [labels], ["background", "lung"], source)
+    if suffix == ".png":
+        assert Image.open(tmp_path / "b.png").text["labels"] == '["background", "lung", "tumour"]'
+        with pytest.raises(UserError, match="JPEG would change the labels"):
+            write_labels(tmp_path / "b.jpg", [labels], ["background", "lung", "tumour"], source)
+    if suffix == ".nii.gz":
+        header = nibabel.load(tmp_path / "b.nii.gz").header
+        assert header.get_intent()[0] == "label"
+        assert "tumour" in str(header.extensions[0].get_content())
+    assert not (tmp_path / f"c{suffix}").exists()
+
+
+def test_the_format_is_kept(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 2), np.uint8))
+    with pytest.raises(UserError, match=r"b\.nii: the format is kept; give a name that ends in \.npy"):
+        write(tmp_path / "b.nii", [np.zeros((2, 2, 1))], study(tmp_path / "a.npy"))
+    Image.fromarray(np.full((4, 4), 70, np.uint8)).save(tmp_path / "a.jpg")
+    write(tmp_path / "a.png", [np.full((4, 4, 1), 71.0)], study(tmp_path / "a.jpg"))
+    with Image.open(tmp_path / "a.png") as picture:  # the name says what is inside
+        assert (picture.format, picture.getpixel((0, 0))) == ("PNG", 71)
+
+
 # What is wrong
 
 DAMAGED = {
@@ -211,6 +317,61 @@ def test_missing_empty_and_unknown(tmp_path):
     assert "damaged or no image" in error_of(tmp_path / "cut.png")
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3), np.complex64), np.eye(4)), tmp_path / "c.nii")
     assert "complex" in error_of(tmp_path / "c.nii")
+
+
+def test_a_header_that_claims_more_than_the_file_can_hold_costs_no_memory(tmp_path):
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((1200, 1200, 1200))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    raw = header.binaryblock + bytes(4)
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(raw))
+    (tmp_path / "bomb.nii").write_bytes(raw)
+    Image.new("L", (8, 8)).save(tmp_path / "bomb.png")
+    sound = (tmp_path / "bomb.png").read_bytes()
+    start = sound.index(b"IHDR")
+    head = b"IHDR" + (12000).to_bytes(4, "big") * 2 + sound[start + 12:start + 17]
+    (tmp_path / "bomb.png").write_bytes(sound[:start] + head + zlib.crc32(head).to_bytes(4, "big") + sound[start + 21:])
+    np.save(tmp_path / "bomb.npy", np.zeros((4, 4), np.uint8))
+    array = (tmp_path / "bomb.npy").read_bytes()
+    (tmp_path / "bomb.npy").write_bytes(array.replace(b"(4, 4), }", b"(9999, 99999), }")[:len(array)])
+    assert (tmp_path / "bomb.nii.gz").stat().st_size < 200
+    for name in ("bomb.nii.gz", "bomb.nii", "bomb.png", "bomb.npy"):
+        tracemalloc.start()
+        said = error_of(tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "damaged" in said
+        assert peak < 10_000_000, name
+    with pytest.raises(UserError, match=r"bomb\.png: damaged"):
+        labelled.read(tmp_path / "bomb.png", 0, False)
+
+
+def test_a_picture_is_png_or_jpeg_whatever_its_name(tmp_path):
+    """Pillow would run Ghostscript on PostScript."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    assert "damaged or no image" in error_of(tmp_path / "a.png")
+    with pytest.raises(UserError, match="damaged or no image"):
+        labelled.read(tmp_path / "a.png", 0, False)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.full((3, 3), np.nan), [[1, 0, 0], [1, 0, 0], [0, 0, 1]],
+                                    [[1, 1, 0], [1, 1, 1e-9], [0, 0, 1]], np.diag([np.inf, 1, 1])])
+def test_axes_that_do_not_span_space_are_one_line(matrix):
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    with pytest.raises(UserError, match=r"^scan\.x: its affine .* don't span space"):
+        Orientation.of(affine, "scan.x")
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(1e38, 0), (1e37, 3e38)])
+def test_a_scale_beyond_float32_is_one_line(tmp_path, slope, inter):
+    file = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
+    nibabel.save(file, tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[112:120] = np.array([slope, inter], np.float32).tobytes()
+    (tmp_path / "a.nii").write_bytes(raw)
+    assert "a.nii" in error_of(tmp_path / "a.nii")
 
 
 def test_any_cut_of_a_compressed_file_is_one_line(test_data, tmp_path):

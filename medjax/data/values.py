@@ -70,7 +70,7 @@ def finite(path: Path, stored: np.ndarray, slope: float = 1.0, intercept: float 
             raise UserError(path, f"{bad} of {stored.size} values are NaN or infinite; fill them before training")
     if (slope, intercept) != (1.0, 0.0):
         reach = abs(slope) * max(abs(float(stored.min())), abs(float(stored.max()))) + abs(intercept)
-        if not reach <= np.finfo(np.float32).max or slope == 0:
+        if not reach <= float(np.finfo(np.float32).max) or slope == 0:
             raise UserError(path, f"its slope {slope:g} and intercept {intercept:g} leave one value, or go beyond float32")
 
 

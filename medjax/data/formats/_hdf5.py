@@ -1,10 +1,14 @@
-"""HDF5 files, opened so that nothing outside them is read and no more memory is taken than they can fill."""
+"""HDF5 files, opened so that nothing outside them is read, no more memory is taken than they can fill, and none hangs."""
 
+import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -12,6 +16,39 @@ from medjax.data.values import DEFLATE, one_line, possible
 from medjax.types import UserError
 
 DAMAGE = (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, AttributeError)
+PROBE = Path(__file__).with_name("_hdf5_probe.py")
+START = 120.0  # seconds that the process may take to begin
+PATIENCE = 30.0  # seconds for a text
+SLOWEST = 5 << 20  # bytes a second that lists are read with at least
+
+
+@dataclass(frozen=True)
+class Request:
+    """Attributes and texts of a file that are wanted, and lists of variable length that will be read, by their names."""
+
+    path: Path
+    attributes: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+
+
+def ask(requests: Sequence[Request]) -> list[dict[str, str] | UserError]:
+    """What each request finds, by name, or what is wrong with its file.
+
+    Values of variable length, such as texts, lie in a heap that HDF5 follows without a check: damaged ones keep it busy for
+    ever. So they are read by a process of its own, which is ended then.
+    """
+    answers: list[dict[str, str] | UserError] = []
+    while len(answers) < len(requests):
+        with subprocess.Popen([sys.executable, str(PROBE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True) as process:
+            _line(process, START)  # it says that it is there
+            for request in requests[len(answers):]:
+                answers.append(_answer(process, request))
+                if process.poll() is not None:
+                    break  # a new one goes on with the next file
+            process.kill()
+    return answers
 
 
 @contextmanager
@@ -46,7 +83,22 @@ def dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
     return found
 
 
-def text(value: Any) -> bytes:
-    """A string data set's or attribute's value, whatever way it is stored."""
-    value = value.ravel()[0] if hasattr(value, "ravel") and getattr(value, "ndim", 0) else value
-    return value if isinstance(value, bytes) else str(value).encode()
+def _answer(process: subprocess.Popen[str], request: Request) -> dict[str, str] | UserError:
+    """The answer to one request; where there is none, the process has been ended."""
+    line = ""
+    with suppress(OSError):  # the file is gone, or the process
+        size = request.path.stat().st_size
+        process.stdin.write(json.dumps({**asdict(request), "path": str(request.path), "size": size}) + "\n")
+        process.stdin.flush()
+        line = _line(process, PATIENCE + (size / SLOWEST if request.lists else 0))
+    if not line:
+        process.kill()
+        process.wait()
+        return UserError(request.path, "damaged: HDF5 comes to no end with it, or to a sudden one")
+    said = json.loads(line)
+    return said["found"] if "found" in said else UserError(request.path, f"damaged, or no HDF5 file: {said['problem']}")
+
+
+def _line(process: subprocess.Popen[str], seconds: float) -> str:
+    """What the process says next, "" where it says nothing."""
+    return process.stdout.readline() if select.select([process.stdout], [], [], seconds)[0] else ""

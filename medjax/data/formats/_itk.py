@@ -4,10 +4,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-import SimpleITK as Sitk
 
 from medjax.data.formats import _volume
 from medjax.data.geometry import resized
@@ -18,7 +20,6 @@ from medjax.types import Record, UserError
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts to the left and to posterior
 MAX_CHANNELS = 4  # more values of a voxel than this are frames
 DAMAGE = (RuntimeError, ValueError, TypeError, OSError, MemoryError, OverflowError, IndexError, KeyError)
-Sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Scan:
 def load(path: Path, kind: str, mm: float = 1.0) -> Scan:
     """A file, read by ITK's reader `kind`; `mm` is the unit of its sizes. Raises UserError for what it can't read."""
     try:
-        image = Sitk.ReadImage(str(path), imageIO=kind)
-        stored = np.array(Sitk.GetArrayViewFromImage(image).T)
+        image = _sitk().ReadImage(str(path), imageIO=kind)
+        stored = np.array(_sitk().GetArrayViewFromImage(image).T)
         notes = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if not key.startswith(("ITK_", "NRRD_"))}
     except DAMAGE as error:
         raise UserError(path, f"can't be read: {_why(error)}") from error
@@ -108,18 +109,19 @@ def encoded(target: Path, scan: Scan, kind: str, suffix: str, compressed: bool) 
     try:
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target.parent) as folder:
             whole = Path(folder, f"whole{suffix}")
-            Sitk.WriteImage(_image(scan), str(whole), compressed, imageIO=kind)
+            _sitk().WriteImage(_image(scan), str(whole), compressed, imageIO=kind)
             return whole.read_bytes()
     except DAMAGE as error:
         raise UserError(target, f"can't be written: {_why(error)}") from error
 
 
-def _image(scan: Scan) -> Sitk.Image:
+def _image(scan: Scan) -> Any:
+    """ITK's image of a scan."""
     values = scan.stored[..., 0] if scan.pixel_frames else scan.stored
     values = values.reshape(*values.shape[:scan.ndim], values.shape[-1])  # axes that the file hasn't have one entry
     vector = scan.pixel_frames or values.shape[-1] > 1
     array = values.transpose(*reversed(range(scan.ndim)), scan.ndim)
-    image = Sitk.GetImageFromArray(np.ascontiguousarray(array if vector else array[..., 0]), isVector=vector)
+    image = _sitk().GetImageFromArray(np.ascontiguousarray(array if vector else array[..., 0]), isVector=vector)
     affine = TO_RAS @ scan.affine
     space = min(scan.ndim, 3)
     sizes = np.linalg.norm(affine[:space, :space], axis=0)
@@ -131,6 +133,15 @@ def _image(scan: Scan) -> Sitk.Image:
     for key, value in scan.notes.items():
         image.SetMetaData(key, value)
     return image
+
+
+@cache
+def _sitk() -> ModuleType:
+    """SimpleITK, which takes a second to import, and only these files need it."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    return SimpleITK
 
 
 def _frames(path: Path, scan: Scan, images: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,7 +15,8 @@ DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, Overf
 def load(path: Path) -> np.ndarray:
     """The array, mapped from the file. Raises UserError for a damaged file, or one of Python objects."""
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(all="ignore"):  # sizes whose product is too large for numpy
+            return np.lib.format.open_memmap(path, mode="r")
     except DAMAGE as error:
         raise UserError(path, f"damaged or no .npy array: {one_line(error)}") from error
 

@@ -23,7 +23,9 @@ def accepts(path: Path) -> bool:
 
 def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     """Each file is a study, of the patient in its attribute "patient_id"."""
-    return [((file,), _patient(file)) for file in files]
+    found = _hdf5.ask([_hdf5.Request(file, attributes=(PATIENT,)) for file in files])
+    return [((file,), answer.get(PATIENT, "") if isinstance(answer, dict) else "")
+            for file, answer in zip(files, found, strict=True)]
 
 
 def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
@@ -33,12 +35,15 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     the field of view, where the file has one. Raises UserError.
     """
     (path,) = paths
+    (said,) = _hdf5.ask([_hdf5.Request(path, texts=(HEADER,))])
+    if isinstance(said, UserError):
+        raise said
     with _hdf5.opened(path) as file:
         kspace = _complex(path, file)
         reference = next((_hdf5.dataset(path, file, key)[()] for key in REFERENCES if key in file), None)
-        encoding = _encoding(path, file)
     if reference is not None and (reference.ndim != 3 or len(reference) != len(kspace) or reference.dtype.kind != "f"):
         raise UserError(path, f"has a reconstruction of the shape {reference.shape} for {len(kspace)} slices")
+    encoding = _encoding(path, said.get(HEADER, ""))
     if encoding is None:
         return _kspace.records(path, [kspace], name, subject, reference=reference)
     readout, phase, slices = encoding.fov_mm
@@ -57,20 +62,10 @@ def _complex(path: Path, file: h5py.File) -> np.ndarray:
     return kspace[:, None] if kspace.ndim == 3 else kspace
 
 
-def _encoding(path: Path, file: h5py.File) -> _kspace.Encoding | None:
+def _encoding(path: Path, header: str) -> _kspace.Encoding | None:
     """What the header says; None without one, and with one that can't be read, for k-space is of use without it."""
-    if HEADER not in file:
-        return None
     try:
-        return _kspace.encoding(path, _hdf5.text(_hdf5.dataset(path, file, HEADER)[()]))
+        return _kspace.encoding(path, header) if header else None
     except UserError as error:
         logging.warning("%s; the voxel size is not known", error)
         return None
-
-
-def _patient(path: Path) -> str:
-    try:
-        with _hdf5.opened(path) as file:
-            return _hdf5.text(file.attrs[PATIENT]).decode("utf-8", "replace") if PATIENT in file.attrs else ""
-    except UserError:  # its reading says so
-        return ""

@@ -21,6 +21,7 @@ NO_IMAGE = {19: "noise", 23: "navigation", 24: "phase correction", 26: "feedback
 """The flags, counted from 1, of acquisitions that are no lines of the image."""
 CALIBRATION, CALIBRATION_AND_IMAGE, REVERSED = 20, 21, 22
 FRAMES = ("contrast", "phase", "repetition", "set")
+COUNTERS = ("kspace_encode_step_1", "kspace_encode_step_2", "slice", *FRAMES)
 HEAD = ("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample",
         "encoding_space_ref", "position", "read_dir", "phase_dir", "slice_dir", "idx")
 SPARSEST = 512  # the grid may have so many times the samples that were measured: acceleration, zero filling
@@ -42,7 +43,8 @@ def accepts(path: Path) -> bool:
 
 def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     """Each file is a study, of the patient that its header names."""
-    return [((file,), _patient(file)) for file in files]
+    found = _hdf5.ask([_hdf5.Request(file, texts=(f"{_group(file)}/xml",)) for file in files])
+    return [((file,), _patient(file, answer)) for file, answer in zip(files, found, strict=True)]
 
 
 def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
@@ -55,9 +57,13 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     """
     (path,) = paths
     with _hdf5.opened(path) as file:
-        where = _members(path, file)
-        encoding = _kspace.encoding(path, _hdf5.text(where["xml"][()]))
-        lines = _lines(path, _hdf5.dataset(path, where, "data"))
+        where = _members(path, file).name
+    (said,) = _hdf5.ask([_hdf5.Request(path, texts=(f"{where}/xml",), lists=(f"{where}/data",))])
+    if isinstance(said, UserError):
+        raise said
+    encoding = _kspace.encoding(path, said[f"{where}/xml"])
+    with _hdf5.opened(path) as file:
+        lines = _lines(path, _hdf5.dataset(path, file[where], "data"))
     if encoding.trajectory != "cartesian":
         raise UserError(path, f"has a {encoding.trajectory} trajectory; give Cartesian k-space")
     columns = encoding.matrix[0]
@@ -80,7 +86,9 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
 def _lines(path: Path, stored: h5py.Dataset) -> Lines:
     """What is of the image among all acquisitions."""
     names = stored.dtype.names or ()
-    lacking = [field for field in HEAD if "head" not in names or field not in stored.dtype["head"].names]
+    head = stored.dtype["head"] if "head" in names else np.dtype([])
+    lacking = [field for field in HEAD if field not in (head.names or ())]
+    lacking = lacking or [field for field in COUNTERS if field not in (head["idx"].names or ())]
     if lacking or "data" not in names or stored.ndim != 1:
         raise UserError(path, f"its acquisitions have no {', '.join(lacking) or 'samples'}; is it ISMRMRD?")
     head = stored["head"]
@@ -205,9 +213,8 @@ def _group(path: Path) -> str:
         return ""
 
 
-def _patient(path: Path) -> str:
+def _patient(path: Path, said: dict[str, str] | UserError) -> str:
     try:
-        with _hdf5.opened(path) as file:
-            return _kspace.encoding(path, _hdf5.text(_members(path, file)["xml"][()])).patient
+        return _kspace.encoding(path, next(iter(said.values()))).patient if isinstance(said, dict) and said else ""
     except UserError:  # its reading says so
         return ""

@@ -116,7 +116,8 @@ def values_of(path: Path) -> np.ndarray:
     """The values of a file as it lies, `(I, J, …)` with its slope and intercept. Raises UserError."""
     file = _load(path)
     slope, intercept = _scale(file)
-    return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
+    with np.errstate(all="ignore"):  # who asks for them looks whether they are finite
+        return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
 
 
 def _save(target: Path, file: nibabel.Nifti1Image) -> None:

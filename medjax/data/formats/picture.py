@@ -77,11 +77,11 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes below the limit, of metadata that is not used
-            picture = Image.open(path, formats=READ)
-            if picture.format == "PNG":
-                possible(path, picture.width * picture.height * BITS.get(picture.mode, 1) // 8, path.stat().st_size, DEFLATE)
-            picture.load()
-        return picture
+            with Image.open(path, formats=READ) as picture:
+                if picture.format == "PNG":
+                    possible(path, picture.width * picture.height * BITS.get(picture.mode, 1) // 8, path.stat().st_size, DEFLATE)
+                picture.load()
+                return picture
     except DAMAGE as error:
         raise UserError(path, f"damaged or no image: {one_line(error)}") from error
 
