@@ -79,7 +79,8 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # of sizes below the limit, of metadata that is not used
             with Image.open(path, formats=READ) as picture:
                 if picture.format == "PNG":
-                    possible(path, picture.width * picture.height * BITS.get(picture.mode, 1) // 8, path.stat().st_size, DEFLATE)
+                    bits = picture.width * picture.height * BITS.get(picture.mode, 1)
+                    possible(path, bits // 8, path.stat().st_size, DEFLATE)
                 picture.load()
                 return picture
     except DAMAGE as error:

@@ -131,7 +131,7 @@ def naming_of(folder: Path) -> Naming:
 def layout_of(record: Record, dtype: str = "", masked: bool = False) -> Layout:
     """The layout of a data set whose first record this is; with `masked`, others may have a mask though this has none.
 
-    Extras that a batch has no place for are left out: neither on the image's grid, nor a number, a vector or a text.
+    Extras that are kept have as many axes as the image, on its grid or another, or are a number, a vector or a text.
     """
     space = (None,) * record.ndim
     layout: Layout = {"image": (dtype or record.image.dtype.name, (*space, record.image.shape[-1])),
@@ -140,7 +140,7 @@ def layout_of(record: Record, dtype: str = "", masked: bool = False) -> Layout:
         layout["mask"] = ("uint8", (*space, 1))
     for name, value in record.extras.items():
         if name not in ("mask", "foreground") and value.dtype.kind in "biuf":
-            if value.shape[:-1] == record.image.shape[:-1]:
+            if value.ndim == record.image.ndim:
                 layout[name] = (value.dtype.name, (*space, value.shape[-1]))
             elif value.ndim <= 1:
                 layout[name] = (value.dtype.name, value.shape)
