@@ -7,6 +7,7 @@ import pytest
 
 from medjax import registry
 from medjax.data.sources.files import Files
+from medjax.data.sources.labelled import Labelled
 from medjax.data.sources.phantoms import Phantoms
 from medjax.data.split import split
 from medjax.types import UserError
@@ -94,3 +95,15 @@ def test_prepared_data_sets(tmp_path):
     splits = split(records)
     assert {int(r.record.extras["class"]) for r in splits["test"]} == {4, 5}
     assert [len(r) for r in splits.values()] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("filename,patientid,finding\nM\xfcller.png,p1,clear\n".encode("latin-1"), "can't be read as a CSV table"),
+    (b"filename,patientid,finding\ngone.png,p1,clear\nshort.png\n", r"gone\.png: is in the index, but there is no such file"),
+    (b"filename,finding\na.png,clear\n", "has no column 'patientid'"),
+])
+def test_an_index_that_does_not_fit_is_one_line(tmp_path, content, says):
+    (tmp_path / "index.csv").write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        Labelled(str(tmp_path)).load()
+    assert "\n" not in str(caught.value)

@@ -43,8 +43,11 @@ class Labelled:
         index = Path(self.path) / self.index
         if not self.path or not index.is_file():
             raise UserError("config.data.source.path", f"no file {self.index} in {self.path!r}; give the folder that has it")
-        with index.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with index.open(encoding="utf-8-sig", newline="") as lines:
+                rows = list(csv.DictReader(lines, restval=""))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(index, f"can't be read as a CSV table: {error}") from error
         for column in (self.file, self.label, self.subject):
             if not rows or column not in rows[0]:
                 raise UserError(index, f"has no column {column!r}; it has {', '.join(rows[0]) if rows else 'no rows'}")
