@@ -68,7 +68,7 @@ def test_what_is_no_scan_is_left_out_but_read_when_given_alone(tmp_path, caplog,
 
 
 @pytest.mark.parametrize("tags", [
-    {"ImageType": ["DERIVED", "SECONDARY"]}, {"SeriesDescription": "Pilotage study"},
+    {"ImageType": ["DERIVED", "SECONDARY"]}, {"SeriesDescription": "fMRI pilot 2"},
     {"SeriesDescription": "Bone survey", "Modality": "DX"},
     {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "CR", "ImageType": None},
     {"SeriesDescription": "Localized spectroscopy"}])

@@ -85,7 +85,7 @@ def test_derived_series_keeps_pixels_geometry_and_patient(test_data, tmp_path, n
         write(tmp_path / "out", [units(record)], source)
 
 
-@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 1, 1)])
+@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 1, 1), (2, 3, 2)])
 def test_an_enlarged_series_keeps_its_field_of_view(test_data, tmp_path, factor):
     (tmp_path / "in").mkdir()
     for path in sorted((test_data / "dicom" / "mr_t1w_head").iterdir())[:8]:
@@ -216,6 +216,13 @@ def test_a_multi_frame_file_keeps_its_count_of_slices(test_data, tmp_path):
         write(tmp_path / "b.dcm", [np.repeat(units(r), 2, 0) for r in source.read()], source)
 
 
+def test_an_uneven_series_keeps_its_count_of_slices(tmp_path):
+    files = slices(tmp_path / "in", [0, 1, 2.3, 4.1])
+    (record,) = dicom.read(files, "a", "s")
+    with pytest.raises(UserError, match="unevenly spaced, so 8 slices in place of 4 have no places"):
+        dicom.write(tmp_path / "out", [np.repeat(units(record), 2, 0)], files)
+
+
 def test_overlays_and_shutters_in_pixels_go_with_the_size(tmp_path):
     dataset = image(np.arange(48, dtype=np.uint16).reshape(SIZE), ShutterShape="RECTANGULAR", ShutterLeftVerticalEdge=1)
     dataset.add_new(0x60000010, "US", 6)
@@ -272,6 +279,15 @@ def test_coloured_marks_keep_their_colour(tmp_path):
     assert np.abs(large[60:, 60:] - np.repeat(np.repeat(rgb, 2, 0), 2, 1)[60:, 60:].astype(int)).max() <= 1
 
 
+def test_a_grey_result_keeps_the_colours_of_a_coloured_source(test_data, tmp_path):
+    source = test_data / "dicom" / "single" / "SC_ybr_full_422_uncompressed.dcm"
+    (record,) = dicom.read([source], "a", "s")
+    assert record.image.shape[-1] == 3
+    grey = record.image.astype(float) @ [[0.299], [0.587], [0.114]]
+    dicom.write(tmp_path / "a.dcm", [grey], [source])
+    assert np.abs(pydicom.dcmread(tmp_path / "a.dcm").pixel_array.astype(int) - record.image).max() <= 1
+
+
 def test_colours_of_16_bits_keep_them(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 65535, (6, 8, 3)).astype(np.uint16)
     dataset = image(rgb[..., 0], SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
@@ -309,6 +325,19 @@ def test_a_derived_image_says_what_made_it(test_data, tmp_path):
     (again,) = rewritten(tmp_path / "a.dcm", tmp_path / "b.dcm")
     assert len(again.ContributingEquipmentSequence) == 2  # what was done before stays said
     assert again.DerivationDescription.count("Noise reduced") == 2
+
+
+def test_any_text_can_be_said(tmp_path):
+    (path,) = slices(tmp_path, [0], SpecificCharacterSet="ISO_IR 100", PatientName="Müller")
+    who = Derivation("Rauschen\nverringert", "Größe 5\\µ" + 60 * "x", "1", "2")
+    dicom.write(tmp_path / "a.dcm", [np.zeros((*SIZE, 1))], [path], who)
+    made = pydicom.dcmread(tmp_path / "a.dcm")
+    assert made.PatientName == "Müller"
+    assert made.DerivationDescription.startswith("Rauschen verringert (Gr??e 5/?")
+    assert len(made.ContributingEquipmentSequence[0].ManufacturerModelName) == 64
+    dicom.write_labels(tmp_path / "b.dcm", [np.ones(SIZE, np.uint8)], ["background", "Größe µ"], [path], who)
+    made = pydicom.dcmread(tmp_path / "b.dcm")
+    assert (made.PatientName, made.SegmentSequence[0].SegmentLabel) == ("Müller", "Größe µ")
 
 
 def test_an_enhanced_image_says_it_of_every_frame(test_data, tmp_path):

@@ -32,7 +32,8 @@ CAPTURES = (SecondaryCaptureImageStorage, MultiFrameSingleBitSecondaryCaptureIma
             MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
             MultiFrameTrueColorSecondaryCaptureImageStorage)
 CAPTURE = "secondary capture"
-LOCALIZER = re.compile(r"(?<![a-z])(locali[sz]er|scout|topogram|scanogram|surview|pilot|3[ -]?plane loc)(?![a-z])", re.I)
+LOCALIZER = re.compile(r"(?<![a-z])(locali[sz]er|scout|topogram|scanogram|surview|(fast|plane) pilot|3[ -]?plane loc)"
+                       r"(?![a-z])", re.I)
 SURVEY = re.compile(r"(?<![a-z])survey(?![a-z])", re.I)  # of MR alone: a bone survey is an examination
 SCREEN = re.compile(r"exam summary|dose (report|info|summary|record)|patient protocol|screen ?(save|shot|capture)|"
                     r"protocol page", re.I)
@@ -78,7 +79,9 @@ def no_scan(header: Dataset) -> str:
     kinds, description = {kind.upper() for kind in texts(header, "ImageType")}, text(header, "SeriesDescription")
     if "Rows" not in header:
         name = kind_of(header)
-        return "report" if name.endswith(" SR Storage") else name.removesuffix(" Storage") or "file without an image"
+        if name.endswith(" SR Storage"):
+            return "report"
+        return name.removesuffix(" Storage") if name.endswith(" Storage") else "file without an image"
     if sop == SegmentationStorage or modality == "SEG":
         return "segmentation"
     if sop == RTDoseStorage:
@@ -151,8 +154,8 @@ def _series(headers: Sequence[tuple[Path, Dataset]], by_folder: bool) -> list[tu
         series.files.append(file)
     if nobody and len(headers) > 1:
         count, names = sum(nobody.values()), ", ".join(repr(name) for name in list(nobody)[:3])
-        logging.warning("%s: the PatientID of %d file%s names nobody (%s); each study (StudyInstanceUID) counts as a patient of "
-                        "its own, though one patient may have several; a table of subjects would tell",
+        logging.warning("%s: the PatientID of %d file%s names nobody (%s); each study (StudyInstanceUID) counts as a "
+                        "patient of its own, though one patient may have several; a table of subjects would tell",
                         headers[0][0].parent, count, "s" if count > 1 else "", names)
     return [(tuple(series.files), series.patient) for series in found]
 
