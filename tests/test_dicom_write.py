@@ -142,8 +142,9 @@ def test_a_mosaic_goes_back_as_it_came(tmp_path):
         before, (after,) = pydicom.dcmread(source), rewritten(source, tmp_path / f"out_{source.name}")
         np.testing.assert_array_equal(after.pixel_array, before.pixel_array)
         np.testing.assert_array_equal(units(only(tmp_path / f"out_{source.name}")), units(only(source)))
+        large = np.repeat(np.repeat(units(only(source)), 2, 1), 2, 2)
         with pytest.raises(UserError, match="a mosaic can't be written in another size"):
-            rewritten(source, tmp_path / "large.dcm", 2)
+            dicom.write(tmp_path / "large.dcm", [large], [source])
 
 
 def test_results_of_one_series_are_one_series(tmp_path):
