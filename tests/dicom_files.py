@@ -2,12 +2,16 @@
 
 import gzip
 import io
+import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -18,6 +22,8 @@ NIBABEL = Path(nibabel.__file__).parent / "nicom" / "tests" / "data"
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files"
 STUDY, SERIES, FRAME = (generate_uid(entropy_srcs=[name]) for name in ("study", "series", "frame"))
 SIZE = (6, 8)
+DCIODVFY = shutil.which("dciodvfy")
+needs_dciodvfy = pytest.mark.skipif(not DCIODVFY, reason="dciodvfy is not installed (Debian: apt-get install dicom3tools)")
 WHO = Derivation("Noise reduced", "denoise/unet", "1.4", "0a1b2c")
 
 
@@ -134,3 +140,9 @@ def rewritten(source: Path, target: Path, scale: int = 1) -> list[pydicom.Datase
         images.append(image_)
     dicom.write(target, images, group, WHO)
     return [pydicom.dcmread(path) for path in (sorted(target.iterdir()) if target.is_dir() else [target])]
+
+
+def complaints(path: Path) -> set[str]:
+    """The errors that dciodvfy finds in a file."""
+    done = subprocess.run([DCIODVFY, str(path)], capture_output=True, text=True, errors="replace", check=False)
+    return {re.sub(r"\s+", " ", line) for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}

@@ -1,8 +1,6 @@
 """The headers of derived DICOM images: what made them and from what; dciodvfy finds no error that their sources had not."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,17 @@ from pydicom.uid import generate_uid
 
 from medjax.data.formats import dicom
 from medjax.types import Derivation
-from tests.dicom_files import PYDICOM, SIZE, doppler, enhanced, rewritten, siemens_mosaic, slices
-
-DCIODVFY = shutil.which("dciodvfy")
+from tests.dicom_files import (
+    PYDICOM,
+    SIZE,
+    complaints,
+    doppler,
+    enhanced,
+    needs_dciodvfy,
+    rewritten,
+    siemens_mosaic,
+    slices,
+)
 
 
 def test_a_derived_image_says_what_made_it(test_data, tmp_path):
@@ -96,12 +102,6 @@ WRITABLE = (
     "mosaic_0", "enhanced", "SC_rgb_jpeg_dcmtk", "JPEG2000", "doppler")
 
 
-def complaints(path: Path) -> set[str]:
-    """The errors that dciodvfy finds in a file."""
-    done = subprocess.run([DCIODVFY, str(path)], capture_output=True, text=True, errors="replace", check=False)
-    return {re.sub(r"\s+", " ", line) for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
-
-
 def named(path: Path, target: Path) -> Path:
     """A copy that names its class of object in the dataset too, without which dciodvfy looks no further."""
     dataset = pydicom.dcmread(path)
@@ -113,7 +113,7 @@ def named(path: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.skipif(not DCIODVFY, reason="dciodvfy is not installed (Debian: apt-get install dicom3tools)")
+@needs_dciodvfy
 @pytest.mark.parametrize("name", WRITABLE)
 @pytest.mark.parametrize("scale", [1, 2])
 def test_dciodvfy_finds_no_error_that_the_source_did_not_have(sources, tmp_path, name, scale):

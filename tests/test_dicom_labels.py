@@ -7,7 +7,7 @@ import pytest
 
 from medjax.data.formats import dicom
 from medjax.types import Record, UserError
-from tests.dicom_files import SIZE, WHO, changed, siemens_mosaic, slices
+from tests.dicom_files import PYDICOM, SIZE, WHO, changed, complaints, enhanced, needs_dciodvfy, siemens_mosaic, slices
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,14 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
     changed(path, tmp_path / "b.dcm", SOPInstanceUID=None)
     with pytest.raises(UserError, match="has no SOPInstanceUID"):
         dicom.write_labels(tmp_path / "a.dcm", [np.ones(SIZE, np.uint8)], ["background", "a"], [tmp_path / "b.dcm"])
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize("made", [
+    siemens_mosaic, enhanced, lambda folder: PYDICOM / "CT_small.dcm", lambda folder: PYDICOM / "examples_palette.dcm",
+    lambda folder: PYDICOM / "rtdose.dcm"], ids=["mosaic", "enhanced", "CT", "ultrasound", "dose"])
+def test_dciodvfy_finds_no_error_that_the_source_did_not_have(tmp_path, made):
+    source = made(tmp_path)
+    (record,) = dicom.read([source], "a", "s")
+    dicom.write_labels(tmp_path / "out.dcm", [labels_of(record)], ["background", "tissue", "bone"], [source], WHO)
+    assert complaints(tmp_path / "out.dcm") - complaints(source) == set()

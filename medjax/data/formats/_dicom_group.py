@@ -31,7 +31,7 @@ DIRECTORY = "dicomdir"
 CAPTURES = (SecondaryCaptureImageStorage, MultiFrameSingleBitSecondaryCaptureImageStorage,
             MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
             MultiFrameTrueColorSecondaryCaptureImageStorage)
-CAPTURE = "secondary capture"
+CAPTURE, DUPLICATE = "secondary capture", "duplicate"
 LOCALIZER = re.compile(r"(?<![a-z])(locali[sz]er|scout|topogram|scanogram|surview|(fast|plane) pilot|3[ -]?plane loc)"
                        r"(?![a-z])", re.I)
 SURVEY = re.compile(r"(?<![a-z])survey(?![a-z])", re.I)  # of MR alone: a bone survey is an examination
@@ -59,8 +59,9 @@ def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     A series has one folder, SeriesInstanceUID, size and (within 0.1 degrees) direction. The patient is the PatientID, or
     the StudyInstanceUID where the PatientID names nobody ("ANON", "***"). A DICOMDIR stands for the files that it lists.
     Among several files those that hold no acquired image of a patient (localizers, screenshots, reports,
-    segmentations, doses) are left out, and files whose header can't be read; one line says how many and why. A file
-    given alone is always taken. Raises UserError where nothing is left.
+    segmentations, doses) are left out, as are duplicates (of one SOPInstanceUID in one folder) and files whose header
+    can't be read; one line says how many and why. A file given alone is always taken. Raises UserError where nothing
+    is left.
     """
     if len(files) == 1 and files[0].name.lower() == DIRECTORY:
         return _series(_kept(_listed(files[0])), by_folder=False)
@@ -99,7 +100,7 @@ def no_scan(header: Dataset) -> str:
 
 def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
     """Files with an acquired image and their headers; where there are none, secondary captures. Says what is left out."""
-    kept, captures, left_out, damaged = [], [], Counter(), []
+    kept, captures, left_out, damaged, seen = [], [], Counter(), [], set()
     for file in tqdm(files, "reading DICOM headers", unit="file", leave=False, delay=2):
         try:
             header = load_header(file)
@@ -109,6 +110,10 @@ def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
         except UserError as error:
             damaged.append(error)
             continue
+        identity = (file.parent, text(header, "SOPInstanceUID"))
+        if not kind and identity[1] and identity in seen:
+            kind = DUPLICATE
+        seen.add(identity)
         if kind == CAPTURE:
             captures.append((file, header))
         elif kind:

@@ -21,9 +21,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from medjax.data.values import one_line
 from medjax.types import UserError
 
-GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "Modality", "SeriesDescription", "PatientID",
-            "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
-            "Rows", "Columns")
+GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription",
+            "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
+            "NumberOfFrames", "Rows", "Columns")
 GROUPING_TAGS = [Tag(keyword) for keyword in GROUPING]
 MAX_INFLATED = 1 << 29  # bytes of a deflated file
 PREAMBLE, MARKER, GROUP_LENGTH = 128, b"DICM", 12
