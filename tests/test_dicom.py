@@ -377,6 +377,18 @@ def test_impossible_headers_are_one_line(tmp_path, tags, said):
     assert said in error
 
 
+def test_a_sequence_without_an_end_does_not_go_on_through_the_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("medjax.data.formats._dicom_header.MAX_READS", 1000)
+    dataset = image(np.zeros((400, 400), np.uint16))
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert only(tmp_path / "a.dcm").image.shape == (400, 400, 1)
+    data = (tmp_path / "a.dcm").read_bytes()
+    pixels = data.index(b"\xe0\x7f\x10\x00OW")
+    endless = b"\x29\x00\x10\x00SQ\x00\x00\xff\xff\xff\xff"
+    (tmp_path / "a.dcm").write_bytes(data[:pixels] + endless + data[pixels + len(endless):])
+    assert "a sequence has no end" in error_of(tmp_path / "a.dcm")
+
+
 def test_volumes_need_a_spacing(tmp_path):
     slices(tmp_path, range(3), PixelSpacing=None)
     assert "has no PixelSpacing" in error_of(tmp_path)

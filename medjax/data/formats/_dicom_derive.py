@@ -26,14 +26,6 @@ SHORT_TEXT, LONG_STRING = 1024, 64  # longest values of ST and LO
 UNSAID = Derivation()
 DEFAULT_DESCRIPTION = "Processed by a network"
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
-
-
-def new_series(source: Dataset, target: Path, kind: str = "") -> str:
-    """The SeriesInstanceUID of results: one for each source series, folder of results and kind of result in a run."""
-    name = text(source, "SeriesInstanceUID") or uuid.uuid4().hex
-    return generate_uid(entropy_srcs=[RUN, name, str(target.parent.absolute()), kind])
-
-
 # What the standard keeps to original images among enhanced MR (PS3.3, C.8.13.4 and C.7.6.18.2).
 ORIGINAL_MR_ONLY = (
     "PulseSequenceName", "MRAcquisitionType", "EchoPulseSequence", "MultipleSpinEcho", "MultiPlanarExcitation",
@@ -42,6 +34,12 @@ ORIGINAL_MR_ONLY = (
     "OversamplingPhase", "GeometryOfKSpaceTraversal", "RectilinearPhaseEncodeReordering", "SegmentedKSpaceTraversal",
     "CoverageOfKSpace", "NumberOfKSpaceTrajectories", "BulkMotionCompensationTechnique", "BulkMotionSignalSource",
     "BulkMotionSignalSourceSequence")
+
+
+def new_series(source: Dataset, target: Path, kind: str = "") -> str:
+    """The SeriesInstanceUID of results: one for each source series, folder of results and kind of result in a run."""
+    name = text(source, "SeriesInstanceUID") or uuid.uuid4().hex
+    return generate_uid(entropy_srcs=[RUN, name, str(target.parent.absolute()), kind])
 
 
 def derive(dataset: Dataset, series: str, planes: Mapping[int, Plane], derivation: Derivation, resized: bool) -> None:
