@@ -26,7 +26,8 @@ SHORT_TEXT, LONG_STRING = 1024, 64  # longest values of ST and LO
 UNSAID = Derivation()
 DEFAULT_DESCRIPTION = "Processed by a network"
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
-# What the standard keeps to original images among enhanced MR (PS3.3, C.8.13.4 and C.7.6.18.2).
+# The modules MR Pulse Sequence and Bulk Motion Synchronization (PS3.3) allow these in original images alone, as dciodvfy
+# checks it; the source that is referred to has them.
 ORIGINAL_MR_ONLY = (
     "PulseSequenceName", "MRAcquisitionType", "EchoPulseSequence", "MultipleSpinEcho", "MultiPlanarExcitation",
     "PhaseContrast", "VelocityEncodingAcquisitionSequence", "TimeOfFlightContrast", "ArterialSpinLabelingContrast",
