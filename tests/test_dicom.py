@@ -15,7 +15,7 @@ from pydicom.uid import MPEG2MPML
 from medjax.data import io
 from medjax.data.formats import dicom
 from medjax.types import Record, UserError
-from tests.dicom_files import PYDICOM, SIZE, changed, image, siemens_mosaic, slices, united_mosaic
+from tests.dicom_files import PYDICOM, SIZE, changed, enhanced, image, siemens_mosaic, slices, united_mosaic
 
 
 def units(record: Record) -> np.ndarray:
@@ -269,15 +269,15 @@ def test_a_constant_slice_stays_in_its_volume(tmp_path):
 # Mosaics
 
 
-@pytest.mark.parametrize("b_value", [0, 1000])
-def test_a_siemens_mosaic_agrees_with_nibabel(tmp_path, b_value):
+@pytest.mark.parametrize("made", [siemens_mosaic, enhanced])
+def test_mosaics_and_enhanced_files_agree_with_nibabel(tmp_path, made):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from nibabel.nicom import dicomwrappers
-        oracle = dicomwrappers.wrapper_from_file(siemens_mosaic(tmp_path, b_value))
-    record = only(tmp_path / f"mosaic_{b_value}.dcm")
-    expected, affine = oracle.get_data(), np.diag([-1.0, -1, 1, 1]) @ oracle.affine
-    assert record.image.shape == (48, 128, 128, 1)
+        oracle = dicomwrappers.wrapper_from_file(made(tmp_path))
+        expected, affine = oracle.get_unscaled_data(), np.diag([-1.0, -1, 1, 1]) @ oracle.affine
+    record = only(next(tmp_path.iterdir()))
+    assert sorted(record.image.shape[:3]) == sorted(expected.shape)
     inverse = np.linalg.inv(record.affine)
     for index in np.random.default_rng(0).integers(0, expected.shape, (200, 3)):
         place = (inverse @ affine @ [*index, 1])[:3]
@@ -339,12 +339,13 @@ def test_units(test_data, tmp_path):
     assert only(changed(single / "CT_small.dcm", tmp_path / "hu.dcm", RescaleType="HU")).units == "HU"
 
 
-def test_padding_of_signed_pixels_written_unsigned(test_data, tmp_path):
-    source = test_data / "dicom" / "ct_regular_3slice" / "01.dcm"
-    dataset = pydicom.dcmread(source)
+def test_padding_of_signed_pixels_written_unsigned(tmp_path):
+    dataset = image(np.array([[-2000, 5], [-1000, 7]], np.int16), PixelRepresentation=1)
     dataset.add_new("PixelPaddingValue", "US", 2**16 - 2000)
-    dataset.save_as(tmp_path / "us.dcm")
-    np.testing.assert_array_equal(only(tmp_path / "us.dcm").extras["mask"], only(source).extras["mask"])
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    record = only(tmp_path / "a.dcm")
+    assert record.extras["mask"][..., 0].tolist() == [[False, True], [True, True]]
+    assert record.image[..., 0].tolist() == [[-1000, 5], [-1000, 7]]
 
 
 @pytest.mark.parametrize(("tags", "said"), [
@@ -356,7 +357,8 @@ def test_padding_of_signed_pixels_written_unsigned(test_data, tmp_path):
     ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient is [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]"),
     ({"ImagePositionPatient": [1, 2]}, "ImagePositionPatient is [1.0, 2.0]"), ({"SamplesPerPixel": 7}, "PerPixel is 7"),
     ({"PhotometricInterpretation": None}, "has no PhotometricInterpretation"), ({"BitsAllocated": None}, "no BitsAllocated"),
-    ({"NumberOfFrames": 4000}, "less than expected"), ({"Rows": 60000, "Columns": 60000}, "less than expected"),
+    ({"NumberOfFrames": 4000}, "bytes of pixels, less than expected"),
+    ({"Rows": 60000, "Columns": 60000}, "bytes of pixels, less than expected"),
 ])
 def test_impossible_headers_are_one_line(tmp_path, tags, said):
     dataset = image(np.zeros(SIZE, np.uint16))
@@ -373,6 +375,18 @@ def test_impossible_headers_are_one_line(tmp_path, tags, said):
     error = error_of(tmp_path / "a.dcm")
     assert "a.dcm" in error
     assert said in error
+
+
+def test_a_sequence_without_an_end_does_not_go_on_through_the_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("medjax.data.formats._dicom_header.MAX_READS", 1000)
+    dataset = image(np.zeros((400, 400), np.uint16))
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert only(tmp_path / "a.dcm").image.shape == (400, 400, 1)
+    data = (tmp_path / "a.dcm").read_bytes()
+    pixels = data.index(b"\xe0\x7f\x10\x00OW")
+    endless = b"\x29\x00\x10\x00SQ\x00\x00\xff\xff\xff\xff"
+    (tmp_path / "a.dcm").write_bytes(data[:pixels] + endless + data[pixels + len(endless):])
+    assert "a sequence has no end" in error_of(tmp_path / "a.dcm")
 
 
 def test_volumes_need_a_spacing(tmp_path):

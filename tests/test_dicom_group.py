@@ -68,12 +68,21 @@ def test_what_is_no_scan_is_left_out_but_read_when_given_alone(tmp_path, caplog,
 
 
 @pytest.mark.parametrize("tags", [
-    {"ImageType": ["DERIVED", "SECONDARY"]}, {"SeriesDescription": "Pilotage study"},
+    {"ImageType": ["DERIVED", "SECONDARY"]}, {"SeriesDescription": "fMRI pilot 2"},
     {"SeriesDescription": "Bone survey", "Modality": "DX"},
     {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "CR", "ImageType": None},
     {"SeriesDescription": "Localized spectroscopy"}])
 def test_scans_stay(tmp_path, tags):
     assert len(dicom.group([*slices(tmp_path, range(2)), one(tmp_path, SeriesInstanceUID=generate_uid(), **tags)])) == 2
+
+
+def test_duplicates_are_left_out(tmp_path, caplog):
+    series = slices(tmp_path, range(4))
+    shutil.copy(series[1], tmp_path / "copy of a slice.dcm")
+    assert counts(dicom.group(sorted(tmp_path.iterdir()))) == [4]
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: left out 1 duplicate"]
+    shutil.copytree(tmp_path, tmp_path / "backup")
+    assert counts(dicom.group(sorted(path for path in tmp_path.rglob("*.dcm")))) == [4, 4]
 
 
 def test_a_folder_of_wrapped_pictures_is_read(tmp_path, caplog):

@@ -26,15 +26,8 @@ SHORT_TEXT, LONG_STRING = 1024, 64  # longest values of ST and LO
 UNSAID = Derivation()
 DEFAULT_DESCRIPTION = "Processed by a network"
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
-
-
-def new_series(source: Dataset, target: Path, kind: str = "") -> str:
-    """The SeriesInstanceUID of results: one for each source series, folder of results and kind of result in a run."""
-    name = text(source, "SeriesInstanceUID") or uuid.uuid4().hex
-    return generate_uid(entropy_srcs=[RUN, name, str(target.parent.absolute()), kind])
-
-
-# What the standard keeps to original images among enhanced MR (PS3.3, C.8.13.4 and C.7.6.18.2).
+# The modules MR Pulse Sequence and Bulk Motion Synchronization (PS3.3) allow these in original images alone, as dciodvfy
+# checks it; the source that is referred to has them.
 ORIGINAL_MR_ONLY = (
     "PulseSequenceName", "MRAcquisitionType", "EchoPulseSequence", "MultipleSpinEcho", "MultiPlanarExcitation",
     "PhaseContrast", "VelocityEncodingAcquisitionSequence", "TimeOfFlightContrast", "ArterialSpinLabelingContrast",
@@ -42,6 +35,12 @@ ORIGINAL_MR_ONLY = (
     "OversamplingPhase", "GeometryOfKSpaceTraversal", "RectilinearPhaseEncodeReordering", "SegmentedKSpaceTraversal",
     "CoverageOfKSpace", "NumberOfKSpaceTrajectories", "BulkMotionCompensationTechnique", "BulkMotionSignalSource",
     "BulkMotionSignalSourceSequence")
+
+
+def new_series(source: Dataset, target: Path, kind: str = "") -> str:
+    """The SeriesInstanceUID of results: one for each source series, folder of results and kind of result in a run."""
+    name = text(source, "SeriesInstanceUID") or uuid.uuid4().hex
+    return generate_uid(entropy_srcs=[RUN, name, str(target.parent.absolute()), kind])
 
 
 def derive(dataset: Dataset, series: str, planes: Mapping[int, Plane], derivation: Derivation, resized: bool) -> None:
@@ -79,17 +78,24 @@ def series_number(path: Path, source: Dataset) -> int:
 def described(derivation: Derivation) -> str:
     """What was done, with the algorithm, in one sentence."""
     algorithm = ", ".join(part for part in (derivation.algorithm, derivation.version, derivation.identity) if part)
-    return f"{derivation.description or DEFAULT_DESCRIPTION} ({algorithm + '; ' if algorithm else ''}medjax {version()})"
+    said = f"{derivation.description or DEFAULT_DESCRIPTION} ({algorithm + '; ' if algorithm else ''}medjax {version()})"
+    return plain(said)[:SHORT_TEXT]
+
+
+def plain(text_: str) -> str:
+    """Text that every character set of DICOM has, on one line and in one value."""
+    return " ".join(text_.replace("\\", "/").encode("ascii", "replace").decode().split())
 
 
 def equipment(derivation: Derivation) -> Dataset:
     """An item of ContributingEquipmentSequence for medjax and its algorithm (PS3.3, C.12.1.1)."""
     item = Dataset()
     item.Manufacturer = MAKER
-    item.ManufacturerModelName = (derivation.algorithm or MAKER)[:LONG_STRING]
-    item.SoftwareVersions = [part[:LONG_STRING] for part in (version(), derivation.version, derivation.identity) if part]
+    item.ManufacturerModelName = plain(derivation.algorithm or MAKER)[:LONG_STRING]
+    versions = (version(), derivation.version, derivation.identity)
+    item.SoftwareVersions = [plain(one)[:LONG_STRING] for one in versions if one]
     item.ContributionDateTime = datetime.now().strftime("%Y%m%d%H%M%S")
-    item.ContributionDescription = described(derivation)[:SHORT_TEXT]
+    item.ContributionDescription = described(derivation)
     item.PurposeOfReferenceCodeSequence = DicomSequence([coded(codes.DCM.ProcessingEquipment)])
     return item
 
@@ -127,7 +133,7 @@ def _sources(dataset: Dataset, planes: Mapping[int, Plane], derivation: Derivati
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     for frame, group in enumerate(groups):
         item = Dataset()
-        item.DerivationDescription = described(derivation)[:SHORT_TEXT]
+        item.DerivationDescription = described(derivation)
         item.DerivationCodeSequence = DicomSequence(map(coded, meanings))
         item.SourceImageSequence = DicomSequence([_reference(dataset, frame + 1)])
         group.DerivationImageSequence = DicomSequence([item])

@@ -31,8 +31,9 @@ DIRECTORY = "dicomdir"
 CAPTURES = (SecondaryCaptureImageStorage, MultiFrameSingleBitSecondaryCaptureImageStorage,
             MultiFrameGrayscaleByteSecondaryCaptureImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
             MultiFrameTrueColorSecondaryCaptureImageStorage)
-CAPTURE = "secondary capture"
-LOCALIZER = re.compile(r"(?<![a-z])(locali[sz]er|scout|topogram|scanogram|surview|pilot|3[ -]?plane loc)(?![a-z])", re.I)
+CAPTURE, DUPLICATE = "secondary capture", "duplicate"
+LOCALIZER = re.compile(r"(?<![a-z])(locali[sz]er|scout|topogram|scanogram|surview|(fast|plane) pilot|3[ -]?plane loc)"
+                       r"(?![a-z])", re.I)
 SURVEY = re.compile(r"(?<![a-z])survey(?![a-z])", re.I)  # of MR alone: a bone survey is an examination
 SCREEN = re.compile(r"exam summary|dose (report|info|summary|record)|patient protocol|screen ?(save|shot|capture)|"
                     r"protocol page", re.I)
@@ -58,8 +59,9 @@ def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     A series has one folder, SeriesInstanceUID, size and (within 0.1 degrees) direction. The patient is the PatientID, or
     the StudyInstanceUID where the PatientID names nobody ("ANON", "***"). A DICOMDIR stands for the files that it lists.
     Among several files those that hold no acquired image of a patient (localizers, screenshots, reports,
-    segmentations, doses) are left out, and files whose header can't be read; one line says how many and why. A file
-    given alone is always taken. Raises UserError where nothing is left.
+    segmentations, doses) are left out, as are duplicates (of one SOPInstanceUID in one folder) and files whose header
+    can't be read; one line says how many and why. A file given alone is always taken. Raises UserError where nothing
+    is left.
     """
     if len(files) == 1 and files[0].name.lower() == DIRECTORY:
         return _series(_kept(_listed(files[0])), by_folder=False)
@@ -78,7 +80,9 @@ def no_scan(header: Dataset) -> str:
     kinds, description = {kind.upper() for kind in texts(header, "ImageType")}, text(header, "SeriesDescription")
     if "Rows" not in header:
         name = kind_of(header)
-        return "report" if name.endswith(" SR Storage") else name.removesuffix(" Storage") or "file without an image"
+        if name.endswith(" SR Storage"):
+            return "report"
+        return name.removesuffix(" Storage") if name.endswith(" Storage") else "file without an image"
     if sop == SegmentationStorage or modality == "SEG":
         return "segmentation"
     if sop == RTDoseStorage:
@@ -96,7 +100,7 @@ def no_scan(header: Dataset) -> str:
 
 def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
     """Files with an acquired image and their headers; where there are none, secondary captures. Says what is left out."""
-    kept, captures, left_out, damaged = [], [], Counter(), []
+    kept, captures, left_out, damaged, seen = [], [], Counter(), [], set()
     for file in tqdm(files, "reading DICOM headers", unit="file", leave=False, delay=2):
         try:
             header = load_header(file)
@@ -106,6 +110,10 @@ def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
         except UserError as error:
             damaged.append(error)
             continue
+        identity = (file.parent, text(header, "SOPInstanceUID"))
+        if not kind and identity[1] and identity in seen:
+            kind = DUPLICATE
+        seen.add(identity)
         if kind == CAPTURE:
             captures.append((file, header))
         elif kind:
@@ -151,8 +159,8 @@ def _series(headers: Sequence[tuple[Path, Dataset]], by_folder: bool) -> list[tu
         series.files.append(file)
     if nobody and len(headers) > 1:
         count, names = sum(nobody.values()), ", ".join(repr(name) for name in list(nobody)[:3])
-        logging.warning("%s: the PatientID of %d file%s names nobody (%s); each study (StudyInstanceUID) counts as a patient of "
-                        "its own, though one patient may have several; a table of subjects would tell",
+        logging.warning("%s: the PatientID of %d file%s names nobody (%s); each study (StudyInstanceUID) counts as a "
+                        "patient of its own, though one patient may have several; a table of subjects would tell",
                         headers[0][0].parent, count, "s" if count > 1 else "", names)
     return [(tuple(series.files), series.patient) for series in found]
 

@@ -1,6 +1,8 @@
 """What DICOM headers say. Every fault of a file is one line that names the file and the attribute."""
 
+import io
 import logging as python_logging
+import os
 import struct
 import warnings
 import zlib
@@ -21,16 +23,34 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from medjax.data.values import one_line
 from medjax.types import UserError
 
-GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "Modality", "SeriesDescription", "PatientID",
-            "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
-            "Rows", "Columns")
+GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription",
+            "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
+            "NumberOfFrames", "Rows", "Columns")
 GROUPING_TAGS = [Tag(keyword) for keyword in GROUPING]
 MAX_INFLATED = 1 << 29  # bytes of a deflated file
+MAX_READS, BYTES_A_READ = 1_500_000, 64  # a file is parsed in so many pieces, and one more for each so many bytes
 PREAMBLE, MARKER, GROUP_LENGTH = 128, b"DICM", 12
 HEAD = 1024  # bytes that hold the transfer syntax
 # What matters is checked here, in one line; pydicom's remarks, and the tracebacks of its decoders, are not for users.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 python_logging.getLogger("pydicom").setLevel(python_logging.CRITICAL)
+
+
+class _Bounded:
+    """A file for pydicom, read in a bounded number of pieces.
+
+    A sequence whose end is lost goes on into the pixels: were they zeros, each 8 bytes of them would become an object.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, size: int):
+        self._file, self.seek, self.tell, self.close, self.name = file, file.seek, file.tell, file.close, name
+        self._left = MAX_READS + size // BYTES_A_READ
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("a sequence has no end")
+        return self._file.read(size)
 
 
 @contextmanager
@@ -51,8 +71,8 @@ def damage_told(path: Path, problem: str) -> Iterator[None]:
 def load(path: Path) -> FileDataset:
     """The whole dataset of a file, with a transfer syntax. Raises UserError."""
     with damage_told(path, "no DICOM file, or damaged"), path.open("rb") as file:
-        bare = _checked(path, file)
-        dataset = pydicom.dcmread(file, force=bare)
+        bounded, bare = _bounded(path, file)
+        dataset = pydicom.dcmread(bounded, force=bare)
         if bare and "TransferSyntaxUID" not in dataset.file_meta:
             dataset.file_meta.TransferSyntaxUID = _syntax_found(dataset)
         dataset.filename = str(path)
@@ -62,7 +82,8 @@ def load(path: Path) -> FileDataset:
 def load_header(path: Path) -> Dataset:
     """What says which series a file belongs to, and no more: reading stops before pixels and functional groups."""
     with damage_told(path, "no DICOM file, or damaged"), path.open("rb") as file:
-        return read_partial(file, _behind_grouping, force=_checked(path, file), specific_tags=GROUPING_TAGS)
+        bounded, bare = _bounded(path, file)
+        return read_partial(bounded, _behind_grouping, force=bare, specific_tags=GROUPING_TAGS)
 
 
 def is_dicom(path: Path) -> bool:
@@ -176,18 +197,29 @@ def _syntax_found(dataset: FileDataset) -> str:
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
-def _checked(path: Path, file: BinaryIO) -> bool:
-    """Whether the file is a bare dataset. Raises UserError for a deflated one that would fill the memory."""
+def _bounded(path: Path, file: BinaryIO) -> tuple[_Bounded, bool]:
+    """The file for pydicom, inflated where it is deflated, and whether it is a bare dataset. Raises UserError."""
     head = file.read(HEAD)
-    if DeflatedExplicitVRLittleEndian.encode() in head:
-        meta = read_file_meta_info(path)
-        file.seek(PREAMBLE + len(MARKER) + GROUP_LENGTH + meta.FileMetaInformationGroupLength)
-        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        waiting = file.read(1 << 16)
-        while waiting and not inflate.eof:
-            size += len(inflate.decompress(waiting, 1 << 20))
-            waiting = inflate.unconsumed_tail or file.read(1 << 16)
-            if size > MAX_INFLATED:
-                raise UserError(path, f"inflates to more than {MAX_INFLATED >> 20} MiB; write it uncompressed")
     file.seek(0)
-    return _is_bare(head)
+    if DeflatedExplicitVRLittleEndian.encode() in head:
+        inflated = _inflated(path, file)
+        return _Bounded(io.BytesIO(inflated), str(path), len(inflated)), False
+    return _Bounded(file, str(path), os.fstat(file.fileno()).st_size), _is_bare(head)
+
+
+def _inflated(path: Path, file: BinaryIO) -> bytes:
+    """A deflated file as one of plain explicit values. Raises UserError where it would fill the memory."""
+    meta = file.read(PREAMBLE + len(MARKER) + GROUP_LENGTH + read_file_meta_info(path).FileMetaInformationGroupLength)
+    deflated, plain = DeflatedExplicitVRLittleEndian.encode(), ExplicitVRLittleEndian.encode()
+    parts, size = [meta.replace(deflated, plain.ljust(len(deflated), b"\0"))], 0
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    waiting = file.read(1 << 16)
+    while waiting and not inflate.eof:
+        parts.append(inflate.decompress(waiting, 1 << 20))
+        size += len(parts[-1])
+        waiting = inflate.unconsumed_tail or file.read(1 << 16)
+        if size > MAX_INFLATED:
+            raise UserError(path, f"inflates to more than {MAX_INFLATED >> 20} MiB; write it uncompressed")
+    if not inflate.eof:
+        raise UserError(path, "its deflated data is cut off; copy it again")
+    return b"".join(parts)

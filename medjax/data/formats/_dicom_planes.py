@@ -16,7 +16,8 @@ from medjax.types import UserError
 QUANTITATIVE = ("CT", "PT", "MR", "NM", "RTDOSE", "SEG")  # MONOCHROME1 is about display there, not about the values
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 UNIT_TOLERANCE = 0.01  # how far directions may be from perpendicular unit vectors
-B_VALUES = ((0x0019, 0x100C), (0x0043, 0x1039), (0x2001, 0x1003), (0x0065, 0x1009))  # Siemens, GE, Philips, United Imaging
+B_VALUES = ((0x0019, "SIEMENS MR HEADER", 0x0C), (0x0043, "GEMS_PARM_01", 0x39), (0x2001, "Philips Imaging DD 001", 0x03),
+            (0x0065, "Image Private Header", 0x09))  # private attributes of Siemens, GE, Philips and United Imaging
 GE_B_VALUE_BASE = 1e9  # GE adds it to some b-values
 
 
@@ -178,15 +179,14 @@ def _b_value(path: Path, dataset: Dataset, index: int) -> float | None:
     found = _optional(path, group_of(dataset, index, "MRDiffusionSequence", "DiffusionBValue"), "DiffusionBValue")
     if found is not None:
         return float(np.rint(found))
-    for tag in B_VALUES:
-        if tag in dataset:
-            try:
-                first = dataset[tag].value
-                first = first if isinstance(first, (str, bytes, int, float)) else first[0]
-                first = first.decode().split("\\")[0] if isinstance(first, bytes) else first
-                return float(np.rint(float(first) % GE_B_VALUE_BASE))
-            except Exception:  # private attributes hold what they like
-                return None
+    for group, creator, element in B_VALUES:
+        try:
+            value = dataset.private_block(group, creator)[element].value
+            text_ = value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else None
+            first = text_.split("\\")[0] if text_ is not None else np.ravel(value)[0]
+            return float(np.rint(float(first) % GE_B_VALUE_BASE))
+        except Exception:  # absent, or of any type: private attributes hold what they like
+            continue
     return None
 
 

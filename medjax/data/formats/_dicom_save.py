@@ -42,7 +42,8 @@ def _write(path: Path, dataset: Dataset) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset.save_as(path, enforce_file_format=True)
-    except OSError:
-        raise
     except Exception as error:  # pydicom raises what it meets in a header that is damaged where nothing else looked
-        raise UserError(path.name, f"its header can't be written: {one_line(error)[:200]}") from error
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
+            raise
+        where = getattr(dataset, "filename", None) or path.name
+        raise UserError(where, f"its header can't be written: {one_line(error)[:200]}") from error

@@ -17,6 +17,7 @@ from medjax.data.formats._dicom_derive import (
     described,
     equipment,
     new_series,
+    plain,
     series_number,
     version,
 )
@@ -31,7 +32,7 @@ from medjax.types import Derivation, UserError
 MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
                 "StudyTime")
 MUST_BE_THERE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-LABEL = "SEGMENTATION"
+LABEL, UTF_8 = "SEGMENTATION", "ISO_IR 192"  # names of classes may hold any letter
 
 
 def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str], paths: Sequence[Path],
@@ -88,9 +89,9 @@ def _segmentation(planes: Sequence[Plane], stack: Sequence[Plane], volume: np.nd
                 "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.directions.ravel()),
                 "pixel_measures": highdicom.PixelMeasuresSequence(first.spacing, thickness)}
         algorithm = highdicom.AlgorithmIdentificationSequence(
-            name=derivation.algorithm or MAKER, version=derivation.version or version(), source=MAKER,
+            name=plain(derivation.algorithm or MAKER), version=plain(derivation.version or version()), source=MAKER,
             family=codes.DCM.ArtificialIntelligence,
-            parameters={"checkpoint": derivation.identity} if derivation.identity else None)
+            parameters={"checkpoint": plain(derivation.identity)} if derivation.identity else None)
         segments = [highdicom.seg.SegmentDescription(
             segment_number=index, segment_label=name[:LONG_STRING], segmented_property_category=codes.SCT.Tissue,
             segmented_property_type=codes.SCT.Tissue, algorithm_type="AUTOMATIC", algorithm_identification=algorithm)
@@ -101,9 +102,10 @@ def _segmentation(planes: Sequence[Plane], stack: Sequence[Plane], volume: np.nd
             omit_empty_frames=bool(volume.any()),
             series_instance_uid=series, series_number=series_number(first.path, first.source),
             series_description=(text(first.source, "SeriesDescription")[:LONG_STRING - 20] + " segmentation").strip(),
-            sop_instance_uid=generate_uid(), instance_number=number, manufacturer=MAKER,
-            manufacturer_model_name=derivation.algorithm or MAKER, software_versions=version(),
-            device_serial_number=derivation.identity or version(), content_label=LABEL,
+            sop_instance_uid=generate_uid(), instance_number=number,
+            manufacturer_model_name=plain(derivation.algorithm or MAKER)[:LONG_STRING], software_versions=version(),
+            device_serial_number=plain(derivation.identity or version())[:LONG_STRING], manufacturer=MAKER,
+            content_label=LABEL, specific_character_set=UTF_8,
             content_description=described(derivation)[:LONG_STRING], transfer_syntax_uid=ExplicitVRLittleEndian, **geometry)
     made.ContributingEquipmentSequence = [equipment(derivation)]
     if not _placed(stack):
@@ -117,10 +119,8 @@ def _source(plane: Plane) -> Dataset:
     for keyword in MAY_BE_EMPTY:
         if keyword not in source:
             setattr(source, keyword, "")
-    unused = [] if _placed([plane]) else ["FrameOfReferenceUID"]
-    for keyword in (*unused, *([] if has_values(source, "SpecificCharacterSet") else ["SpecificCharacterSet"])):
-        if keyword in source:
-            delattr(source, keyword)
+    if "FrameOfReferenceUID" in source and not _placed([plane]):
+        del source.FrameOfReferenceUID
     return source
 
 

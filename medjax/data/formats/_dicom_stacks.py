@@ -66,12 +66,18 @@ def affine_of(stack: Sequence[Plane]) -> np.ndarray:
     return np.diag([*TO_RAS, 1.0]) @ affine
 
 
+def is_uneven(stack: Sequence[Plane]) -> bool:
+    """Whether the gaps between slices differ."""
+    gaps = np.diff([plane.position @ np.cross(*stack[0].directions) for plane in stack])
+    return bool(np.ptp(gaps) > UNEVEN * np.median(gaps))
+
+
 def uneven_places(stack: Sequence[Plane]) -> np.ndarray | None:
     """Says in one line what is irregular; the places of slices (RAS, mm) where their gaps differ, else None."""
     normal = np.cross(*stack[0].directions)
     places = np.array([plane.position for plane in stack])
     gaps = np.diff(places @ normal)
-    differ = np.ptp(gaps) > UNEVEN * np.median(gaps)
+    differ = is_uneven(stack)
     step = places[-1] - places[0]
     tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
     remarks = []

@@ -16,7 +16,7 @@ from medjax.data.formats._dicom_pixels import FLOATS, claim_of
 from medjax.data.formats._dicom_planes import Plane, planes_of
 from medjax.data.formats._dicom_resize import place_slice, resize
 from medjax.data.formats._dicom_save import save, save_all
-from medjax.data.formats._dicom_stacks import affine_of, stacks_of
+from medjax.data.formats._dicom_stacks import affine_of, is_uneven, stacks_of
 from medjax.data.geometry import Orientation
 from medjax.data.values import luminance, quantized
 from medjax.types import Derivation, UserError
@@ -99,6 +99,9 @@ def _other_count(drafts: dict[tuple, Draft], number: int, stack: Sequence[Plane]
     if any(int(plane.source.get("NumberOfFrames") or 1) > 1 or plane.mosaic is not None for plane in stack):
         raise UserError(stack[0].path, f"a multi-frame file can't be written with another count of slices: {len(volume)}, "
                                        f"not {len(stack)}")
+    if is_uneven(stack):
+        raise UserError(stack[0].path.parent, f"its slices are unevenly spaced, so {len(volume)} slices in place of "
+                                              f"{len(stack)} have no places; resample it to even gaps first")
     scale = np.array(_size(stack)) / volume.shape[:3]
     for index, image in enumerate(volume):
         plane = stack[min(int((index + 0.5) * scale[0]), len(stack) - 1)]
@@ -153,8 +156,9 @@ def _coloured(plane: Plane, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     image = np.asarray(image, np.float64)
     if image.shape[-1] == 1:
         image = np.repeat(image, 3, -1)
-        if plane.colours is not None:
-            image += _resampled(plane.colours - luminance(plane.colours.astype(np.float64)), image.shape[:2])
+        colours = plane.colours if plane.colours is not None else plane.pixels
+        if colours.shape[-1] == 3:
+            image += _resampled(colours - luminance(colours.astype(np.float64)), image.shape[:2])
     return quantized(image, 1.0, 0.0, dtype)
 
 
