@@ -67,8 +67,8 @@ class Record:
         stored = np.asarray(self.image[index])
         exact = np.float64 if stored.dtype.kind in "iu" and stored.dtype.itemsize > 2 else np.float32
         values = np.array(stored, exact)
-        values *= self.slope
-        values += self.intercept
+        np.multiply(values, self.slope, out=values)
+        np.add(values, self.intercept, out=values)
         return values.astype(np.float32, copy=False)
 
 

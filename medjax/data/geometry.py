@@ -31,8 +31,8 @@ class Orientation:
             raise UserError(where, f"its affine {np.round(affine[:3], 3).tolist()} has axes that don't span space; give "
                             "voxel sizes and directions")
         turn = orientations.io_orientation(affine)
-        axes = np.argsort(turn[:, 0])[::-1]
-        return cls(tuple(int(a) for a in axes), tuple(bool(turn[a, 1] < 0) for a in axes))
+        z, y, x = (int(axis) for axis in np.argsort(turn[:, 0])[::-1])
+        return cls((z, y, x), (bool(turn[z, 1] < 0), bool(turn[y, 1] < 0), bool(turn[x, 1] < 0)))
 
     def inside(self, volume: np.ndarray) -> np.ndarray:
         """`(I, J, K, ...)` as a view `(D, H, W, ...)`."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from absl import logging
 
@@ -61,11 +62,12 @@ class Study:
 @cache
 def formats() -> dict[str, Format]:
     """The file formats by the names of their modules."""
-    found = registry.modules("data.formats")
-    for module in found.values():
+    found = {}
+    for key, module in registry.modules("data.formats").items():
         lacking = [name for name in CONTRACT if not hasattr(module, name)]
         if lacking:
             raise UserError(module.__name__, f"is no file format: it has no {', '.join(lacking)}")
+        found[key] = cast(Format, module)
     return found
 
 
@@ -91,13 +93,13 @@ def discover(path: str | Path, subjects: str | Path = "", kind: str = "image") -
     for file in _files(path) if path.is_dir() else [path]:
         by_format.setdefault(_format(file), []).append(file)
     if not path.is_dir():
-        by_format = {_checked(path, *by_format, kind): [path]}
+        by_format = {_checked(path, next(iter(by_format)), kind): [path]}
     groups = [(name, *group) for name, files in by_format.items() if name and kind == formats()[name].KIND
               for group in formats()[name].group(files)]
     if not groups and path.is_dir():
         raise UserError(path, f"no {kind}s below this folder; give {_suffixes(kind)}")
     if not groups:  # its reader says what is wrong with it
-        groups = [(*by_format, (path,), "")]
+        groups = [(next(iter(by_format)), (path,), "")]
     return sorted(_studies(groups, path if path.is_dir() else path.parent, table), key=lambda study: study.id)
 
 

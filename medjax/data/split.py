@@ -66,7 +66,8 @@ def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1
     if made["train"] and made["test"]:
         return _as_made(made, fractions, seed, held)
     subjects = sorted({r.subject for r in records}, key=lambda s: _digest(f"{seed}:{s}"))
-    known = {subject: held[key].partition("+")[0] for key, subject in _keys(held or {}, subjects).items()}
+    held = held or {}
+    known = {subject: held[key].partition("+")[0] for key, subject in _keys(held, subjects).items()}
     if len(subjects) < sum(f > 0 for f in fractions) and set(known.values()) <= {SLABS}:
         return slabs(records, fractions)
     whole = [subject for subject in subjects if known.get(subject) != SLABS]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import h5py
 
@@ -88,8 +89,9 @@ def _answer(process: subprocess.Popen[str], request: Request) -> dict[str, str] 
     line = ""
     with suppress(OSError):  # the file is gone, or the process
         size = request.path.stat().st_size
-        process.stdin.write(json.dumps({**asdict(request), "path": str(request.path), "size": size}) + "\n")
-        process.stdin.flush()
+        pipe = cast(IO[str], process.stdin)
+        pipe.write(json.dumps({**asdict(request), "path": str(request.path), "size": size}) + "\n")
+        pipe.flush()
         line = _line(process, PATIENCE + (size / SLOWEST if request.lists else 0))
     if not line:
         process.kill()
@@ -101,4 +103,5 @@ def _answer(process: subprocess.Popen[str], request: Request) -> dict[str, str] 
 
 def _line(process: subprocess.Popen[str], seconds: float) -> str:
     """What the process says next, "" where it says nothing."""
-    return process.stdout.readline() if select.select([process.stdout], [], [], seconds)[0] else ""
+    pipe = cast(IO[str], process.stdout)
+    return pipe.readline() if select.select([pipe], [], [], seconds)[0] else ""

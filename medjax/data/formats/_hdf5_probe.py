@@ -44,10 +44,10 @@ def main() -> None:
         request = json.loads(line)
         try:
             limit(request["size"])
-            said = {"found": answer(request)}
+            said = json.dumps({"found": answer(request)})
         except Exception as error:
-            said = {"problem": " ".join(str(error).split()) or type(error).__name__}
-        print(json.dumps(said), flush=True)
+            said = json.dumps({"problem": " ".join(str(error).split()) or type(error).__name__})
+        print(said, flush=True)
 
 
 if __name__ == "__main__":

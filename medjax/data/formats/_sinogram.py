@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.data import ct_geometry
@@ -26,6 +27,6 @@ def record(path: Path, sinogram: np.ndarray, geometry: str, name: str, subject: 
                         f"to {LARGEST * max(expected)}")
     values = native(path, sinogram).astype(np.float32)
     finite(path, values)
-    image = np.asarray(operator.fbp(values[None, ..., None]))[0]
+    image = np.asarray(operator.fbp(jnp.asarray(values)[None, ..., None]))[0]
     return Record(image, name, subject, spacing_mm=operator.spacing, modality="CT", units="1/mm",
                   extras={"sinogram": values[..., None], "ct_geometry": np.array(geometry)})

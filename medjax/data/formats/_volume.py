@@ -46,9 +46,8 @@ def _record(frame: np.ndarray, turn: Orientation, affine: np.ndarray, name: str,
     sizes = spacing(inside)
     thin = [axis for axis in range(3) if image.shape[axis] == 1]
     if thin:
-        axis = thin[0]
-        image, sizes, inside = image.take(0, axis), sizes[:axis] + sizes[axis + 1:], None
-    return Record(np.ascontiguousarray(image), name, subject, *scale, spacing_mm=sizes, affine=inside)
+        image, sizes = image.take(0, thin[0]), sizes[:thin[0]] + sizes[thin[0] + 1:]
+    return Record(np.ascontiguousarray(image), name, subject, *scale, spacing_mm=sizes, affine=None if thin else inside)
 
 
 def _as_volume(image: np.ndarray, turn: Orientation, shape: Sequence[int]) -> np.ndarray:

@@ -46,7 +46,8 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     (path,) = paths
     scan = _scan(path)
     parameters, sinogram = scan.get("parameters"), np.asarray(scan.get("sinogram"))
-    lacking = [key for key in PARAMETERS if not isinstance(parameters, Mapping) or key not in parameters]
+    parameters = parameters if isinstance(parameters, Mapping) else {}
+    lacking = [key for key in PARAMETERS if key not in parameters]
     if lacking or sinogram.ndim != 2:
         raise UserError(path, f"lacks {', '.join(lacking) or 'a sinogram (views, detectors)'}")
     angles, count, detector, axis, distance, pixel = (np.asarray(parameters[key]).tolist() for key in PARAMETERS)

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -120,12 +121,12 @@ def values_of(path: Path) -> np.ndarray:
         return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
 
 
-def _save(target: Path, file: nibabel.Nifti1Image) -> None:
+def _save(target: Path, file: Any) -> None:
     with atomic(target) as unfinished:
         file.to_filename(unfinished)
 
 
-def _load(path: Path) -> nibabel.Nifti1Image:
+def _load(path: Path) -> Any:
     """The file with its header read and checked."""
     try:
         file = nibabel.load(path)
@@ -141,7 +142,7 @@ def _load(path: Path) -> nibabel.Nifti1Image:
     return file
 
 
-def _raw(path: Path, file: nibabel.Nifti1Image) -> np.ndarray:
+def _raw(path: Path, file: Any) -> np.ndarray:
     """Stored values as `(I, J, K, frames, C)`, colours with their alpha."""
     try:
         stored = np.asanyarray(file.dataobj.get_unscaled())
@@ -153,7 +154,7 @@ def _raw(path: Path, file: nibabel.Nifti1Image) -> np.ndarray:
     return stored[..., None]
 
 
-def _affine(path: Path, file: nibabel.Nifti1Image) -> np.ndarray:
+def _affine(path: Path, file: Any) -> np.ndarray:
     """From the file's indices to RAS mm, whatever unit of length the file has."""
     affine = file.affine
     if not spans_space(affine):
@@ -162,12 +163,12 @@ def _affine(path: Path, file: nibabel.Nifti1Image) -> np.ndarray:
     return np.diag([*[_mm(file)] * 3, 1]) @ affine
 
 
-def _mm(file: nibabel.Nifti1Image) -> float:
+def _mm(file: Any) -> float:
     """How many millimetres the header's unit of length is; an unknown one counts as mm."""
     return MM.get(int(file.header["xyzt_units"]) & UNITS, 1.0)
 
 
-def _scale(file: nibabel.Nifti1Image) -> tuple[float, float]:
+def _scale(file: Any) -> tuple[float, float]:
     return float(file.dataobj.slope), float(file.dataobj.inter)
 
 

@@ -20,14 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from tqdm import tqdm
 
 from medjax.data.statistics import foreground
 from medjax.data.storage import record_json
-from medjax.data.storage.mapped import Mapped, mapped
+from medjax.data.storage.mapped import Mapped, Stored, mapped
 from medjax.data.values import one_line
 from medjax.types import Record, UserError
 
@@ -84,7 +84,7 @@ def unpack(studies: Sequence[Unread], folder: str | Path = "") -> list[Record]:
     found = [_load(home) for home in homes]
     missing = [number for number, records in enumerate(found) if records is None]
     with tqdm(total=len(missing), desc="unpacking", unit="study", leave=False, disable=not missing) as bar:
-        taken = []
+        taken: list[int] = []
         for wait, numbers in ((False, missing), (True, taken)):  # at last, those that others were unpacking
             for number in numbers:
                 with _locked(homes[number].folder, wait) as lock:
@@ -166,13 +166,13 @@ def _write_record(folder: Path, number: int, record: Record, home: _Home) -> dic
     study = home.study
     sources = [str(path.resolve()) for path in study.paths]
 
-    def put(name: str, array: np.ndarray) -> record_json.Place:
+    def put(name: str, array: np.ndarray | Stored) -> record_json.Place:
         place = mapped(array)
         if isinstance(place, Mapped) and place.filename in sources:  # a .npy, which lies there as it is, is not copied
             return {"source": sources.index(place.filename)} | _layout(place)
         path = folder / f"{number:04d}_{name}.npy"
         np.save(path, np.ascontiguousarray(array))
-        return {"file": path.name} | _layout(mapped(np.load(path, mmap_mode="r")))
+        return {"file": path.name} | _layout(cast(Mapped, mapped(np.load(path, mmap_mode="r"))))
 
     noted = record_json.entry(replace(record, extras=record.extras | {"foreground": foreground(record)}), put)
     # What the study knows of itself is not kept: it may name a patient, and the same files may be found from elsewhere.

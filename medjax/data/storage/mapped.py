@@ -21,13 +21,16 @@ OPEN = 256
 class Stored:
     """A read-only array that lies in a file; indexing it, or `np.asarray`, reads it. To a process it is sent by name.
 
-    `whole` reads it, and raises UserError where the file is gone or was cut off since it was found. `version` changes with
-    the source that it was read from, "" where that isn't known.
+    `whole` reads it, and raises UserError where the file is gone or was cut off since it was found.
     """
 
     code: str
     shape: tuple[int, ...]
-    version = ""
+
+    @property
+    def version(self) -> str:
+        """What changes with the source that it was read from, "" where that isn't known."""
+        return ""
 
     @property
     def dtype(self) -> np.dtype:

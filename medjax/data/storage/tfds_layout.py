@@ -221,7 +221,7 @@ def record(folder: Path, part: str, number: int, features: Any, stored: bytes, n
     image = native(folder, np.asarray(values.pop("image")))
     finite(folder / name, image)
     affine, sizes = (np.asarray(values.pop(key, ())) for key in ("affine", "spacing_mm"))
-    known = {
+    known: dict[str, Any] = {
         "modality": _text(values.pop("modality", "")), "units": _text(values.pop("units", "")),
         "contrasts": tuple(json.loads(_text(values.pop("contrasts", "[]")))),
         "slope": float(values.pop("slope", 1.0)), "intercept": float(values.pop("intercept", 0.0)),
