@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from medjax.data import io
+from medjax.data.formats import nifti
 from medjax.data.write import write, write_labels
 from medjax.types import Record, UserError
 
@@ -171,6 +172,33 @@ def corners(record: Record) -> np.ndarray:
     """Outer corners of a volume in mm."""
     shape = np.array(record.image.shape[:-1])
     return np.stack([record.affine[:3] @ [*(c * shape - 0.5), 1] for c in np.ndindex(2, 2, 2)])
+
+
+def test_images_and_vectors_in_the_geometry_of_a_record(tmp_path):
+    """A vector that leads from one voxel to another does so in the file's millimetres too."""
+    affine = np.array([[0, -2.0, 0.6, 5], [1.5, 0, 0, -7], [0, 0.4, 3, 2], [0, 0, 0, 1]])
+    stored = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
+    nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "a.nii")
+    record = only(tmp_path / "a.nii")
+    values = np.random.default_rng(0).normal(size=(*record.image.shape[:-1], 1)).astype(np.float32)
+    nifti.write_image(tmp_path / "b.nii.gz", values, record)
+    back = only(tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(back.image, values)
+    np.testing.assert_allclose(back.affine, record.affine, atol=1e-5)
+    nifti.write_image(tmp_path / "large.nii.gz", np.repeat(values, 2, 1), record)
+    np.testing.assert_allclose(corners(only(tmp_path / "large.nii.gz")), corners(record), atol=1e-4)
+    steps = np.array([1, 2, -1])  # voxels along z, y, x
+    field = np.broadcast_to(steps * record.spacing_mm, (*record.image.shape[:-1], 3))
+    nifti.write_vectors(tmp_path / "c.nii.gz", field, record)
+    file = nibabel.load(tmp_path / "c.nii.gz")
+    assert (file.shape, file.header.get_intent()[0]) == ((*record.image.shape[2::-1], 1, 3), "vector")
+    np.testing.assert_allclose(np.asanyarray(file.dataobj)[1, 2, 3, 0], (record.affine[:3, :3] @ steps), atol=1e-5)
+    flat = Record(np.zeros((4, 6, 1)), "a", "a", spacing_mm=(0.5, 2.0))
+    nifti.write_image(tmp_path / "d.nii.gz", np.arange(24.0).reshape(4, 6, 1), flat)
+    np.testing.assert_array_equal(only(tmp_path / "d.nii.gz").image[..., 0], np.arange(24).reshape(4, 6))
+    assert only(tmp_path / "d.nii.gz").spacing_mm == (0.5, 2.0)
+    nifti.write_vectors(tmp_path / "e.nii.gz", np.broadcast_to([3.0, 7.0], (4, 6, 2)), flat)
+    assert np.asanyarray(nibabel.load(tmp_path / "e.nii.gz").dataobj)[0, 0, 0, 0].tolist() == [7, 3]
 
 
 # Pictures and arrays

@@ -45,6 +45,11 @@ class Study:
     place: Path
 
     @property
+    def form(self) -> Format:
+        """The module of its format."""
+        return formats()[self.format]
+
+    @property
     def suffix(self) -> str:
         """What the name of its file ends in (".nii.gz"), "" where its format has names without a suffix."""
         name = self.paths[0].name
@@ -52,7 +57,7 @@ class Study:
 
     def read(self) -> list[Record]:
         """Its records: one, or one per frame (4-D NIfTI, cine). Raises UserError, naming the file."""
-        records = formats()[self.format].read(self.paths, self.id, self.subject)
+        records = self.form.read(self.paths, self.id, self.subject)
         for record in records:
             if record.image.min() == record.image.max():
                 logging.warning("%s: has the value %s everywhere", self.paths[0], record.image.flat[0])

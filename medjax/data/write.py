@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medjax.data.formats import nifti
-from medjax.data.io import Study, formats
+from medjax.data.io import Study
 from medjax.types import Record, UserError, WritableFormat
 
 
@@ -54,7 +54,7 @@ def write_on_grid(target: str | Path, image: np.ndarray, stored: Record, affine:
 
 def _writable(target: str | Path, like: Study) -> WritableFormat:
     """The format of a study. Raises UserError where it can't be written, or `target` has the name of another."""
-    format_ = formats()[like.format]
+    format_ = like.form
     if not isinstance(format_, WritableFormat):
         raise UserError(target, f"can't be written as {like.format}, the format of {like.paths[0].name}, which is only read")
     if not Path(target).name.lower().endswith(format_.SUFFIXES):

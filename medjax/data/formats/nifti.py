@@ -108,6 +108,25 @@ def write_on_grid(target: Path, image: np.ndarray, stored: Record, affine: np.nd
     _save(target, file)
 
 
+def write_image(target: Path, image: np.ndarray, record: Record) -> None:
+    """`image` `(*space, C)` as float32 in the geometry of `record`, over whose field of view it lies; C > 1 are frames."""
+    data = _on_file_axes(image)
+    file = nibabel.Nifti1Image(data[..., 0] if data.shape[-1] == 1 else data, _grid(image, record))
+    file.header.set_xyzt_units("mm")
+    _save(target, file)
+
+
+def write_vectors(target: Path, image: np.ndarray, record: Record) -> None:
+    """A vector field `(*space, C)` in mm along the array's axes as vectors in RAS mm, intent "vector", in that geometry."""
+    grid = _grid(image, record)
+    directions = grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes
+    axes = image.shape[-1]
+    file = nibabel.Nifti1Image(_on_file_axes(image[..., ::-1] @ directions[:axes, :axes].T)[:, :, :, None], grid)
+    file.header.set_intent("vector", (), "displacement")
+    file.header.set_xyzt_units("mm")
+    _save(target, file)
+
+
 def affine_of(path: Path) -> np.ndarray:
     """The `(4, 4)` map of a file's indices to RAS mm. Raises UserError for what is no NIfTI image."""
     return _affine(path, _load(path))
@@ -119,6 +138,21 @@ def values_of(path: Path) -> np.ndarray:
     slope, intercept = _scale(file)
     with np.errstate(all="ignore"):  # who asks for them looks whether they are finite
         return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
+
+
+def _on_file_axes(image: np.ndarray) -> np.ndarray:
+    """`(D, H, W, C)` or `(H, W, C)` as `(W, H, D or 1, C)` float32."""
+    turned = image.transpose(2, 1, 0, 3) if image.ndim == 4 else image.transpose(1, 0, 2)[:, :, None]
+    return np.ascontiguousarray(turned, np.float32)
+
+
+def _grid(image: np.ndarray, record: Record) -> np.ndarray:
+    """From the indices of `_on_file_axes(image)` to RAS mm; of a record without an affine from its spacing."""
+    if record.affine is not None:
+        return resized(record.affine, record.image.shape[:-1], image.shape[:-1])[:, [2, 1, 0, 3]]
+    sizes = record.spacing_mm or (1.0,) * record.ndim
+    fitted = [size * old / new for size, old, new in zip(sizes, record.image.shape, image.shape, strict=False)]
+    return np.diag([*fitted[::-1], *[1.0] * (4 - len(fitted))])
 
 
 def _save(target: Path, file: Any) -> None:
