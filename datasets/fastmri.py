@@ -5,7 +5,7 @@ Its licence allows use for research and forbids to pass the data on: https://fas
 
 from typing import Any
 
-from medjax.data.sources.kspace import Kspace, subject_of
+from medjax.data.sources.kspace import Kspace
 from medjax.data.storage.builder import Builder, Item
 from medjax.types import Record, UserError
 
@@ -13,26 +13,22 @@ from medjax.types import Record, UserError
 class Fastmri(Builder):
     """Fully sampled k-space with its root-sum-of-squares image, split by patient (`medjax.data.sources.kspace`).
 
-    With `calibration` > 0 the coils' ESPIRiT sensitivities from a centre of that width, "maps". K-space can be cut along
-    slices only: `--patch=1,0,0`.
+    With `calibration` > 0 the coils' ESPIRiT sensitivities from a centre of that width, "maps". `subjects` is a CSV table
+    with the columns filename and patientid. K-space can be cut along slices only: `--patch=1,0,0`.
     """
 
     name = "fastmri"
     config = "configs/mri_recon.py:source=kspace"
     licence = "fastMRI Dataset Sharing Agreement"
 
-    def __init__(self, *, calibration: int = 0, **common: Any):
-        self.kspace = Kspace(str(common.get("source", "")), calibration)
+    def __init__(self, *, calibration: int = 0, subjects: str = "", **common: Any):
+        self.kspace = Kspace(str(common.get("source", "")), calibration, subjects)
         if any(tuple(common.get("patch", ()))[1:]):
             raise UserError("--patch", "k-space is of the whole slice; cut along slices only, as in --patch=4,0,0")
         super().__init__(**common)
 
     def list_items(self) -> list[Item]:
-        files = self.kspace.files()
-        names = [str(file.relative_to(self.source if self.source.is_dir() else self.source.parent).with_suffix(""))
-                 for file in files]
-        return [Item.of(name, subject_of(file) or name, file, [file])
-                for name, file in zip(names, files, strict=True)]
+        return [Item.of(study.id, study.subject, study, study.paths) for study in self.kspace.studies()]
 
     def records(self, item: Item) -> list[Record]:
-        return [self.kspace.record(item.what)]
+        return self.kspace.records(item.what)

@@ -1,4 +1,4 @@
-"""Your own images: every NIfTI, DICOM series, PNG, JPEG and .npy below a folder."""
+"""Your own files: every image, or all k-space, or every sinogram below a folder."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from medjax.types import Record
 
 
 class Files(Builder):
-    """Every image below a folder, in its stored dtype; `medjax.data.io` says which formats, and who is a subject.
+    """Every study of `kind` below a folder, in its stored dtype; `medjax.data.io` says which formats, and who is a subject.
 
-    `subjects` is a CSV table with the columns filename and patientid.
+    `subjects` is a CSV table with the columns filename and patientid; the kinds are image, kspace and sinogram.
     """
 
     name = "files"
     masked = True
 
-    def __init__(self, *, subjects: str = "", **common: Any):
-        self.subjects = subjects
+    def __init__(self, *, subjects: str = "", kind: str = "image", **common: Any):
+        self.subjects, self.kind = subjects, kind
         super().__init__(**common)
 
     def list_items(self) -> list[Item]:
-        studies = io.discover(self.source, self.subjects)
+        studies = io.discover(self.source, self.subjects, self.kind)
         return [Item.of(study.id, study.subject, study, study.paths) for study in studies]
 
     def records(self, item: Item) -> list[Record]:

@@ -42,8 +42,7 @@ class MayoLdct(Builder):
         full, low = found
         alone = sorted(set(full) ^ set(low))
         if alone:
-            logging.warning("%s: %d patients have no pair of full and low dose and are left out: %s", self.source,
-                            len(alone), ", ".join(alone[:5]))
+            logging.warning("%s: %d patients have no pair of full and low dose and are left out", self.source, len(alone))
         pairs = {patient: (full[patient], low[patient]) for patient in sorted(set(full) & set(low))}
         return [Item.of(patient, patient, pair, pair[0].paths + pair[1].paths) for patient, pair in pairs.items()]
 
@@ -67,7 +66,7 @@ class MayoLdct(Builder):
         studies: dict[str, io.Study] = {}
         for study in (study for folder in folders for study in io.discover(folder)):
             if study.subject in studies:
-                raise UserError(study.paths[0].parent, f"is a second series {pattern} of {study.subject}, beside "
+                raise UserError(study.paths[0].parent, f"is a second series {pattern} of one patient, beside "
                                 f"{_folder(studies[study.subject].paths)}; keep one")
             studies[study.subject] = study
         return studies

@@ -26,6 +26,7 @@ class Medmnist(Builder):
     """
 
     name = "medmnist"
+    nobody = True
     config = "configs/xray_classify.py:source=labelled"
     licence = "CC BY 4.0"
 

@@ -13,6 +13,7 @@ class Phantoms(Builder):
     """Random phantoms of a chest (HU) or a head (0..1000), int16, each a subject (`medjax.data.phantom`)."""
 
     name = "phantoms"
+    nobody = True
     masked = True
     licence = "Apache-2.0"
     config = "configs/ct_lowdose.py"

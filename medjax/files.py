@@ -1,28 +1,47 @@
 """Files written whole or not at all, and how a full disk is told."""
 
+import contextlib
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a disk, a quota or a file system that takes no more."""
+UNFINISHED = ".unfinished-"
+"""What the names of files begin with that are being written, or that a killed process left."""
+LONGEST = 16  # characters of a suffix that are kept
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A new empty file beside `path` to be written: it is synced and gets the name `path` at the end, or is removed.
+
+    Its name is hidden, unique, and has the suffixes of `path`, by which many writers choose the format.
+    """
+    unfinished = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}{''.join(path.suffixes[-2:])[-LONGEST:]}")
+    try:
+        unfinished.touch(exist_ok=False)
+        yield unfinished
+        _sync(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # the new name too; not every file system can sync a folder
+        _sync(path.parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a whole file (text as UTF-8) or none, and returns once it is on the disk."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with atomic(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@contextmanager
+@contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
     """A new folder of its own inside `folder` for what is to appear at once; it and what was left in it are removed."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,3 +58,11 @@ def move(source: Path, target: Path) -> Path:
         shutil.rmtree(target)
     os.replace(source, target)
     return target
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,9 +1,11 @@
 """`python -m medjax.build`: killed and started again, verified, and what it says where it can't."""
 
+import gzip
 import importlib.util
 import json
 import resource
 import signal
+import stat
 import time
 
 import numpy as np
@@ -11,11 +13,15 @@ import pytest
 
 from medjax.data.sources.files import Files
 from medjax.data.sources.phantoms import Phantoms
+from medjax.data.sources.shards import Shards
 from medjax.data.storage import shard_writer
 from medjax.data.storage.builder import builder_class
+from medjax.data.storage.names import salt_file
 from medjax.data.storage.tfds_layout import unfinished
+from medjax.files import UNFINISHED
 from medjax.types import UserError
 from tests.commands import ROOT, command
+from tests.names import readable, stored_as
 
 BUILD = ["-m", "medjax.build", "phantoms"]
 OPTIONS = {"kind": "chest", "shape": (12, 48, 48), "count": 24}
@@ -48,7 +54,7 @@ def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
     assert f"next: python train.py --config=configs/ct_lowdose.py --workdir=runs/phantoms --config.data.path={folder}" in out
     kept = [path for path, when in times.items() if (folder / path.name).stat().st_mtime_ns == when]
     assert {path.name for path in kept} >= {path.stem for path in written}  # what was whole was not made again
-    assert list(tmp_path.rglob("*partial*")) == list(tmp_path.rglob(".*")) == []
+    assert list(tmp_path.rglob(".*")) == []
 
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
     source = {record.id: record.image for record in Phantoms(**OPTIONS).load()}
@@ -94,11 +100,11 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
     assert not folder.exists()
-    assert not list(tmp_path.rglob(".partial*"))
+    assert not list(tmp_path.rglob(f"{UNFINISHED}*"))
     shard_writer.build(builder(source=str(tmp_path / "in")), folder)
     shard_writer.verify(folder)
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
-    for record in records:
+    for record in readable(folder, records, [f"s{number}" for number in range(6)]):
         np.testing.assert_array_equal(np.asarray(record.image)[..., 0], np.load(tmp_path / "in" / f"{record.id}.npy"))
 
 
@@ -166,6 +172,60 @@ def test_other_options_take_nothing_over_from_a_build_that_was_given_up(tmp_path
     assert sorted(r.id for r in records) == [f"chest-1-{n:04d}" for n in range(5)]
     assert {path.name for path in (tmp_path / "out").glob("*train*-of-?????")} == {
         f"phantoms-train.array_record-{n:05d}-of-00003" for n in range(3)}
+
+
+def test_a_built_set_names_nobody(tmp_path):
+    """Neither a shard nor its index, the manifest or a digest has, or lets one test a guess at, a name."""
+    names = ["DOE^JANE", "ROE^RICHARD", "POE^EDGAR"]
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        np.save(tmp_path / "in" / name / f"{name}.npy", np.full((8, 9, 10), number, np.uint8))
+    files = builder_class(ROOT / "datasets" / "files.py")
+    folder = tmp_path / "files" / "1.0.0"
+    noted = shard_writer.build(files(source=str(tmp_path / "in")), folder)
+    salt = salt_file(folder)
+    assert salt.parent == folder.parent
+    assert stat.S_IMODE(salt.stat().st_mode) == 0o600
+    unpacked = Files(path=str(folder), cache=str(tmp_path / "cache")).load()
+    in_place = Shards(str(folder)).load()
+    for told in (unpacked, in_place):
+        ids = sorted(f"{name}/{name}" for name in names)
+        assert sorted(r.id for r in told) == sorted(stored_as(folder, id_) for id_ in ids)
+        assert {r.subject for r in told} == {stored_as(folder, name) for name in names}
+    stored = [path for place in (folder, tmp_path / "cache") for path in place.rglob("*") if path.is_file()]
+    for path in stored:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".index" else path.read_bytes()
+        assert not any(part.encode() in content + str(path.name).encode() for name in names for part in name.split("^"))
+    # Without the salt what is written doesn't follow from the names, and with it, it does.
+    one, other = (shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / place)["digest"] for place in "ab")
+    assert len({one, other, noted["digest"]}) == 3
+    salt_file(tmp_path / "c").write_text(salt.read_text())
+    assert shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "c")["digest"] == noted["digest"]
+
+
+def test_a_set_whose_salt_is_gone_is_not_built_on(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        np.save(tmp_path / "in" / f"s{number}.npy", np.full((8, 9, 10), number, np.uint8))
+    files = builder_class(ROOT / "datasets" / "files.py")
+    shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    salt = salt_file(tmp_path / "out").read_text()
+    salt_file(tmp_path / "out").unlink()
+    with pytest.raises(UserError, match=r"out\.salt: is gone, and the names in .*out are hashes with it; restore it"):
+        shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    assert len(Files(path=str(tmp_path / "out"), cache=str(tmp_path / "cache")).load()) == 3  # reading needs none
+    salt_file(tmp_path / "out").write_text(salt[:10])
+    with pytest.raises(UserError, match=r"out\.salt: is damaged"):
+        shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+
+
+def test_a_build_that_fails_leaves_no_salt(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.npy").write_bytes(b"damaged")
+    files = builder_class(ROOT / "datasets" / "files.py")
+    with pytest.raises(UserError, match="damaged"):
+        shard_writer.build(files(source=str(tmp_path / "in")), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize(("given", "says"), [

@@ -7,6 +7,7 @@ import pytest
 
 from medjax import registry
 from medjax.data.sources.files import Files
+from medjax.data.sources.labelled import Labelled
 from medjax.data.sources.phantoms import Phantoms
 from medjax.data.split import split
 from medjax.types import UserError
@@ -85,12 +86,24 @@ def test_prepared_data_sets(tmp_path):
     builder = Tiny(data_dir=tmp_path / "tfds", file_format="array_record")
     builder.download_and_prepare()
     records = Files(path=str(builder.data_dir), cache=str(tmp_path / "cache")).load()
-    assert sorted(r.subject for r in records) == [f"p{i}" for i in range(6)]
+    assert len({r.subject for r in records}) == 6
+    assert not any(f"p{i}" in path.read_text() for path in (tmp_path / "cache").rglob("*.json") for i in range(6))
     for record in records:
-        i = int(record.subject[1:])
+        i = int(record.extras["class"])
         assert (record.image.shape, record.intercept) == ((6 + i, 8, 1), -5.0)
-        assert int(record.extras["class"]) == i
         assert record.extras["mask"].dtype == bool
     splits = split(records)
-    assert {r.record.subject for r in splits["test"]} == {"p4", "p5"}
+    assert {int(r.record.extras["class"]) for r in splits["test"]} == {4, 5}
     assert [len(r) for r in splits.values()] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("filename,patientid,finding\nM\xfcller.png,p1,clear\n".encode("latin-1"), "can't be read as a CSV table"),
+    (b"filename,patientid,finding\ngone.png,p1,clear\nshort.png\n", r"gone\.png: is in the index, but there is no"),
+    (b"filename,finding\na.png,clear\n", "has no column 'patientid'"),
+])
+def test_an_index_that_does_not_fit_is_one_line(tmp_path, content, says):
+    (tmp_path / "index.csv").write_bytes(content)
+    with pytest.raises(UserError, match=says) as caught:
+        Labelled(str(tmp_path)).load()
+    assert "\n" not in str(caught.value)

@@ -1,11 +1,14 @@
 """Splits by subject, slab and the makers' own parts."""
 
 import itertools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from medjax.data.split import describe, split
+from medjax.data.split import assignment, changes, describe, fingerprint, split
+from medjax.data.storage.mapped import Mapped
 from medjax.types import UserError
 from tests.records import numbered
 
@@ -68,3 +71,96 @@ def test_the_makers_parts_hold():
     assert {r.record.id for r in splits["test"]} == {f"s{i}" for i in range(9, 14)}
     assert len(splits["val"]) == 1
     assert len(splits["train"]) == 8
+
+
+def of_subjects(*names):
+    return [numbered((40, 4), name) for name in names]
+
+
+def places(splits):
+    """The part of each subject."""
+    return {r.record.subject: name for name, regions in splits.items() for r in regions}
+
+
+def names(*numbers):
+    return [f"s{number:03d}" for number in numbers]
+
+
+def test_subjects_stay_where_they_were_when_others_come_and_go():
+    first = split(of_subjects(*names(*range(20))))
+    held = json.loads(json.dumps(assignment(first)))
+    assert not any(f"s{number:03d}" in key for key in held for number in range(20))
+    assert assignment(split(of_subjects(*names(*range(20))), held=held), held) == held
+    assert changes(held, first) == []
+    # Without what was held, some would move.
+    there = names(*range(3, 20), *range(100, 130))
+    assert any(places(split(of_subjects(*there)))[name] != part for name, part in places(first).items() if name in there)
+    second = split(of_subjects(*there), held=held)
+    now = places(second)
+    assert all(now[name] == part for name, part in places(first).items() if name in there)
+    assert {part: list(now.values()).count(part) for part in ("train", "val", "test")} == {"train": 37, "val": 5, "test": 5}
+    said = " | ".join(changes(held, second))
+    assert "30 subjects not there before: " in said
+    gone = [places(first)[name] for name in names(0, 1, 2)]
+    assert all(f"{gone.count(part)} subject{'' if gone.count(part) == 1 else 's'} of {part} no longer there" in said
+               for part in set(gone))
+
+
+def test_a_part_that_lost_all_its_subjects_is_said():
+    first = split(of_subjects(*names(*range(6))))
+    held = assignment(first)
+    left = [name for name, part in places(first).items() if part != "val"]
+    with pytest.raises(UserError, match="no subject is left of those that were in val"):
+        split(of_subjects(*left), held=held)
+    assert len(split(of_subjects(*left, "new"), held=held)["val"]) == 1
+
+
+def test_a_subject_that_was_cut_into_slabs_stays_cut():
+    first = split(of_subjects("a", "b"))
+    held = assignment(first)
+    assert set(held.values()) == {"slabs"}
+    second = split(of_subjects("a", "b", *names(*range(10))), held=held)
+    for name in ("train", "val", "test"):
+        cut = [(r.record.id, r.start, r.stop) for r in second[name] if r.record.subject in "ab"]
+        assert cut == [(r.record.id, r.start, r.stop) for r in first[name]]
+        assert len(second[name]) > len(cut)
+    assert changes(held, second) == ["10 subjects not there before: 1 in test, 8 in train, 1 in val"]
+
+
+def test_makers_parts_are_held_and_their_changes_said():
+    def records(**parts):
+        return [numbered((4, 4), name, extras={"part": np.array(part)}) for name, part in parts.items()]
+
+    before = {f"s{i}": "train" for i in range(8)} | {"t0": "test", "t1": "test"}
+    held = assignment(split(records(**before)))
+    more = {f"n{i}": "train" for i in range(30)}
+    first, second = split(records(**before)), split(records(**before, **more), held=held)
+    assert {r.record.id for r in first["val"]} <= {r.record.id for r in second["val"]}
+    one = first["train"][0].record.id
+    assert changes(held, split(records(**(before | {one: "test"})), held=held)) == ["1 subject of train now in test"]
+
+
+@pytest.mark.parametrize("records", [of_subjects("one"), of_subjects(*names(*range(5)))])
+def test_all_can_be_for_training(records):
+    splits = split(records, (1.0, 0.0, 0.0))
+    assert {name: sum(r.stop - r.start for r in regions) for name, regions in splits.items()} == {
+        "train": 40 * len(records), "val": 0, "test": 0}
+    assert changes(assignment(splits), splits) == []
+
+
+def test_names_of_any_bytes_can_be_split():
+    odd = [f"M\udcfcller{i}" for i in range(5)]
+    assert set(places(split(of_subjects(*odd)))) == set(odd)
+    assert len(assignment(split(of_subjects(*odd)))) == 5
+
+
+def test_a_fingerprint_changes_with_whatever_changes():
+    def make(version="v", shape=(40, 4), name="a", slope=1.0):
+        image = Mapped("nowhere", 0, "<i2", (*shape, 1), version)
+        others = of_subjects(*names(*range(5)))
+        return fingerprint(split([*others, replace(others[0], image=image, id=name, subject="a", slope=slope)]))
+
+    assert make() == make()
+    assert len({make(), make(version="w"), make(shape=(40, 5)), make(name="b"), make(slope=2.0)}) == 5
+    records = of_subjects(*names(*range(9)))
+    assert fingerprint(split(records)) == fingerprint(split(records[::-1])) != fingerprint(split(records, seed=3))

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel import orientations
 
+from medjax.types import UserError
+
+SINGULAR = 1e-6  # volume of the box that axes of length 1 span, below which they don't span space
 
 @dataclass(frozen=True)
 class Orientation:
@@ -19,11 +22,17 @@ class Orientation:
     flips: tuple[bool, bool, bool]
 
     @classmethod
-    def of(cls, affine: np.ndarray) -> "Orientation":
-        """The turn that brings a volume with this `(4, 4)` affine (file's indices to RAS mm) nearest to (z, y, x)."""
+    def of(cls, affine: np.ndarray, where: object = "affine") -> "Orientation":
+        """The turn that brings a volume with this `(4, 4)` affine (file's indices to RAS mm) nearest to (z, y, x).
+
+        Raises UserError, naming `where`, for an affine whose axes don't span space.
+        """
+        if not spans_space(affine):
+            raise UserError(where, f"its affine {np.round(affine[:3], 3).tolist()} has axes that don't span space; give "
+                            "voxel sizes and directions")
         turn = orientations.io_orientation(affine)
-        axes = np.argsort(turn[:, 0])[::-1]
-        return cls(tuple(int(a) for a in axes), tuple(bool(turn[a, 1] < 0) for a in axes))
+        z, y, x = (int(axis) for axis in np.argsort(turn[:, 0])[::-1])
+        return cls((z, y, x), (bool(turn[z, 1] < 0), bool(turn[y, 1] < 0), bool(turn[x, 1] < 0)))
 
     def inside(self, volume: np.ndarray) -> np.ndarray:
         """`(I, J, K, ...)` as a view `(D, H, W, ...)`."""
@@ -45,6 +54,15 @@ class Orientation:
     @property
     def _flipped(self) -> tuple[int, ...]:
         return tuple(i for i, flip in enumerate(self.flips) if flip)
+
+
+def spans_space(affine: np.ndarray) -> bool:
+    """Whether the numbers of a `(4, 4)` affine are finite and its axes independent of each other."""
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.isfinite(affine).all() or not np.isfinite(lengths).all() or lengths.min() <= 0:
+            return False
+        return bool(abs(np.linalg.det(affine[:3, :3] / lengths)) > SINGULAR)
 
 
 def spacing(affine: np.ndarray) -> tuple[float, ...]:

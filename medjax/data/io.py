@@ -1,41 +1,40 @@
 """Files to records: finds the studies under a file or folder, says whose they are, reads them one by one.
 
-NIfTI (`.nii`, `.nii.gz`), DICOM (a series in a folder, single and multi-frame files, with or without a suffix), PNG and
-JPEG, `.npy`. The subject of a study, which a split never divides, is the first of these that there is:
+The formats are the modules of `medjax/data/formats` (see `medjax.types.Format`). The subject of a study, which a split
+never divides, is the first of these that there is:
 
-1. what a table given by the user says (CSV with the columns `filename` and `patientid`),
+1. what a table given by the user says (CSV with the columns `filename` and `patientid`, see `medjax.data.subjects`),
 2. a BIDS label `sub-XX` in the path,
-3. the PatientID of a DICOM file,
+3. what the file itself says (the PatientID of DICOM),
 4. what an `index.csv` in the image's folder or the one above says (same columns),
 5. the name of the file or series.
 """
 
-import csv
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import cast
 
 from absl import logging
-from tqdm import tqdm
 
-from medjax.data.formats import array, dicom, nifti, picture
-from medjax.types import Record, UserError
+from medjax import registry
+from medjax.data.subjects import Subjects, text
+from medjax.types import Format, Record, UserError
 
-FORMATS: dict[str, ModuleType] = {"nifti": nifti, "dicom": dicom, "picture": picture, "array": array}
-BIDS_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+)")
-MAGIC_AT = 128
+KINDS = {"image": "an image", "kspace": "complex k-space", "sinogram": "a sinogram"}
+CONTRACT = ("SUFFIXES", "KIND", "accepts", "group", "read")
+Group = tuple[str, tuple[Path, ...], str]
+"""The format of a study, its files, who they say it is of."""
 
 
 @dataclass(frozen=True)
 class Study:
     """One image, volume or series that lies in files and has not been read yet.
 
-    `format` is a key of `FORMATS`; `id` its name below the folder that was searched, without a suffix; `place` the
+    `format` is a key of `formats()`; `id` its name below the folder that was searched, without a suffix; `place` the
     path below that folder (of a series: its folder), where a result of the same name belongs.
     """
 
@@ -46,138 +45,172 @@ class Study:
     place: Path
 
     @property
-    def form(self) -> Any:
+    def form(self) -> Format:
         """The module of its format."""
-        return FORMATS[self.format]
+        return formats()[self.format]
+
+    @property
+    def suffix(self) -> str:
+        """What the name of its file ends in (".nii.gz"), "" where its format has names without a suffix."""
+        name = self.paths[0].name
+        return name[len(_bare(name, self.format)):]
 
     def read(self) -> list[Record]:
         """Its records: one, or one per frame (4-D NIfTI, cine). Raises UserError, naming the file."""
-        records = FORMATS[self.format].read(self.paths, self.id, self.subject)
+        records = self.form.read(self.paths, self.id, self.subject)
         for record in records:
             if record.image.min() == record.image.max():
                 logging.warning("%s: has the value %s everywhere", self.paths[0], record.image.flat[0])
         return records
 
 
-def read(path: str | Path) -> list[Record]:
-    """The records of a file, of a DICOM series in a folder, or of every image below a folder. Raises UserError."""
-    return [record for study in discover(path) for record in study.read()]
-
-
-def discover(path: str | Path, subjects: str | Path = "") -> list[Study]:
-    """The studies in a file or below a folder, in the order of their names; nothing but DICOM headers is read.
-
-    `subjects` is a CSV table with the columns `filename` and `patientid`. Files with other suffixes are passed over in
-    a folder. Raises UserError where there is nothing to read.
-    """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise UserError(path, "no such file or folder")
-    table = _Subjects(Path(subjects) if subjects else None)
-    files = [path] if path.is_file() else _files(path)
-    root = path if path.is_dir() else path.parent
-    kinds = {file: _format(file) for file in files}
-    if path.is_file() and kinds[path] == "":
-        raise UserError(path, f"no reader for this kind of file; give {_suffixes()} or DICOM")
-    studies = [Study((file,), kind, _stem(file.relative_to(root)), table.of(file), file.relative_to(root))
-               for file, kind in kinds.items() if kind not in ("", "dicom")]
-    studies += _series([file for file, kind in kinds.items() if kind == "dicom"], root, table, alone=path.is_file())
-    if not studies:
-        raise UserError(path, f"no images below this folder; give {_suffixes()} or DICOM files")
-    return sorted(studies, key=lambda study: study.id)
-
-
-class _Subjects:
-    """Whose image a file is."""
-
-    def __init__(self, given: Path | None):
-        self._given = None if given is None else _table(given)
-        self._where = given
-        self._beside: dict[Path, Mapping[str, str]] = {}
-
-    def of(self, file: Path, patient: str = "", fallback: str = "") -> str:
-        if self._given is not None:
-            if file.name not in self._given:
-                raise UserError(self._where, f"has no row for {file.name}; give every image a filename and patientid")
-            return self._given[file.name]
-        bids = BIDS_SUBJECT.findall(file.resolve().as_posix())[-1:]
-        found = [*bids, patient, self._index(file.parent).get(file.name, ""), fallback, _stem(Path(file.name))]
-        return next(name for name in found if name)
-
-    def _index(self, folder: Path) -> Mapping[str, str]:
-        if folder not in self._beside:
-            tables = [f / "index.csv" for f in (folder, folder.parent) if (f / "index.csv").is_file()]
-            self._beside[folder] = _table(tables[0], optional=True) if tables else {}
-        return self._beside[folder]
-
-
-def _table(path: Path, optional: bool = False) -> dict[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(path, f"can't be read as a CSV table: {error}") from error
-    if rows and {"filename", "patientid"} <= set(rows[0]):
-        return {Path(row["filename"]).name: row["patientid"] for row in rows if row["patientid"]}
-    if optional:
-        return {}
-    raise UserError(path, "needs the columns filename and patientid")
-
-
-def _series(files: Sequence[Path], root: Path, subjects: _Subjects, alone: bool) -> list[Study]:
-    """DICOM files as studies: the slices of a series together, multi-frame files and single images by themselves."""
-    groups: dict[tuple, list[Path]] = {}
-    patients: dict[Path, str] = {}
-    for file in tqdm(files, "reading DICOM headers", unit="file", leave=False, delay=2):
-        header = dicom.load(file, header_only=True)
-        if "Rows" not in header and not alone:
-            logging.info("%s: passed over, no image", file)
-            continue
-        patients[file] = dicom.patient(header)
-        groups.setdefault(dicom.series(file, header), []).append(file)
-    per_folder = Counter(group[0].parent for group in groups.values())
-    studies = []
-    for group in groups.values():
-        place = group[0].relative_to(root)
-        if len(group) > 1:
-            place = place.parent if per_folder[group[0].parent] == 1 else place.with_suffix("")
-        name = _stem(place) if place != Path(".") else root.name
-        studies.append(Study(tuple(group), "dicom", name, subjects.of(group[0], patients[group[0]], name), place))
-    return studies
-
-
-def _files(folder: Path) -> list[Path]:
-    """Every file below a folder, hidden ones left out, in order."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+@cache
+def formats() -> dict[str, Format]:
+    """The file formats by the names of their modules."""
+    found = {}
+    for key, module in registry.loaded("data.formats").items():
+        lacking = [name for name in CONTRACT if not hasattr(module, name)]
+        if lacking:
+            raise UserError(module.__name__, f"is no file format: it has no {', '.join(lacking)}")
+        found[key] = cast(Format, module)
     return found
 
 
+def read(path: str | Path, kind: str = "image") -> list[Record]:
+    """The records of a file, of a DICOM series in a folder, or of every study of `kind` below a folder. Raises UserError."""
+    return [record for study in discover(path, kind=kind) for record in study.read()]
+
+
+def discover(path: str | Path, subjects: str | Path = "", kind: str = "image") -> list[Study]:
+    """The studies of `kind` "image", "kspace" or "sinogram" in a file or below a folder, in the order of their names.
+
+    `subjects` is a CSV table with the columns `filename` and `patientid`. In a folder, files of other formats and kinds are
+    passed over; no pixels are read. Raises UserError where there is nothing to read.
+    """
+    path = Path(path).expanduser()
+    kinds = {module.KIND for module in formats().values()}
+    if kind not in kinds:
+        raise UserError("kind", f"unknown {kind!r}; choose from {', '.join(sorted(kinds))}")
+    if not path.exists():
+        raise UserError(path, "no such file or folder")
+    table = Subjects(Path(subjects) if subjects else None)
+    by_format: dict[str, list[Path]] = {}
+    for file in _files(path) if path.is_dir() else [path]:
+        by_format.setdefault(_format(file), []).append(file)
+    if not path.is_dir():
+        by_format = {_checked(path, next(iter(by_format)), kind): [path]}
+    groups = [(name, *group) for name, files in by_format.items() if name and kind == formats()[name].KIND
+              for group in formats()[name].group(files)]
+    if not groups and path.is_dir():
+        raise UserError(path, f"no {kind}s below this folder; give {_suffixes(kind)}")
+    if not groups:  # its reader says what is wrong with it
+        groups = [(next(iter(by_format)), (path,), "")]
+    return sorted(_studies(groups, path if path.is_dir() else path.parent, table), key=lambda study: study.id)
+
+
+def _studies(groups: Sequence[Group], root: Path, table: Subjects) -> list[Study]:
+    """The groups of files with their names, which are unique, and their subjects."""
+    places = _places(groups, root)
+    whole = Path(os.path.normpath(root.absolute())).name
+    names = [text(place.with_name(_bare(place.name, format_)) if place.name else whole)
+             for (format_, _, _), place in zip(groups, places, strict=True)]
+    often = Counter(names)
+    studies = []
+    for (format_, paths, owner), place, name in zip(groups, places, names, strict=True):
+        alone = place == paths[0].relative_to(root)
+        subject = table.of(paths, owner, Path(name).name if alone else name)
+        studies.append(Study(paths, format_, text(place) if often[name] > 1 else name, subject, place))
+    _warn_of_one_name(studies)
+    return studies
+
+
+def _places(groups: Sequence[Group], root: Path) -> list[Path]:
+    """Where the result of each group belongs below `root`: a file's own place, a series' folder where that is its alone."""
+    first = [paths[0].relative_to(root) for _, paths, _ in groups]
+    around = Counter(folder for place in first for folder in place.parents)
+    places = []
+    for (format_, paths, _), place in zip(groups, first, strict=True):
+        files = {_bare(path.name, format_) for path in paths if _suffix(path.name, format_) is not None}
+        if len(files) > 1:
+            place = place.parent if around[place.parent] == 1 else place.with_name(_bare(place.name, format_))
+        places.append(place)
+    often = Counter(places)
+    return [file if often[place] > 1 else place for file, place in zip(first, places, strict=True)]
+
+
+def _warn_of_one_name(studies: Sequence[Study]) -> None:
+    """Says where files of several folders count as one subject for their name alone."""
+    alike: dict[str, set[Path]] = {}
+    for study in studies:
+        if study.subject == Path(study.id).name:
+            alike.setdefault(study.subject, set()).add(study.paths[0].parent)
+    name, folders = max(alike.items(), key=lambda item: len(item[1]), default=("", set()))
+    if len(folders) > 1:
+        logging.warning("%d folders have a %s, which counts as one subject; give a table of subjects if the folders are "
+                        "patients", len(folders), name)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file below a folder in order, hidden ones left out. Links to folders are followed, each folder comes once."""
+    def skip(error: OSError) -> None:
+        logging.warning("%s: passed over, it can't be read: %s", error.filename, error.strerror)
+
+    found, seen, waiting = [], set(), [folder]
+    for start in waiting:  # folders before the links to them, so that a folder has its own name where it has one
+        for parent, folders, names in os.walk(start, onerror=skip):
+            stat = os.stat(parent)
+            if (stat.st_dev, stat.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [Path(parent, name) for name in folders if Path(parent, name).is_symlink()]
+            found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+@cache
+def _by_suffix() -> list[tuple[str, str]]:
+    """Suffixes and their formats in the order that a file is offered to them: the longest first, images last."""
+    pairs = [(suffix, name) for name, module in formats().items() for suffix in module.SUFFIXES]
+    return sorted(pairs, key=lambda pair: (-len(pair[0]), formats()[pair[1]].KIND == "image", pair[1]))
+
+
 def _format(file: Path) -> str:
-    """The key of `FORMATS` that reads a file, "" for none: by its suffix, or by the DICOM marker inside."""
+    """The name of the format that reads a file, "" for none."""
     name = file.name.lower()
-    for format_, module in FORMATS.items():
-        if name.endswith(module.SUFFIXES):
-            return format_
-    if name == "dicomdir":
-        return ""
+    possible = dict.fromkeys(format_ for suffix, format_ in _by_suffix() if name.endswith(suffix))
     try:
-        with file.open("rb") as opened:
-            opened.seek(MAGIC_AT)
-            return "dicom" if opened.read(4) == b"DICM" else ""
+        return next((format_ for format_ in possible if formats()[format_].accepts(file)), "")
     except OSError as error:
-        raise UserError(file, f"can't be read: {error.strerror}") from error
+        raise UserError(file, f"can't be read: {error.strerror or error}") from error
 
 
-def _stem(path: Path) -> str:
-    """A path without the suffix of a format."""
-    name = path.as_posix()
-    suffixes = sorted((s for m in FORMATS.values() for s in m.SUFFIXES), key=len, reverse=True)
-    cut = next((s for s in suffixes if name.lower().endswith(s)), "")
-    return name[:len(name) - len(cut)]
+def _checked(path: Path, format_: str, kind: str) -> str:
+    """The format to read a single file of `kind` with. Raises UserError where none is, or the file holds another kind.
+
+    A file that has the name of a format but not its contents is left to that format's reader, which says what is wrong.
+    """
+    name = path.name.lower()
+    named = [other for suffix, other in _by_suffix() if suffix and name.endswith(suffix) and kind == formats()[other].KIND]
+    if not format_ and not named:
+        raise UserError(path, f"no reader for this kind of file; give {_suffixes(kind)}")
+    found = formats()[format_ or named[0]].KIND
+    if found != kind:
+        raise UserError(path, f"holds {KINDS.get(found, found)} ({format_}); give {KINDS.get(kind, kind)}")
+    return format_ or named[0]
 
 
-def _suffixes() -> str:
-    return ", ".join(s for m in FORMATS.values() if m is not dicom for s in m.SUFFIXES)
+def _suffix(name: str, format_: str) -> str | None:
+    """What a file's name ends in of the suffixes of a format, the longest; None where it has none of them."""
+    return max((s for s in formats()[format_].SUFFIXES if name.lower().endswith(s)), key=len, default=None)
+
+
+def _bare(name: str, format_: str) -> str:
+    """A file's name without the suffix of its format."""
+    return name[:len(name) - len(_suffix(name, format_) or "")] or name
+
+
+def _suffixes(kind: str) -> str:
+    known = [suffix for module in formats().values() if kind == module.KIND for suffix in module.SUFFIXES if suffix]
+    return ", ".join(dict.fromkeys(known)) or "another kind"

@@ -24,8 +24,7 @@ class ImageOutput:
 
     def write(self, destination: Destination) -> None:
         """Writes a file, or a DICOM series."""
-        images = [destination.in_source_units(image) for image in self.images]
-        destination.write_like_source(self.name, lambda form, target, paths: form.write(target, images, paths))
+        destination.write_images(self.name, self.images)
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class LabelOutput:
 
     def write(self, destination: Destination) -> None:
         """Writes a file in the study's format (uint8), or a DICOM SEG object."""
-        destination.write_like_source(self.name, lambda form, target, paths: form.write_labels(
-            target, self.labels, self.names, paths))
+        destination.write_labels(self.name, self.labels, self.names)
 
 
 @dataclass(frozen=True)

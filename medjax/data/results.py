@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from medjax.data.io import Study
+from medjax.data.write import UNSAID, write, write_labels
 from medjax.files import write_atomically
-from medjax.types import UserError, WritableFormat
+from medjax.types import Derivation
 
+LOSSY = (".jpg", ".jpeg")
 OTHERS = (".nii", ".nii.gz", ".csv")
 Units = Callable[[np.ndarray], np.ndarray]
 
@@ -36,32 +38,31 @@ class Table:
 class StudyDestination:
     """The destination of one study's outputs: `target` is its file, or the folder of its series.
 
-    `to_source` brings units that a scan was rescaled to back to its own.
+    `to_source` brings units that a scan was rescaled to back to its own; `derivation` goes into headers.
     """
 
     study: Study
     target: Path
     table: Table
     to_source: Units = np.asarray
+    derivation: Derivation = UNSAID
 
-    def write_like_source(self, name: str, write: Callable[[WritableFormat, Path, Sequence[Path]], None]) -> None:
+    def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
         """Has the study's own format write a file or series. Raises UserError for a format that can't be written."""
-        form = self.study.form
-        if not isinstance(form, WritableFormat):
-            raise UserError(self.study.paths[0], f"results can't be written as {self.study.format}")
+        write(self._named(name), [self.to_source(image) for image in images], self.study, self.derivation)
+
+    def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        """As images; labels of a lossy format become PNG."""
         target = self._named(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(form, target, self.study.paths)
+        if target.suffix.lower() in LOSSY:
+            target = target.with_suffix(".png")
+        write_labels(target, labels, names, self.study, self.derivation)
 
     def file(self, name: str, suffix: str) -> Path:
         """A file of another kind, beside the study's."""
         base = self.target.with_name(stem(self.target, self.study) + (f"_{name}" if name else "") + suffix)
         base.parent.mkdir(parents=True, exist_ok=True)
         return base
-
-    def in_source_units(self, image: np.ndarray) -> np.ndarray:
-        """An image in the task's physical units in those of the source."""
-        return self.to_source(image)
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row."""

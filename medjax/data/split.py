@@ -1,14 +1,20 @@
 """Training, validation and test parts: by subject, never by slice, the same on every machine."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from medjax.data.storage.names import pseudonym
 from medjax.types import Record, UserError
 
 NAMES = ("train", "val", "test")
+SLABS = "slabs"  # where a subject is whose images are cut into slabs for all parts
+SALT_BYTES = 8
 GUARD = 0.025  # part of the axis left out between two slabs of one volume: neighbouring slices are near copies
 MIN_ROWS = 16
 
@@ -40,13 +46,16 @@ class Region:
 Splits = dict[str, list[Region]]
 
 
-def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Splits:
+def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0,
+          held: Mapping[str, str] | None = None) -> Splits:
     """Divides records into `train`, `val` and `test` by subject.
 
     Subjects are put in an order by a hash of their name and `seed`, so the same names give the same split anywhere.
-    Every part that is asked for gets at least one subject. With fewer than three subjects each image is cut into slabs
-    along its first axis instead (see `slabs`). Where a data set's makers said which part a record is in
-    (`extras["part"]`), that holds. Raises UserError for fractions that don't add up, or too few slices.
+    Every part that is asked for gets at least one subject; `(1.0, 0.0, 0.0)` asks for training alone. With fewer than three
+    subjects each image is cut into slabs along its first axis instead (see `slabs`). Where a data set's makers said which
+    part a record is in (`extras["part"]`), that holds. Subjects of an earlier `assignment`, `held`, stay where they were,
+    and others fill the parts up. Raises UserError for fractions that don't add up, too few slices, or a part of which no
+    subject is left.
     """
     fractions = tuple(float(f) for f in fractions)
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
@@ -55,22 +64,94 @@ def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1
         raise UserError("config.data", "no images; there is nothing to split")
     made = {name: [r for r in records if str(r.extras.get("part")) == name] for name in NAMES}
     if made["train"] and made["test"]:
-        return _as_made(made, fractions, seed)
-    subjects = sorted({r.subject for r in records}, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).digest())
-    if len(subjects) < sum(f > 0 for f in fractions):
+        return _as_made(made, fractions, seed, held)
+    subjects = sorted({r.subject for r in records}, key=lambda s: _digest(f"{seed}:{s}"))
+    held = held or {}
+    known = {subject: held[key].partition("+")[0] for key, subject in _keys(held, subjects).items()}
+    if len(subjects) < sum(f > 0 for f in fractions) and set(known.values()) <= {SLABS}:
         return slabs(records, fractions)
-    part_of = dict(zip(subjects, _parts(len(subjects), fractions), strict=True))
-    return {name: [Region.whole(r) for r in records if part_of[r.subject] == name] for name in NAMES}
+    whole = [subject for subject in subjects if known.get(subject) != SLABS]
+    part_of = _filled(whole, known, fractions)
+    cut = slabs([r for r in records if r.subject not in part_of], fractions)
+    splits = {name: [Region.whole(r) for r in records if part_of.get(r.subject) == name] + cut[name] for name in NAMES}
+    for name, fraction in zip(NAMES, fractions, strict=True):
+        if fraction > 0 and not splits[name]:
+            raise UserError("config.data", f"no subject is left of those that were in {name}, and none is new; restore "
+                            "them, or begin another run")
+    return splits
 
 
-def _as_made(made: dict[str, list[Record]], fractions: Sequence[float], seed: int) -> Splits:
+def assignment(splits: Splits, held: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The part of each subject, to be saved and given to `split` as `held`: by "salt:hash", so that it names nobody.
+
+    The salt is that of `held`, or a new one. The value is the part, "slabs" for a subject whose images are cut, and
+    "train+test" for one whose images the makers of the data set put into several.
+    """
+    salt = next(iter(held or {}), secrets.token_hex(SALT_BYTES)).partition(":")[0]
+    return {_key(salt, subject): part for subject, part in sorted(_assigned(splits).items())}
+
+
+def changes(held: Mapping[str, str], splits: Splits) -> list[str]:
+    """What is different from an earlier `assignment`, in words, a line each; nothing where every subject is where it was."""
+    now = _assigned(splits)
+    keys = _keys(held, now)
+    new = Counter(part for subject, part in now.items() if subject not in keys.values())
+    gone = Counter(part for key, part in held.items() if key not in keys)
+    moved = Counter((held[key], now[subject]) for key, subject in keys.items() if held[key] != now[subject])
+    lines = [f"{_count(sum(new.values()), 'subject')} not there before: "
+             + ", ".join(f"{n} in {part}" for part, n in sorted(new.items()))] if new else []
+    lines += [f"{_count(n, 'subject')} of {part} no longer there" for part, n in sorted(gone.items())]
+    return lines + [f"{_count(n, 'subject')} of {old} now in {part}" for (old, part), n in sorted(moved.items())]
+
+
+def fingerprint(splits: Splits) -> str:
+    """A hash of what the splits are made of: parts, ids, subjects, shapes, scales, sizes and times of files where known."""
+    facts = [[name, r.record.id, r.record.subject, list(r.record.image.shape), r.record.image.dtype.str, r.record.slope,
+              r.record.intercept, r.start, r.stop, getattr(r.record.image, "version", "")]
+             for name, regions in splits.items() for r in regions]
+    return hashlib.sha256("\n".join(sorted(json.dumps(fact) for fact in facts)).encode()).hexdigest()
+
+
+def _as_made(made: dict[str, list[Record]], fractions: Sequence[float], seed: int, held: Mapping[str, str] | None) -> Splits:
     """The makers' parts; without a validation part, that comes out of the training part."""
     whole = {name: [Region.whole(r) for r in records] for name, records in made.items()}
     if whole["val"] or not fractions[1]:
         return whole
     given = fractions[0] + fractions[1]
     return split([replace(r, extras={k: v for k, v in r.extras.items() if k != "part"}) for r in made["train"]],
-                 (fractions[0] / given, fractions[1] / given, 0.0), seed) | {"test": whole["test"]}
+                 (fractions[0] / given, fractions[1] / given, 0.0), seed, held) | {"test": whole["test"]}
+
+
+def _filled(subjects: Sequence[str], known: Mapping[str, str], fractions: Sequence[float]) -> dict[str, str]:
+    """The part of each subject: that which is `known`, and for the others, in order, what is lacking, test first."""
+    wanted = Counter(_parts(len(subjects), fractions))
+    part_of = {subject: known[subject] for subject in subjects if known.get(subject) in NAMES}
+    lacking = wanted - Counter(part_of.values())
+    free = [name for name in reversed(NAMES) for _ in range(lacking[name])]
+    return part_of | dict(zip((subject for subject in subjects if subject not in part_of), free, strict=False))
+
+
+def _assigned(splits: Splits) -> dict[str, str]:
+    """The part of each subject, or what stands for several."""
+    cut = {r.record.subject for regions in splits.values() for r in regions
+           if (r.start, r.stop) != (0, r.record.image.shape[0])}
+    parts = {name: {r.record.subject for r in splits.get(name, ())} for name in NAMES}
+    return {subject: SLABS if subject in cut else "+".join(name for name in NAMES if subject in parts[name])
+            for subject in set().union(*parts.values())}
+
+
+def _key(salt: str, subject: str) -> str:
+    return f"{salt}:{pseudonym(salt.encode(), subject)}"
+
+
+def _keys(held: Mapping[str, str], subjects: Iterable[str]) -> dict[str, str]:
+    """The keys of an assignment and the subjects that they stand for, of those that are there."""
+    salts = {key.partition(":")[0] for key in held}
+    return {key: subject for subject in subjects for key in (_key(salt, subject) for salt in salts) if key in held}
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def slabs(records: Sequence[Record], fractions: Sequence[float]) -> Splits:

@@ -6,6 +6,10 @@ import numpy as np
 
 from medjax.types import UserError
 
+DEFLATE = 1032
+"""The bytes that deflate (gzip, zlib, PNG, HDF5) packs into one at most."""
+EXACT_IN_FLOAT64 = 1 << 53
+
 
 def one_line(error: BaseException) -> str:
     """What another library says went wrong, on one line."""
@@ -15,7 +19,7 @@ def one_line(error: BaseException) -> str:
 def native(path: Path, stored: np.ndarray) -> np.ndarray:
     """`stored` in this machine's byte order and a dtype that devices take: int8..int32, uint8..uint32, float32.
 
-    Raises UserError for complex numbers and for what is no number.
+    Raises UserError for complex numbers, for what is no number, and for numbers that 32 bits can't hold.
     """
     if stored.dtype.kind == "c":
         raise UserError(path, "holds complex numbers; give the magnitude, or k-space to a task that reads it")
@@ -24,30 +28,64 @@ def native(path: Path, stored: np.ndarray) -> np.ndarray:
     if stored.dtype.kind == "b":
         return stored.astype(np.uint8)
     if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8:
-        low, high = stored.min(), stored.max()
-        fits = low >= np.iinfo(np.int32).min and high <= np.iinfo(np.int32).max
-        return stored.astype(np.int32 if fits else np.float32)
+        return _in_32_bits(path, stored)
     if stored.dtype.kind == "f":
-        return stored.astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            single = stored.astype(np.float32, copy=False)
+        if stored.dtype.itemsize > 4 and np.isinf(single).any() and not np.isinf(stored).any():
+            raise UserError(path, f"holds values up to {np.abs(stored).max():.3g}, beyond float32; rescale them")
+        return single
     return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
-def finite(path: Path, stored: np.ndarray) -> None:
-    """Raises UserError where values are NaN or infinite, with their count."""
+def _in_32_bits(path: Path, stored: np.ndarray) -> np.ndarray:
+    """64-bit integers as int32, uint32 or float32, whichever holds them exactly."""
+    if not stored.size:
+        return stored.astype(np.int32)
+    low, high = int(stored.min()), int(stored.max())
+    for dtype in (np.int32, np.uint32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return stored.astype(dtype)
+    single = stored.astype(np.float32)
+    if not np.array_equal(single.astype(np.float64), stored.astype(np.float64)) or max(-low, high) > EXACT_IN_FLOAT64:
+        raise UserError(path, f"holds whole numbers from {low} to {high}, which 32 bits can't hold; rescale them")
+    return single
+
+
+def possible(path: Path, claimed: int, stored: int, ratio: int = 1) -> None:
+    """Raises UserError where `claimed` bytes can't be in `stored` bytes of a file, packed `ratio` to 1 at most.
+
+    Readers ask it before they take memory, so that a damaged or malicious header costs nothing.
+    """
+    if claimed > stored * ratio:
+        packed = "" if ratio == 1 else f", even packed {ratio} to 1"
+        raise UserError(path, f"damaged: its header claims {claimed} bytes, {stored} bytes can't hold them{packed}")
+
+
+def finite(path: Path, stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> None:
+    """Raises UserError where values are NaN or infinite, with their count, or `slope` and `intercept` make them so."""
     if stored.dtype.kind == "f":
         bad = stored.size - int(np.count_nonzero(np.isfinite(stored)))
         if bad:
             raise UserError(path, f"{bad} of {stored.size} values are NaN or infinite; fill them before training")
+    if (slope, intercept) != (1.0, 0.0):
+        reach = abs(slope) * max(abs(float(stored.min())), abs(float(stored.max()))) + abs(intercept)
+        if not reach <= float(np.finfo(np.float32).max) or slope == 0:
+            raise UserError(path, f"its slope {slope:g} and intercept {intercept:g} leave one value, or go beyond float32")
 
 
 def quantized(image: np.ndarray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
-    """Physical units as stored values of `dtype`: integers are rounded, and clipped to what the dtype holds."""
-    dtype = np.dtype(np.uint8) if dtype.kind == "V" else dtype
+    """Physical units as stored values of `dtype`: integers are rounded; what the dtype can't hold is clipped."""
     stored = (np.asarray(image, np.float64) - intercept) / slope
+    if dtype.kind == "b":
+        return stored >= 0.5
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    lowest, highest = float(limits.min), float(limits.max)
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        stored = np.clip(np.rint(stored), limits.min, limits.max)
-    return stored.astype(dtype)
+        stored = np.rint(stored)
+        if dtype.itemsize == 8:  # the largest 64-bit integer rounds up in float64, to one that is too large
+            highest = np.nextafter(highest, 0)
+    return np.clip(stored, lowest, highest).astype(dtype)
 
 
 def grey(colour: np.ndarray, tolerance: int = 8, share: float = 0.05) -> np.ndarray:

@@ -34,15 +34,15 @@ from medjax.types.contracts import (
     WritableFormat,
 )
 from medjax.types.errors import DivergedError, UserError, check_bounds, check_choice
-from medjax.types.records import Record, Region, Splits
+from medjax.types.records import Derivation, Record, Region, Splits
 
 __all__ = [
     "Array",
     "Batch",
     "Context",
+    "Derivation",
     "Destination",
     "DivergedError",
-
     "DividesMeasurement",
     "Example",
     "Format",

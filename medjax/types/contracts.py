@@ -1,6 +1,6 @@
 """What tasks, objectives, models, sources, file formats and outputs must offer, and what they may."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -20,8 +20,7 @@ from medjax.types.arrays import (
     Prediction,
     Variables,
 )
-from medjax.types.records import Record, Splits
-
+from medjax.types.records import Derivation, Record, Splits
 
 @dataclass(frozen=True)
 class Metric:
@@ -91,27 +90,33 @@ class Format(Protocol):
 class WritableFormat(Format, Protocol):
     """A format that results are written in, with the header, grid and units of the study they were made from."""
 
-    def write(self, target: Path, images: Sequence[np.ndarray], paths: Sequence[Path]) -> None:
+    def write(self, target: Path, images: Sequence[np.ndarray], paths: Sequence[Path],
+              derivation: Derivation) -> None:
         """`images` `(*space, C)` in physical units, one per record that `read(paths)` gives, with the source's dtype.
 
-        Images of another size keep the field of view. Raises UserError.
+        Images of another size keep the field of view. The header says what made them where it has a place for that.
+        Raises UserError.
         """
 
-    def write_labels(self, target: Path, labels: Sequence[np.ndarray], names: Sequence[str], paths: Sequence[Path]) -> None:
+    def write_labels(self, target: Path, labels: Sequence[np.ndarray], names: Sequence[str], paths: Sequence[Path],
+                     derivation: Derivation) -> None:
         """Label maps `(*space)` uint8, one per record, on the source's grid; `names` of the classes, background first."""
 
 
 class Destination(Protocol):
     """Where the outputs of one study go: files named after it, and a row of the table of all studies."""
 
-    def write_like_source(self, name: str, write: Callable[[WritableFormat, Path, Sequence[Path]], None]) -> None:
-        """Has the study's own format write a file or series; `name` is added to the study's ("" for the main output)."""
+    def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
+        """Images `(*space, C)` in physical units, one per record, in the study's own format.
+
+        `name` is added to the study's, "" for the main output. Raises UserError.
+        """
+
+    def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        """Label maps `(*space)` uint8, one per record, in the study's own format, with the classes' names."""
 
     def file(self, name: str, suffix: str) -> Path:
         """Where a file of any other kind goes."""
-
-    def in_source_units(self, image: np.ndarray) -> np.ndarray:
-        """An image in the task's physical units in those of the source, where the source was rescaled to them."""
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row of the table."""

@@ -36,8 +36,33 @@ class Record:
         return self.image.ndim - 1
 
     def in_units(self, index: Any = ...) -> np.ndarray:
-        """`image[index]` in physical units, float32."""
-        return np.asarray(self.image[index], np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+        """`image[index]` in physical units, `image * slope + intercept`, float32."""
+        stored = np.asarray(self.image[index])
+        exact = np.float64 if stored.dtype.kind in "iu" and stored.dtype.itemsize > 2 else np.float32
+        values = np.array(stored, exact)
+        np.multiply(values, self.slope, out=values)
+        np.add(values, self.intercept, out=values)
+        return values.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What made a result from its source, for the headers of formats that say so: all of it free text, "" where unknown.
+
+    `description` is what was done ("Noise reduced"), `algorithm` the task and network, `version` theirs, `identity` what
+    names the trained parameters without doubt (a hash of the checkpoint).
+    """
+
+    description: str = ""
+    algorithm: str = ""
+    version: str = ""
+    identity: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of it in one line, "" where nothing is known."""
+        algorithm = ", ".join(part for part in (self.algorithm, self.version, self.identity) if part)
+        return f"{self.description} ({algorithm})" if self.description and algorithm else self.description or algorithm
 
 
 @dataclass(frozen=True)

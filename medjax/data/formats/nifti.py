@@ -1,25 +1,44 @@
 """NIfTI-1 and NIfTI-2, one file: volumes, slices, 4-D series, RGB, any byte order, scaled, oblique."""
 
 import gzip
-import os
+import json
+import math
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 from absl import logging
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.nifti1 import Nifti1Extension
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
 
-from medjax.data.geometry import Orientation, resized, spacing
-from medjax.data.values import finite, native, one_line, quantized
-from medjax.types import Record, UserError
+from medjax.data.formats import _volume
+from medjax.data.geometry import Orientation, resized, spans_space
+from medjax.data.values import DEFLATE, one_line, possible, quantized
+from medjax.files import atomic
+from medjax.types import Derivation, Record, UserError
 
 SUFFIXES = (".nii", ".nii.gz")
-RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, gzip.BadGzipFile, ImageFileError,
-              HeaderDataError)
+KIND = "image"
+MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the header's code of the unit of length: metre, millimetre, micrometre
+UNITS = 7  # the bits of xyzt_units that are about length
+DAMAGE = (OSError, EOFError, ValueError, OverflowError, MemoryError, KeyError, TypeError, IndexError, AttributeError,
+          struct.error, zlib.error, gzip.BadGzipFile, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+
+
+def accepts(path: Path) -> bool:
+    """Every file with one of the suffixes that holds no other kind."""
+    return True
+
+
+def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
+    """Each file is a study."""
+    return [((file,), "") for file in files]
 
 
 def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
@@ -29,40 +48,54 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     """
     (path,) = paths
     file = _load(path)
-    try:
-        stored = _channels(path, np.asanyarray(file.dataobj.get_unscaled()))
-    except UNREADABLE as error:
-        raise UserError(path, f"damaged NIfTI file: {one_line(error)}; copy it again from its source") from error
-    finite(path, stored)
-    affine = _affine(path, file)
-    frames = [_record(file, frame, affine, name, subject) for frame in np.moveaxis(stored, 3, 0)]
-    if len(frames) == 1:
-        return frames
-    return [_renamed(frame, f"{name}#{number:03d}") for number, frame in enumerate(frames)]
+    stored = _raw(path, file)[..., :3]  # the alpha of a colour is left out
+    return _volume.records(path, stored, _affine(path, file), name, subject, _scale(file))
 
 
-def write(target: Path, images: Sequence[np.ndarray], paths: Sequence[Path]) -> None:
+def write(target: Path, images: Sequence[np.ndarray], paths: Sequence[Path], derivation: Derivation) -> None:
     """`images` (physical units, one per record that `read(paths)` gives) as a file with the source's header and dtype.
 
-    Images of another size keep the field of view: voxel size and origin change. Integers are rounded and clipped.
+    Images of another size keep the field of view: voxel size and origin change. Integers are rounded and clipped. The
+    header's description says what made them.
     """
     (path,) = paths
     source = _load(path)
-    turn = Orientation.of(_affine(path, source))
-    old_shape = _spatial(source.shape)
-    frames = [turn.outside(_as_volume(image, turn, old_shape)) for image in images]
-    stored = [quantized(frame, *_scale(source), source.get_data_dtype().base) for frame in frames]
-    data = stored[0][..., 0] if len(stored) == 1 else np.stack([frame[..., 0] for frame in stored], -1)
-    if stored[0].shape[-1] == 3:
-        data = np.ascontiguousarray(stored[0]).view(RGB)[..., 0]
-    if data.shape[:3] == old_shape:
-        data = data.reshape(source.shape)
-    affine = resized(_affine(path, source), old_shape, data.shape[:3] if data.ndim > 2 else (*data.shape, 1))
+    affine, old_shape = _affine(path, source), _spatial(source.shape)
+    frames = _volume.on_file_axes(path, images, affine, old_shape)
+    dtype = source.get_data_dtype()
+    if dtype.names:
+        same = frames.shape[:3] == old_shape
+        data = _volume.coloured(frames, _raw(path, source) if same else None, len(dtype.names)).view(dtype)[..., 0]
+    elif frames.shape[-1] == 1:
+        data = quantized(frames[..., 0], *_scale(source), dtype)
+    else:
+        raise UserError(target, f"{frames.shape[-1]} channels can't be written as {path.name} is, with one")
+    data = data.reshape(source.shape) if data.shape[:3] == old_shape else data[..., 0] if len(images) == 1 else data
     file = type(source)(data, None, source.header)
     if data.shape != source.shape:
-        file.set_sform(affine, int(source.header["sform_code"]) or 1)
-        file.set_qform(affine, int(source.header["qform_code"]), strip_shears=True)
+        grid = np.diag([*[1 / _mm(source)] * 3, 1]) @ resized(affine, old_shape, frames.shape[:3])
+        file.set_sform(grid, int(source.header["sform_code"]) or 1)
+        file.set_qform(grid, int(source.header["qform_code"]), strip_shears=True)
     file.header.set_slope_inter(*_scale(source))
+    _describe(file, derivation)
+    _save(target, file)
+
+
+def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str], paths: Sequence[Path],
+                 derivation: Derivation) -> None:
+    """Label maps `(*space)` uint8 on the source's grid, the names as JSON in a comment of the header."""
+    (path,) = paths
+    source = _load(path)
+    frames = _volume.on_file_axes(path, [label[..., None] for label in labels], _affine(path, source),
+                                  _spatial(source.shape))
+    header = source.header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0
+    file = type(source)(frames.reshape(source.shape), None, header)
+    file.header.set_intent("label", (), "labels")
+    file.header.set_slope_inter(1.0, 0.0)
+    file.header.extensions.append(Nifti1Extension("comment", json.dumps({"labels": list(names)}).encode()))
+    _describe(file, derivation)
     _save(target, file)
 
 
@@ -73,8 +106,28 @@ def write_on_grid(target: Path, image: np.ndarray, stored: Record, affine: np.nd
     """
     values = quantized(image[..., 0], stored.slope, stored.intercept, stored.image.dtype)
     file = nibabel.Nifti1Image(Orientation.of(affine).outside(values), affine)
+    file.header.set_xyzt_units("mm")
     file.set_qform(affine, int(file.header["sform_code"]), strip_shears=True)
     file.header.set_slope_inter(stored.slope, stored.intercept)
+    _save(target, file)
+
+
+def write_image(target: Path, image: np.ndarray, record: Record) -> None:
+    """`image` `(*space, C)` as float32 in the geometry of `record`, over whose field of view it lies; C > 1 are frames."""
+    data = _on_file_axes(image)
+    file = nibabel.Nifti1Image(data[..., 0] if data.shape[-1] == 1 else data, _grid(image, record))
+    file.header.set_xyzt_units("mm")
+    _save(target, file)
+
+
+def write_vectors(target: Path, image: np.ndarray, record: Record) -> None:
+    """A vector field `(*space, C)` in mm along the array's axes as vectors in RAS mm, intent "vector", in that geometry."""
+    grid = _grid(image, record)
+    directions = grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes
+    axes = image.shape[-1]
+    file = nibabel.Nifti1Image(_on_file_axes(image[..., ::-1] @ directions[:axes, :axes].T)[:, :, :, None], grid)
+    file.header.set_intent("vector", (), "displacement")
+    file.header.set_xyzt_units("mm")
     _save(target, file)
 
 
@@ -83,78 +136,85 @@ def affine_of(path: Path) -> np.ndarray:
     return _affine(path, _load(path))
 
 
-def _save(target: Path, file: nibabel.Nifti1Image) -> None:
-    partial = target.with_name(f".partial-{target.name}")
-    try:
-        file.to_filename(partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+def values_of(path: Path) -> np.ndarray:
+    """The values of a file as it lies, `(I, J, …)` with its slope and intercept. Raises UserError."""
+    file = _load(path)
+    slope, intercept = _scale(file)
+    with np.errstate(all="ignore"):  # who asks for them looks whether they are finite
+        return _raw(path, file)[..., 0].reshape(file.shape) * slope + intercept
 
 
-def _load(path: Path) -> nibabel.Nifti1Image:
+def _on_file_axes(image: np.ndarray) -> np.ndarray:
+    """`(D, H, W, C)` or `(H, W, C)` as `(W, H, D or 1, C)` float32."""
+    turned = image.transpose(2, 1, 0, 3) if image.ndim == 4 else image.transpose(1, 0, 2)[:, :, None]
+    return np.ascontiguousarray(turned, np.float32)
+
+
+def _grid(image: np.ndarray, record: Record) -> np.ndarray:
+    """From the indices of `_on_file_axes(image)` to RAS mm; of a record without an affine from its spacing."""
+    if record.affine is not None:
+        return resized(record.affine, record.image.shape[:-1], image.shape[:-1])[:, [2, 1, 0, 3]]
+    sizes = record.spacing_mm or (1.0,) * record.ndim
+    fitted = [size * old / new for size, old, new in zip(sizes, record.image.shape, image.shape, strict=False)]
+    return np.diag([*fitted[::-1], *[1.0] * (4 - len(fitted))])
+
+
+def _describe(file: Any, derivation: Derivation) -> None:
+    """What made the file, in the 80 bytes that the header has for free text."""
+    if derivation.text:
+        file.header["descrip"] = derivation.text.encode("ascii", "replace")[:80]
+
+
+def _save(target: Path, file: Any) -> None:
+    with atomic(target) as unfinished:
+        file.to_filename(unfinished)
+
+
+def _load(path: Path) -> Any:
+    """The file with its header read and checked."""
     try:
         file = nibabel.load(path)
-    except UNREADABLE as error:
+        size = path.stat().st_size
+    except DAMAGE as error:
         raise UserError(path, f"no NIfTI image: {one_line(error)}") from error
     if not isinstance(file, nibabel.Nifti1Pair):
         raise UserError(path, f"holds {type(file).__name__.removesuffix('Image')} data; give an image in NIfTI")
     if len(file.shape) < 2 or min(file.shape) < 1 or max(file.shape[4:], default=1) > 1:
         raise UserError(path, f"has the shape {file.shape}; give 2, 3 or 4 dimensions of at least 1")
+    claimed = math.prod(map(int, file.shape)) * file.get_data_dtype().itemsize
+    possible(path, claimed, size, DEFLATE if path.name.lower().endswith(".gz") else 1)
     return file
 
 
-def _channels(path: Path, stored: np.ndarray) -> np.ndarray:
-    """Stored values as `(I, J, K, frames, C)`."""
+def _raw(path: Path, file: Any) -> np.ndarray:
+    """Stored values as `(I, J, K, frames, C)`, colours with their alpha."""
+    try:
+        stored = np.asanyarray(file.dataobj.get_unscaled())
+    except DAMAGE as error:
+        raise UserError(path, f"damaged NIfTI file: {one_line(error)}; copy it again from its source") from error
+    stored = stored.reshape((*stored.shape, 1, 1)[:4])
     if stored.dtype.names:  # RGB24, RGBA32
-        stored = np.stack([stored[channel] for channel in stored.dtype.names[:3]], -1)
-    else:
-        stored = stored[..., None]
-    *space, channels = stored.shape
-    space = (*space, 1, 1)[:4] if len(space) < 4 else space[:4]
-    return native(path, stored.reshape(*space, channels))
+        return np.stack([stored[channel] for channel in stored.dtype.names], -1)
+    return stored[..., None]
 
 
-def _affine(path: Path, file: nibabel.Nifti1Image) -> np.ndarray:
+def _affine(path: Path, file: Any) -> np.ndarray:
+    """From the file's indices to RAS mm, whatever unit of length the file has."""
     affine = file.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not spans_space(affine):
         logging.warning("%s: its affine is singular; taking the voxel sizes alone", path)
         affine = file.header.get_base_affine()
-    return affine
+    return np.diag([*[_mm(file)] * 3, 1]) @ affine
 
 
-def _record(file: nibabel.Nifti1Image, frame: np.ndarray, affine: np.ndarray, name: str, subject: str) -> Record:
-    """A record of one frame `(I, J, K, C)`: a volume, or a 2-D image where an axis has one entry."""
-    turn = Orientation.of(affine)
-    image, inside = turn.inside(frame), turn.affine(affine, frame.shape[:3])
-    slope, intercept = _scale(file)
-    sizes = spacing(inside)
-    thin = [axis for axis in range(3) if image.shape[axis] == 1]
-    if thin:
-        axis = thin[0]
-        image, sizes, inside = image.take(0, axis), sizes[:axis] + sizes[axis + 1:], None
-    return Record(np.ascontiguousarray(image), name, subject, slope, intercept, sizes, inside)
+def _mm(file: Any) -> float:
+    """How many millimetres the header's unit of length is; an unknown one counts as mm."""
+    return MM.get(int(file.header["xyzt_units"]) & UNITS, 1.0)
 
 
-def _renamed(record: Record, name: str) -> Record:
-    return Record(**{**vars(record), "id": name})
-
-
-def _scale(file: nibabel.Nifti1Image) -> tuple[float, float]:
+def _scale(file: Any) -> tuple[float, float]:
     return float(file.dataobj.slope), float(file.dataobj.inter)
 
 
 def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, 1)[:3]
-
-
-def _as_volume(image: np.ndarray, turn: Orientation, shape: tuple[int, ...]) -> np.ndarray:
-    """A record's image with the axis back that a single slice has lost."""
-    if image.ndim == 4:
-        return image
-    thin = next(inner for inner, axis in enumerate(turn.axes) if shape[axis] == 1)
-    return np.expand_dims(image, thin)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The user's own images: a file, a DICOM series, a folder of them, or a data set prepared by TFDS."""
+"""The user's own files: one, a DICOM series, a folder of them, or a data set prepared by TFDS."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ from medjax.types import Record, UserError
 
 @dataclass(frozen=True)
 class Files:
-    """Every image in the file or below the folder `path`; `medjax.data.io` says which formats, and who is a subject.
+    """Every study of `kind` in the file or below the folder `path`.
 
-    A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as `medjax.data.storage.tfds_layout` says.
+    The kinds are "image", "kspace" and "sinogram", of which the latter have an image too; `medjax.data.io` says which
+    formats, and who is a subject. A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as
+    `medjax.data.storage.tfds_layout` says.
 
     `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
     into, `~/.cache/medjax` if empty.
@@ -26,13 +28,14 @@ class Files:
     path: str = ""
     subjects: str = ""
     cache: str = ""
+    kind: str = "image"
 
     def load(self) -> list[Record]:
         """The records, mapped from the cache. Where grey and colour are mixed, all are grey. Raises UserError."""
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
         folder = Path(self.path).expanduser()
-        studies = parts(folder) if is_prepared(folder) else discover(folder, self.subjects)
+        studies = parts(folder) if is_prepared(folder) else discover(folder, self.subjects, self.kind)
         return _alike(unpack(studies, self.cache))
 
 

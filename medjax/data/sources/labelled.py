@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from medjax.data.formats import picture
 from medjax.types import Record, UserError
 
 
@@ -42,8 +43,11 @@ class Labelled:
         index = Path(self.path) / self.index
         if not self.path or not index.is_file():
             raise UserError("config.data.source.path", f"no file {self.index} in {self.path!r}; give the folder that has it")
-        with index.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with index.open(encoding="utf-8-sig", newline="") as lines:
+                rows = list(csv.DictReader(lines, restval=""))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(index, f"can't be read as a CSV table: {error}") from error
         for column in (self.file, self.label, self.subject):
             if not rows or column not in rows[0]:
                 raise UserError(index, f"has no column {column!r}; it has {', '.join(rows[0]) if rows else 'no rows'}")
@@ -79,13 +83,9 @@ class Labelled:
 
 def read(path: Path, size: int, colour: bool) -> np.ndarray:
     """An image file as `(H, W, 1 or 3)` uint8, its longest side `size` pixels (0: as it is). Raises UserError."""
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB" if colour else "L")
-    except FileNotFoundError:
-        raise UserError(path, "is in the index, but there is no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(path, f"is no image that can be read ({error})") from None
+    if not path.exists():
+        raise UserError(path, "is in the index, but there is no such file")
+    image = picture.load(path).convert("RGB" if colour else "L")
     if size:
         factor = size / max(image.size)
         image = image.resize([max(1, round(n * factor)) for n in image.size], Image.Resampling.BOX if factor < 1 else

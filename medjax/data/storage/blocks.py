@@ -38,15 +38,26 @@ def _starts(length: int, size: int, overlap: int) -> list[int]:
 
 def _block(record: Record, corner: tuple[int, ...], size: tuple[int, ...]) -> Record:
     box = tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
-    grid = record.image.shape[:-1]
     affine = record.affine
     if affine is not None:
         shift = np.eye(4)
         shift[:3, 3] = corner
         affine = affine @ shift
-    extras = {name: value[box] if value.shape[:-1] == grid else value for name, value in record.extras.items()}
+    extras = {name: _cut(record, name, value, box) for name, value in record.extras.items()}
     if "foreground" in extras:
         points = extras["foreground"] - np.array(corner, np.int32)
         extras["foreground"] = points[((points >= 0) & (points < size)).all(1)]
     return replace(record, image=record.image[box], id=f"{record.id}:at{','.join(map(str, corner))}", affine=affine,
                    extras=extras)
+
+
+def _cut(record: Record, name: str, value: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """What of an extra goes with a block: its part on the image's grid, or all of a number, a vector, points."""
+    grid = record.image.shape[:-1]
+    if value.shape[:-1] == grid:
+        return value[box]
+    if value.ndim != record.image.ndim:
+        return value
+    if value.shape[0] == grid[0] and all(cut.stop - cut.start == n for cut, n in zip(box[1:], grid[1:], strict=True)):
+        return value[box[0]]  # slices of another size
+    raise UserError("--patch", f"{record.id} has a {name} on another grid than its image, which can't be cut; leave it out")

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 from medjax.data.split import split
 from medjax.data.storage import tfds_layout
 from medjax.data.storage.blocks import blocks
+from medjax.data.storage.names import Naming, plain, pseudonym, salt_of
 from medjax.types import Record, UserError
 
 SHARD_BYTES = 256 << 20
@@ -75,12 +76,13 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     `source` is the user's file or folder. Training images are cut into blocks of `patch` with `overlap` voxels in common
     (see `storage.blocks`), validation and test images stay whole, as they are judged. Parts are divided by subject
     in `fractions`, unless the items name theirs; with fewer than three subjects all is "train", and is divided where it is
-    read. `dtype` is what images are stored as, the first image's if empty. `layout` is known where a build goes on.
-    Raises UserError.
+    read. `dtype` is what images are stored as, the first image's if empty. `layout` and `salt`, of the hashes that ids and
+    subjects are stored as, are known where a build goes on. Raises UserError.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     masked: ClassVar[bool] = False  # records may have a mask
+    nobody: ClassVar[bool] = False  # ids and subjects name nobody, and are stored as they are
     classes: tuple[str, ...] = ()  # names of what extras["class"] counts
     licence: ClassVar[str] = ""
     config: ClassVar[str] = "configs/quickstart.py"  # what to train with it, for a start
@@ -95,17 +97,17 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return builder
 
     def __init__(self, *, source: str = "", patch: Sequence[int] = (), overlap: int = 0, dtype: str = "",
-                 fractions: Sequence[float] = (0.8, 0.1, 0.1), layout: tfds_layout.Layout | None = None,
+                 fractions: Sequence[float] = (0.8, 0.1, 0.1), layout: tfds_layout.Layout | None = None, salt: bytes = b"",
                  data_dir: str | Path | None = None):
         self.source = Path(source).expanduser()
         self.patch, self.overlap, self.dtype, self.fractions = tuple(patch), overlap, dtype, tuple(fractions)
-        self._layout = layout
+        self._layout, self.salt = layout, salt
         if min((0, *self.patch, overlap)) < 0:
             raise UserError("--patch", f"{self.patch} with an overlap of {overlap}; give sizes of at least 1, 0 for all")
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        return load, (Path(inspect.getfile(type(self))), self.arguments | {"layout": self.layout})
+        return load, (Path(inspect.getfile(type(self))), self.arguments | {"layout": self.layout, "salt": self.salt})
 
     @abstractmethod
     def list_items(self) -> list[Item]:
@@ -131,6 +133,13 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return tfds_layout.layout_of(first, self.dtype, self.masked)
 
     @cached_property
+    def naming(self) -> Naming:
+        """What is stored in the place of an id or a subject."""
+        if self.nobody:
+            return plain
+        return partial(pseudonym, self.salt or salt_of(Path(self.data_dir)))
+
+    @cached_property
     def shards(self) -> list[Shard]:
         """The files there will be: a function of the studies alone. Items are in the order of a hash of their ids."""
         found = []
@@ -146,8 +155,11 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for item in shard.items:
             for record in self.records(item):
                 cut = blocks(record, self.patch, self.overlap) if self.patch and shard.split == "train" else [record]
+                name = self.naming(record.id)
                 for block in cut:
-                    yield block.id, tfds_layout.example(block, self.layout)
+                    id_ = name + block.id.removeprefix(record.id)
+                    names = {"id": id_, "subject": self.naming(block.subject)}
+                    yield id_, tfds_layout.example(block, self.layout) | names
 
     def _parts(self) -> dict[str, list[Item]]:
         items = self.items

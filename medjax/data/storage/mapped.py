@@ -28,6 +28,11 @@ class Stored:
     shape: tuple[int, ...]
 
     @property
+    def version(self) -> str:
+        """What changes with the source that it was read from, "" where that isn't known."""
+        return ""
+
+    @property
     def dtype(self) -> np.dtype:
         return np.dtype(self.code)
 
@@ -60,6 +65,7 @@ class Mapped(Stored):
     offset: int
     code: str
     shape: tuple[int, ...]
+    version: str = ""
 
     def whole(self) -> np.ndarray:
         """The map, of the file that has the name now; to read past the end of one that was cut off would kill."""
@@ -80,7 +86,7 @@ def mapped(array: np.ndarray | Stored) -> Stored | None:
     if isinstance(array, Stored):
         return array
     whole = array
-    while isinstance(whole.base, np.memmap):
+    while isinstance(whole.base, np.ndarray):
         whole = whole.base
     if not isinstance(whole, np.memmap) or whole.size != array.size or not array.flags.c_contiguous:
         return None

@@ -21,9 +21,9 @@ def entry(record: Record, place: Callable[[str, np.ndarray | Stored], Place]) ->
         return place(name, array)
 
     return {
-        "id": record.id, "subject": record.subject, "modality": record.modality, "slope": record.slope,
-        "intercept": record.intercept, "spacing_mm": list(record.spacing_mm),
-        "affine": None if record.affine is None else record.affine.tolist(),
+        "id": record.id, "subject": record.subject, "modality": record.modality, "units": record.units,
+        "contrasts": list(record.contrasts), "slope": record.slope, "intercept": record.intercept,
+        "spacing_mm": list(record.spacing_mm), "affine": None if record.affine is None else record.affine.tolist(),
         "image": put("image", record.image),
         "extras": {name: put(name, array) for name, array in record.extras.items()},
     }
@@ -38,4 +38,5 @@ def record(entry: dict[str, Any], find: Callable[[str, Place], Stored]) -> Recor
         image=get("image", entry["image"]), id=entry["id"], subject=entry["subject"], slope=entry["slope"],
         intercept=entry["intercept"], spacing_mm=tuple(entry["spacing_mm"]),
         affine=None if entry["affine"] is None else np.array(entry["affine"]), modality=entry["modality"],
+        units=entry.get("units", ""), contrasts=tuple(entry.get("contrasts", ())),  # indices of older sets lack them
         extras={name: get(name, place) for name, place in entry["extras"].items()})

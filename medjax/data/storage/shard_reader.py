@@ -10,7 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ class InShard(Stored):
     name: str
     code: str
     shape: tuple[int, ...]
+
+    @property
+    def version(self) -> str:
+        return _sha256(self.shard)
 
     def whole(self) -> np.ndarray:
         record = _example(self.shard, self.number)
@@ -70,7 +74,9 @@ def records(folder: Path) -> list[Record]:
         raise UserError(folder, "has no index, so it can't be read in place; give it as --config.data.path, which unpacks "
                         "it, or build it again with python -m medjax.build")
     tfds_layout.check(list(found.values()), tfds_layout.manifest(folder))
-    return [record for part in parts for record in _records(part, found[part.paths[-1]])]
+    naming = tfds_layout.naming_of(folder)
+    return [replace(record, id=naming(record.id), subject=naming(record.subject))
+            for part in parts for record in _records(part, found[part.paths[-1]])]
 
 
 def _records(part: tfds_layout.Part, path: Path) -> list[Record]:
@@ -99,6 +105,13 @@ def _example(shard: str, number: int) -> Record:
         if not os.path.exists(shard):
             raise UserError(shard, "is gone; it was there when the run began") from error
         raise UserError(shard, f"damaged: {one_line(error)}; build it again, or copy it") from error
+
+
+@lru_cache(OPEN)
+def _sha256(shard: str) -> str:
+    """A shard's checksum as its manifest has it, "" where that is not known."""
+    path = Path(shard)
+    return tfds_layout.manifest(path.parent).get("files", {}).get(path.name, {}).get("sha256", "")
 
 
 _features = lru_cache(KEPT)(tfds_layout.features_of)

@@ -30,15 +30,17 @@ from tqdm import tqdm
 
 from medjax.data.storage import shard_reader
 from medjax.data.storage.builder import Builder, Shard
-from medjax.data.storage.tfds_layout import MANIFEST, manifest, record, unfinished
+from medjax.data.storage.names import salt_file, salt_of
+from medjax.data.storage.tfds_layout import MANIFEST, NAMES, manifest, record, unfinished
 from medjax.data.values import one_line
-from medjax.files import write_atomically
+from medjax.files import UNFINISHED, atomic, write_atomically
 from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
 ENGINES = ("processes", "beam")
 WORK = "work"
 NOTES = ".notes"
+GIVEN_ELSEWHERE = ("source", "layout", "salt", "data_dir")  # arguments that other parts of a digest tell
 
 Note = dict[str, Any]
 
@@ -49,22 +51,25 @@ def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "pro
     The engine "beam" runs the shards as an Apache Beam pipeline, on the machines that `beam_options` name; all must see
     the source and `folder`. Raises UserError: for another build in the folder, for what can't be read or written.
     """
-    digest = _digest([_digest_of(builder, shard) for shard in builder.shards])
+    shards = builder.shards
     with _held(folder) as beside:
+        if not (builder.nobody or builder.salt):
+            builder.salt = _salt(folder)
+        digest = _digest([_digest_of(builder, shard) for shard in shards])
         work = _workplace(folder, beside, digest)
         notes = _notes(work)
-        missing = [shard for shard in builder.shards if not _is_there(builder, shard, work, notes)]
+        missing = [shard for shard in shards if not _is_there(builder, shard, work, notes)]
         if missing or work != folder:
             if work == folder:  # what is no longer whole is built on
                 work = beside / WORK
                 shutil.rmtree(work, ignore_errors=True)
                 os.rename(folder, work)
             (work / NOTES).mkdir(exist_ok=True)
-            for remains in work.glob(".partial-*"):
+            for remains in work.glob(f"{UNFINISHED}*"):
                 remains.unlink()
             written = _in_processes(builder, missing, work, processes) if engine == "processes" else \
                 _on_beam(builder, missing, work, beam_options)
-            total, left = (sum(len(shard.items) for shard in shards) for shards in (builder.shards, missing))
+            total, left = (sum(len(shard.items) for shard in some) for some in (shards, missing))
             with tqdm(total=total, initial=total - left, desc="building", unit="study", dynamic_ncols=True) as bar:
                 for shard, note in written:
                     notes[note["file"]] = note
@@ -79,32 +84,27 @@ def build(builder: Builder, folder: Path, processes: int = 1, engine: str = "pro
 def write_shard(builder: Builder, shard: Shard, folder: Path) -> Note:
     """Writes one shard, its index and its note: the file's name, bytes, sha256, how many examples. Raises UserError."""
     target = folder / shard.filename(builder.name)
-    part = folder / f".partial-{target.name}"
     features = builder.info.features
     entries: list[shard_reader.Entry] = []
     try:
-        writer = ArrayRecordWriter(str(part), OPTIONS)
-        try:
-            for _, example in builder.examples(shard):
-                stored = features.serialize_example(example)
-                writer.write(stored)
-                entries.append(shard_reader.entry(record(folder, shard.split, len(entries), features, stored)))
-        finally:
-            writer.close()
-        note = {"file": target.name, "split": shard.split, "examples": len(entries), "bytes": part.stat().st_size,
-                "sha256": _sha256(part), "digest": _digest_of(builder, shard)}
-        if ArrayRecordReader(str(part)).num_records() != len(entries):
-            raise OSError(f"{part} was not written whole")
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        write_atomically(shard_reader.index_of(target), shard_reader.dumps(entries))
-        os.replace(part, target)
+        with atomic(target) as unfinished:
+            writer = ArrayRecordWriter(str(unfinished), OPTIONS)
+            try:
+                for _, example in builder.examples(shard):
+                    stored = features.serialize_example(example)
+                    writer.write(stored)
+                    entries.append(shard_reader.entry(record(folder, shard.split, len(entries), features, stored)))
+            finally:
+                writer.close()
+            note = {"file": target.name, "split": shard.split, "examples": len(entries), "bytes": unfinished.stat().st_size,
+                    "sha256": _sha256(unfinished), "digest": _digest_of(builder, shard)}
+            if ArrayRecordReader(str(unfinished)).num_records() != len(entries):
+                raise OSError(f"{target} was not written whole")
+            write_atomically(shard_reader.index_of(target), shard_reader.dumps(entries))
         _note(folder / NOTES / f"{target.name}.json", note)
         return note
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError, for a full disk too
         raise UserError(target, f"can't be written: {one_line(error)}; make room and run the same command again") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def verify(folder: Path) -> Note:
@@ -137,8 +137,18 @@ def _held(folder: Path) -> Iterator[Path]:
             finally:
                 if not any(itertools.chain(beside.glob(f"*/{NOTES}/*.json"), beside.glob(f"*/{MANIFEST}"))):
                     shutil.rmtree(beside, ignore_errors=True)  # nothing there to go on from
+                    if not folder.exists():
+                        salt_file(folder).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(folder, f"can't be written: {one_line(error)}; make room and run the same command again") from error
+
+
+def _salt(folder: Path) -> bytes:
+    """The salt of the names in `folder`; a new one for a new set. Raises UserError where that of a finished set is gone."""
+    if folder.exists() and not salt_file(folder).exists():
+        raise UserError(salt_file(folder), f"is gone, and the names in {folder} are hashes with it; restore it, or name "
+                        "another folder")
+    return salt_of(folder)
 
 
 def _workplace(folder: Path, beside: Path, digest: str) -> Path:
@@ -153,8 +163,9 @@ def _workplace(folder: Path, beside: Path, digest: str) -> Path:
 
 def _digest_of(builder: Builder, shard: Shard) -> str:
     """What the examples of a shard follow from: the builder's options, the layout, the names and sizes of the files."""
-    given = {key: repr(value) for key, value in builder.arguments.items() if key not in ("source", "layout", "data_dir")}
-    items = [(item.id, item.subject, item.files) for item in shard.items]
+    given = {key: repr(value) for key, value in builder.arguments.items() if key not in GIVEN_ELSEWHERE}
+    name = builder.naming  # a digest of the names themselves would let guesses be tested
+    items = [(name(item.id), name(item.subject), [(name(file), size) for file, size in item.files]) for item in shard.items]
     return _digest([shard.filename(builder.name), str(builder.VERSION), sorted(given.items()), builder.layout, items])
 
 
@@ -188,7 +199,7 @@ def _finish(builder: Builder, folder: Path, digest: str, notes: dict[str, Note])
     ordered += [{"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
                 for path in sorted(folder.iterdir()) if path.is_file() and path.name not in known]
     _note(folder / MANIFEST, {
-        "name": builder.name, "source": str(builder.source), "digest": digest,
+        "name": builder.name, "digest": digest, NAMES: "plain" if builder.nobody else "pseudonyms",
         "splits": {name: {"examples": _sum(part, "examples"), "subjects": _subjects(builder, name, part),
                           "shards": len(part), "bytes": _sum(part, "bytes")} for name, part in parts.items()},
         "classes": list(builder.classes), "config": builder.config,
@@ -248,8 +259,11 @@ def _on_beam(builder: Builder, shards: Sequence[Shard], folder: Path, options: s
             _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(_write_or_say, sent, folder)
     except RuntimeError as error:
         raise UserError("--engine", f"the Beam pipeline failed: {one_line(error)}") from error
-    for error in sorted((folder / NOTES).glob("*.error")):
-        raise UserError(*json.loads(error.read_text(encoding="utf-8")))
+    errors = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / NOTES).glob("*.error"))]
+    for remains in (folder / NOTES).glob("*.error"):  # they name files
+        remains.unlink()
+    if errors:
+        raise UserError(*errors[0])
     for shard in shards:
         yield shard, _read_note(folder / NOTES / f"{shard.filename(builder.name)}.json")
 

@@ -1,11 +1,15 @@
 """Data sets that TensorFlow Datasets has prepared as ArrayRecord, read and written without TensorFlow.
 
 A record takes these features: `image` `(H, W, C)` or `(D, H, W, C)`, and where there are `id`, `subject`, `modality`,
-`slope`, `intercept`, `spacing_mm`, `affine` (NaN where unknown); other features that are numbers are its extras (`mask`,
-`label`, `class`; `foreground`, points on tissue). The data set's own parts (train, validation or val, test) are kept by
-`medjax.data.split`.
+`units`, `contrasts` (a JSON list), `slope`, `intercept`, `spacing_mm`, `affine` (NaN where unknown); other features that are
+numbers are its extras (`mask`, `label`, `class`; `foreground`, points on tissue), and of sets that medjax built so are other
+texts. The data set's own parts (train, validation or val, test) are kept by `medjax.data.split`.
+
+Sets that medjax built hold pseudonyms for ids and subjects (`medjax.data.storage.names`). Of other sets those are read as
+pseudonyms too, since records are noted in caches.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +20,16 @@ from typing import Any
 import numpy as np
 
 from medjax.data.statistics import foreground
+from medjax.data.storage.names import Naming, plain, pseudonym
 from medjax.data.values import finite, luminance, native, one_line
 from medjax.types import Record, UserError
 
 MARKS = ("dataset_info.json", "features.json")
 MANIFEST = "manifest.json"
 PARTS = {"validation": "val"}
+NAMES = "names"  # the key of a manifest that says what its names are
+TEXT = "str"  # the dtype of a layout's texts
+SALTED_BY = 1 << 20  # bytes of a set that others prepared which make the salt of its names
 DAMAGE = (OSError, ValueError, RuntimeError, ImportError, KeyError)
 
 Layout = dict[str, tuple[str, tuple[int | None, ...]]]
@@ -45,12 +53,12 @@ class Part:
 
         shard = self.paths[-1]
         try:
-            features = features_of(shard.parent)
+            features, naming = features_of(shard.parent), naming_of(shard.parent)
             reader = ArrayRecordReader(str(shard))
             if reader.num_records() != self.count:
                 raise ValueError(f"it has {reader.num_records()} examples of {self.count}")
             for number in range(self.count):
-                yield record(shard.parent, self.split, self.first + number, features, reader.read([number])[0])
+                yield record(shard.parent, self.split, self.first + number, features, reader.read([number])[0], naming)
         except DAMAGE as error:
             raise UserError(shard, f"damaged, or not prepared as ArrayRecord: {one_line(error)}; build it again") from error
 
@@ -106,10 +114,24 @@ def manifest(folder: Path) -> dict[str, Any]:
         raise UserError(path, f"damaged: {one_line(error)}; delete it, and build the set again") from error
 
 
+def naming_of(folder: Path) -> Naming:
+    """What the names in a set are read as: as they are where medjax built it, else as pseudonyms.
+
+    The salt is a hash of the set itself, so that its pseudonyms are the same on every machine that has the set.
+    """
+    if NAMES in manifest(folder):
+        return plain
+    salt = hashlib.sha256()
+    for path in [*(folder / mark for mark in MARKS), *sorted(folder.glob("*array_record*"))[:1]]:
+        with path.open("rb") as file:
+            salt.update(file.read(SALTED_BY))
+    return partial(pseudonym, salt.digest())
+
+
 def layout_of(record: Record, dtype: str = "", masked: bool = False) -> Layout:
     """The layout of a data set whose first record this is; with `masked`, others may have a mask though this has none.
 
-    Extras that a batch has no place for are left out: neither on the image's grid, nor a number or a vector.
+    Extras that are kept have as many axes as the image, on its grid or another, or are a number, a vector or a text.
     """
     space = (None,) * record.ndim
     layout: Layout = {"image": (dtype or record.image.dtype.name, (*space, record.image.shape[-1])),
@@ -118,10 +140,12 @@ def layout_of(record: Record, dtype: str = "", masked: bool = False) -> Layout:
         layout["mask"] = ("uint8", (*space, 1))
     for name, value in record.extras.items():
         if name not in ("mask", "foreground") and value.dtype.kind in "biuf":
-            if value.shape[:-1] == record.image.shape[:-1]:
+            if value.ndim == record.image.ndim:
                 layout[name] = (value.dtype.name, (*space, value.shape[-1]))
             elif value.ndim <= 1:
                 layout[name] = (value.dtype.name, value.shape)
+        elif value.dtype.kind == "U" and value.ndim == 0:
+            layout[name] = (TEXT, ())
     return layout
 
 
@@ -131,12 +155,14 @@ def features(layout: Layout, classes: Sequence[str] = ()) -> Any:
 
     tensor = partial(tfds.features.Tensor, encoding="bytes")  # what can be read without TensorFlow
     ndim = len(layout["image"][1]) - 1
-    found = {name: tensor(shape=shape, dtype=np.dtype(dtype)) for name, (dtype, shape) in layout.items()}
+    text = tfds.features.Text
+    found = {name: text() if dtype == TEXT else tensor(shape=shape, dtype=np.dtype(dtype))
+             for name, (dtype, shape) in layout.items()}
     if classes and layout["class"][1] == ():
         found["class"] = tfds.features.ClassLabel(names=list(classes))
     number = partial(tensor, dtype=np.float64)
     return tfds.features.FeaturesDict(found | {
-        "id": tfds.features.Text(), "subject": tfds.features.Text(), "modality": tfds.features.Text(),
+        "id": text(), "subject": text(), "modality": text(), "units": text(), "contrasts": text(),
         "slope": number(shape=()), "intercept": number(shape=()), "spacing_mm": number(shape=(ndim,)),
         "affine": number(shape=(4, 4))})
 
@@ -149,17 +175,20 @@ def example(record: Record, layout: Layout) -> dict[str, Any]:
     arrays = {name: _fitted(record.id, name, values.get(name), *kind) for name, kind in layout.items()}
     unknown = (np.nan,) * record.ndim
     return arrays | {
-        "id": record.id, "subject": record.subject, "modality": record.modality,
+        "id": record.id, "subject": record.subject, "modality": record.modality, "units": record.units,
+        "contrasts": json.dumps(record.contrasts),
         "slope": np.float64(record.slope), "intercept": np.float64(record.intercept),
         "spacing_mm": np.array(record.spacing_mm or unknown, np.float64),
         "affine": np.full((4, 4), np.nan) if record.affine is None else np.asarray(record.affine, np.float64)}
 
 
-def _fitted(where: str, name: str, value: np.ndarray | None, dtype: str, shape: Sequence[int | None]) -> np.ndarray:
+def _fitted(where: str, name: str, value: np.ndarray | None, dtype: str, shape: Sequence[int | None]) -> np.ndarray | str:
     """`value` in the data set's dtype, without a loss."""
     if value is None:
         raise UserError(where, f"has no {name}, but the first image has; give it for all images or for none")
     value = np.asarray(value)
+    if dtype == TEXT:
+        return str(value)
     if value.ndim == len(shape) and name == "image" and value.shape[-1] == 3 and shape[-1] == 1:
         value = luminance(value)
     if value.ndim != len(shape) or any(n not in (None, size) for n, size in zip(shape, value.shape, strict=True)):
@@ -182,27 +211,34 @@ def _builder(folder: Path) -> Any:
     return tfds.builder_from_directory(folder)
 
 
-def record(folder: Path, part: str, number: int, features: Any, stored: bytes) -> Record:
+def record(folder: Path, part: str, number: int, features: Any, stored: bytes, naming: Naming = plain) -> Record:
     """The record of an example that is stored with `features`, the one of that number in a part. Raises UserError."""
     values = dict(features.deserialize_example_np(stored))
     if "image" not in values:
         raise UserError(folder, f"its examples have no feature image; they have {', '.join(sorted(values))}")
-    name = _text(values.pop("id", "")) or f"{part}-{number}"
+    name, subject = (value and naming(value) for value in (_text(values.pop(key, "")) for key in ("id", "subject")))
+    name = name or f"{part}-{number}"
     image = native(folder, np.asarray(values.pop("image")))
     finite(folder / name, image)
     affine, sizes = (np.asarray(values.pop(key, ())) for key in ("affine", "spacing_mm"))
-    known = {
-        "subject": _text(values.pop("subject", "")) or name,
-        "modality": _text(values.pop("modality", "")),
+    known: dict[str, Any] = {
+        "modality": _text(values.pop("modality", "")), "units": _text(values.pop("units", "")),
+        "contrasts": tuple(json.loads(_text(values.pop("contrasts", "[]")))),
         "slope": float(values.pop("slope", 1.0)), "intercept": float(values.pop("intercept", 0.0)),
         "spacing_mm": tuple(float(v) for v in sizes) if np.isfinite(sizes).all() else (),
         "affine": affine if affine.size and np.isfinite(affine).all() else None,
     }
-    numbers = {key: np.asarray(value) for key, value in values.items() if np.asarray(value).dtype.kind in "biuf"}
-    numbers = {key: value.astype(bool) if key == "mask" else native(folder, value) for key, value in numbers.items()}
-    if numbers.get("mask", np.zeros(1)).all():
-        del numbers["mask"]
-    return Record(image, name, **known, extras={**numbers, "part": np.array(PARTS.get(part, part))})
+    return Record(image, name, subject or name, **known, extras=_extras(folder, values, naming is plain)
+                  | {"part": np.array(PARTS.get(part, part))})
+
+
+def _extras(folder: Path, values: dict[str, Any], texts: bool) -> dict[str, np.ndarray]:
+    """What else an example holds: numbers, and where nobody else may be named there, `texts`."""
+    found = {key: np.asarray(value) for key, value in values.items() if np.asarray(value).dtype.kind in "biuf"}
+    found = {key: value.astype(bool) if key == "mask" else native(folder, value) for key, value in found.items()}
+    if found.get("mask", np.zeros(1)).all():
+        del found["mask"]
+    return found | {key: np.array(_text(value)) for key, value in values.items() if texts and isinstance(value, bytes | str)}
 
 
 def _text(value: bytes | str) -> str:
