@@ -170,11 +170,12 @@ def _split(v, axis: int, groups: int):
 # Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
 
 
-def _lower_on_cpu(in_xla, target: str, attributes, ctx, *operands, **geometry):
+def _lower_on_cpu(primitive: Primitive, in_xla, target: str, attributes, ctx, *operands, **geometry):
     if not _onednn_fits(ctx, geometry):
         return in_xla(ctx, *operands, **geometry)
-    if "kernel" in geometry and _leaves_taps_out(*ctx.avals_in, **geometry):
-        return mlir.lower_fun(_weights_by_float32, multiple_results=False)(ctx, *operands, **geometry)
+    if ctx.avals_in[0].dtype == jnp.bfloat16 and not _bfloat16_fits(*ctx.avals_in, **geometry):
+        in_float32 = functools.partial(_in_float32, primitive)
+        return mlir.lower_fun(in_float32, multiple_results=False)(ctx, *operands, **geometry)
     low = [low for low, _ in geometry["padding"]]
     vectors = {k: np.asarray(v, np.int64) for k, v in
                (("stride", geometry["stride"]), ("dilation", geometry["dilation"]), ("low", low))}
@@ -182,19 +183,21 @@ def _lower_on_cpu(in_xla, target: str, attributes, ctx, *operands, **geometry):
     return call(ctx, *operands, groups=np.int64(geometry["groups"]), **vectors, **attributes(geometry))
 
 
-def _leaves_taps_out(x, y, *, kernel, dilation, **_) -> bool:
-    """Whether a thread of oneDNN may get rows that miss some tap of the kernel in depth.
+def _bfloat16_fits(x, y, *_, kernel=None, dilation, **__) -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor, and rightly.
 
-    Its bfloat16 weight gradient of volumes (3.2) then adds what happened to lie in that thread's memory.
+    Where a thread may get fewer slices of depth than the kernel reaches over, the weight gradient of volumes (3.2)
+    adds what happened to lie in that thread's memory.
     """
-    if y.dtype != jnp.bfloat16 or y.ndim != 5:
+    if not native.bfloat16():
         return False
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(y.shape[1], y.shape[0] * y.shape[1] // threads) < (kernel[0] - 1) * dilation[0] + 1
+    if kernel is None or y.ndim != 5:
+        return True
+    return min(y.shape[1], y.shape[0] * y.shape[1] // native.threads()) >= (kernel[0] - 1) * dilation[0] + 1
 
 
-def _weights_by_float32(x, y, **geometry):
-    return _weights.bind(x.astype(jnp.float32), y.astype(jnp.float32), **geometry).astype(y.dtype)
+def _in_float32(primitive: Primitive, x, w, *bias, **geometry):
+    return primitive.bind(x.astype(jnp.float32), w.astype(jnp.float32), *bias, **geometry).astype(x.dtype)
 
 
 def _onednn_fits(ctx, geometry) -> bool:
@@ -230,7 +233,7 @@ def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[.
     primitive.def_abstract_eval(lambda a, b, *_, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
     primitive.def_impl(functools.partial(_eager, primitive))
     in_xla = mlir.lower_fun(xla, multiple_results=False)
-    on_cpu = functools.partial(_lower_on_cpu, in_xla, target, attributes)
+    on_cpu = functools.partial(_lower_on_cpu, primitive, in_xla, target, attributes)
     mlir.register_lowering(primitive, in_xla)
     mlir.register_lowering(primitive, on_cpu, platform="cpu", cacheable=False)
     return primitive
