@@ -122,6 +122,14 @@ def test_two_projections_are_sums_from_the_front_and_from_the_side():
     np.testing.assert_allclose(seen[..., 1], x.mean(3)[..., 0], atol=1e-5)
 
 
+def test_projections_end_where_the_volume_ends():
+    """A square's chords at 45 degrees, by geometry."""
+    seen = Projections(4)(jnp.ones((1, 1, 16, 16, 1)))[0, 0]
+    offset = np.abs(np.arange(16) - 7.5)
+    for view, chord in enumerate((16 + 0 * offset, np.sqrt(2) * 16 - 2 * offset) * 2):
+        np.testing.assert_allclose(seen[:, view], chord / 16, rtol=1e-5)
+
+
 def test_backprojection_is_the_adjoint():
     random = np.random.default_rng(0)
     operator = Projections(3)
