@@ -17,6 +17,7 @@ from medjax.physics.espirit import espirit
 from medjax.physics.optics import Blur
 
 KEY = jax.random.key(0)
+IMAGE = jnp.ones((1, 9, 9, 1))
 PLAN = nufft.plan(nufft.radial(4, 32, 16), (16, 16))
 CONE = Cone((4, 8, 8), 1.0, ct.angles(4, 360), (6, 12), 1.0, 40, 60)
 PAIR = rigid.Pair(jnp.ones((10, 3)), jnp.ones((10, rigid.BINS)), jnp.ones((4, 4, 4)), jnp.eye(3), jnp.ones(3))
@@ -27,8 +28,8 @@ def energy(f, *args):
 
 
 PRODUCTS = {
-    "blur": (jax.grad(partial(energy, Blur.motion(4.0, 0.3))), (jnp.ones((1, 9, 9, 1)),)),
-    "kernel of a blur": (jax.grad(lambda length: energy(Blur.motion(length, 0.3, radius=3), jnp.ones((1, 9, 9, 1)))), (4.0,)),
+    "blur": (jax.grad(partial(energy, Blur.motion(4.0, 0.3))), (IMAGE,)),
+    "kernel of a blur": (jax.grad(lambda length: energy(Blur.motion(length, 0.3, radius=3), IMAGE)), (4.0,)),
     "convolution": (jax.grad(lambda w: energy(partial(conv, precision="highest"), jnp.ones((1, 8, 3)), w)),
                     (jnp.ones((3, 3, 4)),)),
     "biased convolution": (jax.grad(lambda w: energy(lambda x, w: conv(x, w, bias=jnp.ones(4), precision="highest"),
@@ -40,7 +41,8 @@ PRODUCTS = {
     "nufft": (jax.grad(lambda x: energy(lambda x: nufft.nufft_adjoint(nufft.nufft(x, PLAN), PLAN), x)),
               (jnp.ones((1, 16, 16)),)),
     "espirit": (partial(espirit, calibration=8, kernel=3, iterations=3), (jnp.ones((2, 12, 12), complex),)),
-    "augmentation": (partial(Augment(rotate=10.0, shear=0.1)._placed, order=1, mode="nearest"), (KEY, jnp.ones((6, 6, 6, 1)))),
+    "augmentation": (partial(Augment(rotate=10.0, shear=0.1)._placed, order=1, mode="nearest"),
+                     (KEY, jnp.ones((6, 6, 6, 1)))),
     "rigid alignment": (jax.grad(lambda place: rigid._score(place, PAIR)), (jnp.ones(6),)),
 }
 
