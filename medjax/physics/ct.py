@@ -233,8 +233,8 @@ class _Joseph:
 def columns_last(fn, v):
     """Applies a function on `(*s, columns)` to `(B, *s, C)`."""
     batch, channels = v.shape[0], v.shape[-1]
-    columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels).astype(jnp.float32)
-    out = fn(columns)
+    columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels)
+    out = fn(columns.astype(jnp.promote_types(v.dtype, jnp.float32)))
     return jnp.moveaxis(out.reshape(*out.shape[:-1], batch, channels), -2, 0)
 
 
