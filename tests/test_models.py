@@ -1,5 +1,7 @@
 """Every network in 2-D and 3-D, in float32 and bfloat16: shapes, gradients, that it can learn, and what it refuses."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -153,8 +155,8 @@ def test_batch_norm_learns_its_statistics_in_training_only():
 
 
 @pytest.mark.parametrize(("kind", "oracle"), [
-    ("group", nn.GroupNorm(8, epsilon=1e-5)), ("instance", nn.InstanceNorm(epsilon=1e-5)),
-    ("layer", nn.LayerNorm(epsilon=1e-5)), ("batch", nn.BatchNorm(use_running_average=False, epsilon=1e-5)),
+    ("group", partial(nn.GroupNorm, 8)), ("instance", nn.InstanceNorm), ("layer", nn.LayerNorm),
+    ("batch", partial(nn.BatchNorm, use_running_average=False)),
 ])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_norms_agree_with_flax(kind, oracle, ndim):
@@ -162,9 +164,23 @@ def test_norms_agree_with_flax(kind, oracle, ndim):
     x = jnp.asarray(rng.normal(size=(2, *(5,) * ndim, 16)) * rng.uniform(0.1, 3, 16) + rng.normal(size=16), jnp.float32)
     weights = {name: jnp.asarray(rng.normal(size=16), jnp.float32) for name in ("scale", "bias")}
     stats = {"mean": jnp.zeros(16), "var": jnp.ones(16)}
-    expected, _ = oracle.apply({"params": weights, "batch_stats": stats}, x, mutable=["batch_stats"])
+    exact = oracle(epsilon=1e-5, use_fast_variance=False)
+    expected, _ = exact.apply({"params": weights, "batch_stats": stats}, x, mutable=["batch_stats"])
     found, _ = Norm(kind).apply({"params": weights, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["group", "instance", "layer", "batch"])
+def test_norms_far_from_zero(kind):
+    """Means of 3000 standard deviations, beside a first row and a corner of zeros; the oracle is float64."""
+    rng = np.random.default_rng(0)
+    x = np.float32(3000 + rng.normal(size=(2, 24, 20, 16)))
+    for case in (x, x * np.pad(np.ones((1, 23, 20, 1), np.float32), ((0, 0), (1, 0), (0, 0), (0, 0)))):
+        groups = np.float64(case).reshape(2, 24, 20, *((8, 2) if kind == "group" else (16, 1)))
+        axes = {"group": (1, 2, 4), "instance": (1, 2), "layer": (3,), "batch": (0, 1, 2)}[kind]
+        expected = (groups - groups.mean(axes, keepdims=True)) / np.sqrt(groups.var(axes, keepdims=True) + 1e-5)
+        found, _ = Norm(kind).init_with_output(KEY, case, train=True)
+        np.testing.assert_allclose(found, expected.reshape(case.shape), atol=2e-3)
 
 
 @pytest.mark.parametrize(("ndim", "stride", "padding"), [(2, 1, "SAME"), (2, 2, "SAME"), (3, 1, "VALID"), (3, 2, "SAME")])

@@ -147,19 +147,11 @@ def test_classical_reconstructions_stand_beside_the_model():
 
 
 def test_the_input_of_ct_is_fbp_in_unit_range():
-    """Many views without noise give the image back, whatever the size of the pixels.
-
-    Parallel beams are judged by scale and by the norm of the error: FBP by Joseph's adjoint ripples by 2.5 % about the axis.
-    """
-    task = CtRecon(HU, 2, views=180, pixel_mm=0.3)
+    """Many views without noise give the image back, whatever the size of the pixels."""
     smooth = np.exp(-np.square(np.linspace(-3, 3, 64))[:, None] - np.square(np.linspace(-3, 3, 64))[None])
-    example = task.example(KEY, batch(np.float32(smooth)[None, ..., None], HU))
-    error = example.input - example.target
-    assert abs(float(error.sum() / example.target.sum())) < 0.02
-    assert float(jnp.linalg.norm(error) / jnp.linalg.norm(example.target)) < 0.02
-    fan = CtRecon(HU, 2, views=180, span=360.0, beam="fan")
-    example = fan.example(KEY, batch(np.float32(smooth)[None, ..., None], HU))
-    np.testing.assert_allclose(example.input, example.target, atol=0.02)
+    for task in (CtRecon(HU, 2, views=180, pixel_mm=0.3), CtRecon(HU, 2, views=180, span=360.0, beam="fan")):
+        example = jax.jit(task.example)(KEY, batch(np.float32(smooth)[None, ..., None], HU))
+        np.testing.assert_allclose(example.input, example.target, atol=7e-3)  # the projector's share
 
 
 def test_low_dose_noise_grows_as_the_dose_falls():

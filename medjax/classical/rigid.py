@@ -194,15 +194,21 @@ def _information(place: Array, pair: Pair) -> tuple[Array, Array, Array]:
 
     The other volume's grey values are spread by a cubic B-spline over the bins, so that the histogram has a gradient.
     """
-    at = (pair.points @ _turn(place[:3] / RADIUS_MM).T + place[None, 3:]) @ pair.to_index.T + pair.origin[None]
+    turned = _product(pair.points, _turn(place[:3] / RADIUS_MM).T) + place[None, 3:]
+    at = _product(turned, pair.to_index.T) + pair.origin[None]
     last = jnp.array(pair.other.shape, jnp.float32)[None] - 1
     inside = jnp.clip(jnp.minimum(at, last - at) + 1, 0, 1).prod(-1)  # fades over a voxel beyond the edge
     values = map_coordinates(pair.other, list(at.T), order=1, mode="nearest")
     spread = _cubic(values[:, None] - jnp.arange(BINS, dtype=jnp.float32)[None])
-    joint = pair.shares.T @ (spread * inside[:, None])
+    joint = _product(pair.shares.T, spread * inside[:, None])
     joint = joint / jnp.maximum(joint.sum(), 1e-6)
     one, other, both = (_entropy(shares) for shares in (joint.sum(1), joint.sum(0), joint.ravel()))
     return one + other - both, (one + other) / jnp.maximum(both, 1e-6), inside.mean()
+
+
+def _product(a: Array, b: Array) -> Array:
+    """In float32: the default of accelerators keeps three digits, too few for places and for small changes of a score."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _turn(angles: Array) -> Array:

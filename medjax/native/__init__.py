@@ -13,12 +13,45 @@ import jax
 TARGETS = {"medjax_convolve": "MedjaxConvolve", "medjax_convolve_biased": "MedjaxConvolveBiased"}
 
 
-@functools.cache
 def problem() -> str:
-    """Registers the handlers with XLA. Returns why this was not possible, or an empty string."""
+    """Why oneDNN can't be called, or an empty string."""
+    return _load()[1]
+
+
+@functools.cache
+def available() -> bool:
+    """Whether oneDNN can be called; warns once where it can't."""
+    if problem():
+        warnings.warn(f"convolutions run on XLA, slower on CPU: {problem()}", stacklevel=2)
+    return not problem()
+
+
+@functools.cache
+def bfloat16() -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor; before AVX-512 there is float32 only."""
+    return bool(_handlers().MedjaxBfloat16())
+
+
+@functools.cache
+def threads() -> int:
+    """How many threads oneDNN divides a convolution among: OMP_NUM_THREADS, or the cores this process may use."""
+    return int(_handlers().MedjaxThreads())
+
+
+def _handlers() -> ctypes.CDLL:
+    library, why = _load()
+    if library is None:
+        raise RuntimeError(why)
+    return library
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, its handlers registered with XLA; or why there is none."""
     handlers = importlib.util.find_spec("medjax.native._onednn")
-    if handlers is None:
-        return "medjax was installed without a C++ compiler; install g++ and the package onednn-cpu-gomp, then medjax again"
+    if handlers is None or handlers.origin is None:
+        return None, ("medjax was installed without a C++ compiler; install g++ and the package onednn-cpu-gomp, then "
+                      "medjax again")
     try:
         files = metadata.files("onednn-cpu-gomp") or []
         onednn = next(str(f.locate()) for f in files if f.name == "libdnnl.so.3")
@@ -26,13 +59,16 @@ def problem() -> str:
         with _short_spins():
             ctypes.CDLL(onednn, private)
         library = ctypes.CDLL(handlers.origin, private)
+        library.MedjaxBfloat16.restype = ctypes.c_bool
+        for target, handler in TARGETS.items():
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, handler)), platform="cpu")
     except (metadata.PackageNotFoundError, StopIteration):
-        return "the package onednn-cpu-gomp is missing; install it with pip"
+        return None, "the package onednn-cpu-gomp is missing; install it with pip"
     except OSError as error:
-        return f"oneDNN can't be loaded ({error}); install libgomp1 and reinstall onednn-cpu-gomp"
-    for target, handler in TARGETS.items():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, handler)), platform="cpu")
-    return ""
+        return None, f"oneDNN can't be loaded ({error}); install libgomp1 and reinstall onednn-cpu-gomp"
+    except AttributeError:
+        return None, "medjax's convolutions were built from an older version; install medjax again"
+    return library, ""
 
 
 @contextlib.contextmanager
@@ -46,11 +82,3 @@ def _short_spins():
     finally:
         if not chosen:
             del os.environ["GOMP_SPINCOUNT"]
-
-
-@functools.cache
-def available() -> bool:
-    """Whether oneDNN can be called; warns once where it can't."""
-    if problem():
-        warnings.warn(f"convolutions run on XLA, slower on CPU: {problem()}", stacklevel=2)
-    return not problem()

@@ -18,6 +18,8 @@
 #include "oneapi/dnnl/dnnl.hpp"
 #include "xla/ffi/api/ffi.h"
 
+extern "C" int omp_get_max_threads();  // of the OpenMP that oneDNN's library brings
+
 namespace {
 
 namespace ffi = xla::ffi;
@@ -93,9 +95,11 @@ class Buffer {
   void* AtLeast(size_t size) {
     if (size > size_) {
       std::free(data_);
-      size_ = (size + 63) / 64 * 64;
-      data_ = std::aligned_alloc(64, size_);
+      size_ = 0;
+      const size_t rounded = (size + 63) / 64 * 64;
+      data_ = std::aligned_alloc(64, rounded);
       if (data_ == nullptr) throw std::bad_alloc();
+      size_ = rounded;
     }
     return data_;
   }
@@ -169,7 +173,23 @@ class Caller {
   }
 
   void Convolve(const Geometry& geometry, void* x, void* w, void* y, void* bias) {
-    std::packaged_task<void()> call([&] { Execute(geometry, x, w, y, bias); });
+    Run([&] { Execute(geometry, x, w, y, bias); });
+  }
+
+  // How many threads oneDNN divides a call among.
+  int Threads() {
+    int threads = 1;
+    Run([&] { threads = omp_get_max_threads(); });
+    return threads;
+  }
+
+ private:
+  Caller() { std::thread([this] { Serve(); }).detach(); }
+
+  // Returns when the call is done; throws what it throws.
+  template <typename Function>
+  void Run(const Function& function) {
+    std::packaged_task<void()> call([&] { function(); });
     std::future<void> done = call.get_future();
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -178,9 +198,6 @@ class Caller {
     arrived_.notify_one();
     done.get();
   }
-
- private:
-  Caller() { std::thread([this] { Serve(); }).detach(); }
 
   [[noreturn]] void Serve() {
     while (true) {
@@ -266,6 +283,21 @@ ffi::Error ConvolveBiased(ffi::AnyBuffer x, ffi::AnyBuffer w, ffi::Buffer<ffi::F
 }
 
 }  // namespace
+
+extern "C" int MedjaxThreads() { return Caller::Get().Threads(); }
+
+// Whether oneDNN convolves bfloat16 on this processor, forward and in both gradients.
+extern "C" bool MedjaxBfloat16() {
+  for (const Kind kind : {kForward, kBackwardData, kBackwardWeights}) {
+    try {
+      Plan({kind, memory::data_type::bf16, 1, {1, 8, 8, 16}, {3, 3, 16, 16}, {1, 8, 8, 16}, {1, 1}, {1, 1}, {1, 1},
+            std::nullopt});
+    } catch (const dnnl::error&) {
+      return false;
+    }
+  }
+  return true;
+}
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(MedjaxConvolve, Convolve,
                               ffi::Ffi::Bind()

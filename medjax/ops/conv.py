@@ -28,18 +28,19 @@ Pairs = tuple[tuple[int, int], ...]
 
 def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
          dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1,
-         leak: float = 1.0) -> Array:
+         leak: float = 1.0, precision: str | None = None) -> Array:
     """Convolution of `x` `(B, *space, C_in)` by `w` `(*kernel, C_in/groups, C_out)`, as networks define it.
 
     One to three axes of space. `padding` is "SAME" (space / stride, rounded up), "VALID" or `(low, high)` per axis.
-    `bias` `(C_out,)` may be wider than `x` and `w`, whose dtype the result has. After it what is negative is multiplied
-    by `leak`, 0 to 1: 0 is relu. Both cost nothing on CPU. Raises UserError where shapes do not fit.
+    `bias` `(C_out,)` may be wider than `x` and `w`, whose dtype the result has. Negative values are then multiplied by
+    `leak`, 0 to 1: 0 is relu. Both cost nothing on CPU. `precision` is that of `jax.lax`, on accelerators and in all
+    derivatives: "highest" keeps float32 where None may round to TF32 or bfloat16. Raises UserError where shapes do not fit.
     """
     stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
     if x.shape[-1] != w.shape[-2] * groups or w.shape[-1] % groups:
         raise UserError("conv", f"{x.shape[-1]} channels do not fit a kernel {w.shape} with groups={groups}")
     padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
-    geometry = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
+    geometry = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups, "precision": precision}
     if bias is None and leak == 1:
         return _bind(_forward, x, w, **geometry)
     bias = jnp.zeros(w.shape[-1], jnp.float32) if bias is None else bias
@@ -50,11 +51,11 @@ def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequenc
 
 def conv_transpose(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
                    dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME",
-                   groups: int = 1) -> Array:
+                   groups: int = 1, precision: str | None = None) -> Array:
     """The adjoint of `conv` in its first argument: `x` `(B, *space, C_in)`, `w` `(*kernel, C_out/groups, C_in)`.
 
     "SAME" makes `space * stride`; "VALID" and pairs make the smallest space that `conv` maps onto that of `x`.
-    Raises UserError where shapes do not fit.
+    `bias` and `precision` as in `conv`. Raises UserError where shapes do not fit.
     """
     stride, dilation = _per_axis(x, w, stride), _per_axis(x, w, dilation)
     if x.shape[-1] != w.shape[-1] or w.shape[-1] % groups:
@@ -66,7 +67,8 @@ def conv_transpose(x: Array, w: Array, *, bias: Array | None = None, stride: int
         padding = _pairs(padding, x.shape[1:-1], w.shape[:-2], stride, dilation)
         space = tuple((size - 1) * s + (k - 1) * d + 1 - low - high for size, k, s, d, (low, high)
                       in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
-    y = _bind(_data, x, w, space=space, stride=stride, dilation=dilation, padding=padding, groups=groups)
+    y = _bind(_data, x, w, space=space, stride=stride, dilation=dilation, padding=padding, groups=groups,
+              precision=precision)
     return y if bias is None else _add_bias(y, bias)
 
 
@@ -111,11 +113,11 @@ def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
     return [lax.pcast(v, tuple(axes - own), to="varying") for v, own in zip(operands, varying, strict=True)]
 
 
-# The three primitives. Geometry is static: `stride`, `dilation`, `padding`, `groups`, and the part of the result's
-# shape that the operands do not tell: `space` of an image, `kernel` of a kernel.
+# The three primitives. Geometry is static: `stride`, `dilation`, `padding`, `groups`, `precision`, and what the operands
+# do not tell of the result's shape: `space` of an image, `kernel` of a kernel.
 
 
-def _forward_shape(x, w, *, stride, dilation, padding, groups):
+def _forward_shape(x, w, *, stride, dilation, padding, **_):
     space = tuple((size + low + high - (k - 1) * d - 1) // s + 1 for size, k, s, d, (low, high)
                   in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
     return (x.shape[0], *(max(size, 0) for size in space), w.shape[-1])
@@ -129,13 +131,13 @@ def _weights_shape(x, y, *, kernel, groups, **_):
     return (*kernel, x.shape[-1] // groups, y.shape[-1])
 
 
-def _forward_xla(x, w, *, stride, dilation, padding, groups):
+def _forward_xla(x, w, *, stride, dilation, padding, groups, precision):
     image = _letters(x)
     return lax.conv_general_dilated(x, w, stride, padding, rhs_dilation=dilation, feature_group_count=groups,
-                                    dimension_numbers=(image, image[1:-1] + "IO", image))
+                                    dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
 
 
-def _data_xla(y, w, *, space, stride, dilation, padding, groups):
+def _data_xla(y, w, *, space, stride, dilation, padding, groups, precision):
     image, axes = _letters(y), range(y.ndim - 2)
     pads = []
     for size, out, k, s, d, (low, _) in zip(space, y.shape[1:-1], w.shape, stride, dilation, padding, strict=False):
@@ -145,16 +147,16 @@ def _data_xla(y, w, *, space, stride, dilation, padding, groups):
     w = jnp.moveaxis(w, (-3, -2, -1), (-1, -2, -3)).reshape(*w.shape[:-3], w.shape[-1], -1)
     return lax.conv_general_dilated(y, lax.rev(w, tuple(axes)), (1,) * len(pads), pads, lhs_dilation=stride,
                                     rhs_dilation=dilation, feature_group_count=groups,
-                                    dimension_numbers=(image, image[1:-1] + "IO", image))
+                                    dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
 
 
-def _weights_xla(x, y, *, kernel, stride, dilation, padding, groups):
+def _weights_xla(x, y, *, kernel, stride, dilation, padding, groups, precision):
     space = _letters(x)[1:-1]
     pads = []
     for size, out, k, s, d, (low, _) in zip(x.shape[1:-1], y.shape[1:-1], kernel, stride, dilation, padding, strict=True):
         pads.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
     return lax.conv_general_dilated(x, y, dilation, pads, rhs_dilation=stride, batch_group_count=groups,
-                                    dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"))
+                                    dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"), precision=precision)
 
 
 def _letters(image) -> str:
@@ -170,11 +172,12 @@ def _split(v, axis: int, groups: int):
 # Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
 
 
-def _lower_on_cpu(in_xla, target: str, attributes, ctx, *operands, **geometry):
+def _lower_on_cpu(primitive: Primitive, in_xla, target: str, attributes, ctx, *operands, **geometry):
     if not _onednn_fits(ctx, geometry):
         return in_xla(ctx, *operands, **geometry)
-    if "kernel" in geometry and _leaves_taps_out(*ctx.avals_in, **geometry):
-        return mlir.lower_fun(_weights_by_float32, multiple_results=False)(ctx, *operands, **geometry)
+    if ctx.avals_in[0].dtype == jnp.bfloat16 and not _bfloat16_fits(*ctx.avals_in, **geometry):
+        in_float32 = functools.partial(_in_float32, primitive)
+        return mlir.lower_fun(in_float32, multiple_results=False)(ctx, *operands, **geometry)
     low = [low for low, _ in geometry["padding"]]
     vectors = {k: np.asarray(v, np.int64) for k, v in
                (("stride", geometry["stride"]), ("dilation", geometry["dilation"]), ("low", low))}
@@ -182,19 +185,21 @@ def _lower_on_cpu(in_xla, target: str, attributes, ctx, *operands, **geometry):
     return call(ctx, *operands, groups=np.int64(geometry["groups"]), **vectors, **attributes(geometry))
 
 
-def _leaves_taps_out(x, y, *, kernel, dilation, **_) -> bool:
-    """Whether a thread of oneDNN may get rows that miss some tap of the kernel in depth.
+def _bfloat16_fits(x, y, *_, kernel=None, dilation, **__) -> bool:
+    """Whether oneDNN convolves bfloat16 on this processor, and rightly.
 
-    Its bfloat16 weight gradient of volumes (3.2) then adds what happened to lie in that thread's memory.
+    Where a thread may get fewer slices of depth than the kernel reaches over, the weight gradient of volumes (3.2)
+    adds what happened to lie in that thread's memory.
     """
-    if y.dtype != jnp.bfloat16 or y.ndim != 5:
+    if not native.bfloat16():
         return False
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(y.shape[1], y.shape[0] * y.shape[1] // threads) < (kernel[0] - 1) * dilation[0] + 1
+    if kernel is None or y.ndim != 5:
+        return True
+    return min(y.shape[1], y.shape[0] * y.shape[1] // native.threads()) >= (kernel[0] - 1) * dilation[0] + 1
 
 
-def _weights_by_float32(x, y, **geometry):
-    return _weights.bind(x.astype(jnp.float32), y.astype(jnp.float32), **geometry).astype(y.dtype)
+def _in_float32(primitive: Primitive, x, w, *bias, **geometry):
+    return primitive.bind(x.astype(jnp.float32), w.astype(jnp.float32), *bias, **geometry).astype(x.dtype)
 
 
 def _onednn_fits(ctx, geometry) -> bool:
@@ -230,7 +235,7 @@ def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[.
     primitive.def_abstract_eval(lambda a, b, *_, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
     primitive.def_impl(functools.partial(_eager, primitive))
     in_xla = mlir.lower_fun(xla, multiple_results=False)
-    on_cpu = functools.partial(_lower_on_cpu, in_xla, target, attributes)
+    on_cpu = functools.partial(_lower_on_cpu, primitive, in_xla, target, attributes)
     mlir.register_lowering(primitive, in_xla)
     mlir.register_lowering(primitive, on_cpu, platform="cpu", cacheable=False)
     return primitive

@@ -28,12 +28,12 @@ def ifft(x: Inexact[Array, "*s"], ndim: int) -> Complex[Array, "*s"]:
 
 def _centred(x, ndim, inverse):
     """Moving the origin by `m` is a phase of `m` turns over the axis: for even sizes a change of signs."""
-    x = x.astype(jnp.complex64)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.complex64))
     space = x.shape[-ndim:]
     flat = _phased(x, ndim, inverse).reshape(-1, *space)
     out = linear.apply(_Fourier(ndim, inverse), flat).reshape(x.shape)
     scale = np.sqrt(np.prod(space)) if inverse else 1 / np.sqrt(np.prod(space))
-    return _phased(out, ndim, inverse, back=True) * np.float32(scale)
+    return _phased(out, ndim, inverse, back=True) * scale.astype(x.real.dtype)
 
 
 def _phased(x, ndim, inverse, back=False):
@@ -42,7 +42,7 @@ def _phased(x, ndim, inverse, back=False):
         middle = n // 2
         turns = middle * (np.arange(n) - (middle if back else 0)) / n
         phase = np.exp((-2j if inverse else 2j) * np.pi * turns)
-        factor = phase.real.round().astype(np.float32) if n % 2 == 0 else phase.astype(np.complex64)
+        factor = phase.real.round().astype(x.real.dtype) if n % 2 == 0 else phase.astype(x.dtype)
         x = x * factor.reshape(*(-1 if a == x.ndim - ndim + axis else 1 for a in range(x.ndim)))
     return x
 

@@ -1,43 +1,40 @@
-"""Conjugate gradients on batches, differentiable without storing the iterations (Hestenes and Stiefel 1952)."""
+"""Conjugate gradients on batches, with the gradient of what is computed (Hestenes and Stiefel 1952)."""
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 Batched = Inexact[Array, "b *s"]
+Carry = tuple[Array, Array, Array, Array]
 
 
 def conjugate_gradients(matvec: Callable[[Batched], Batched], b: Batched, start: Batched | None = None,
                         iterations: int = 10) -> Batched:
-    """`x` with `matvec(x) = b`, sample by sample; `matvec` is Hermitian and positive definite.
+    """`x` with `matvec(x) = b`, sample by sample, after `iterations` from `start` (or 0), each sample `(*s)`.
 
-    A fixed number of iterations keeps a sharded batch free of communication; a sample that has converged rests. Gradients
-    to `b` and to what `matvec` closes over come from one more such solve; none goes to `start`.
+    `matvec` is Hermitian and positive definite. The number of iterations is fixed, so that a sharded batch needs no
+    communication; a sample that has converged rests. Gradients, to `b`, `start` and what `matvec` closes over, are those
+    of the iterations, converged or not; the backward pass recomputes each from its three images.
     """
-    start = jnp.zeros_like(b) if start is None else lax.stop_gradient(start)
-
-    def solve(matvec, rhs):
-        return _iterate(matvec, rhs - matvec(start), iterations) + start
-
-    def solve_transposed(vecmat, rhs):
-        # The transpose of a Hermitian matrix is its conjugate.
-        return jnp.conj(_iterate(lambda x: jnp.conj(vecmat(jnp.conj(x))), jnp.conj(rhs), iterations))
-
-    return lax.custom_linear_solve(matvec, b, solve, solve_transposed)
+    if start is None:
+        return _iterate(matvec, b, iterations)
+    return start + _iterate(matvec, b - matvec(start), iterations)
 
 
-def inner(a: Batched, b: Batched) -> Array:
+def inner(a: Batched, b: Batched) -> Float[Array, "b *ones"]:
     """The real inner product of each sample, `(B, 1, …)`."""
     return jnp.sum(jnp.real(jnp.conj(a) * b), axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
-def _iterate(matvec, residual, iterations):
+def _iterate(matvec: Callable[[Batched], Batched], residual: Batched, iterations: int) -> Batched:
     """Conjugate gradients from zero."""
-    tiny = jnp.finfo(residual.dtype).eps ** 2 * inner(residual, residual)
+    energy = inner(residual, residual)
+    tiny = lax.stop_gradient(jnp.finfo(residual.dtype).eps ** 2 * energy)
 
-    def step(carry, _):
+    def step(carry: Carry, _: None) -> tuple[Carry, None]:
         x, residual, direction, energy = carry
         applied = matvec(direction)
         curvature = inner(direction, applied)
@@ -49,5 +46,5 @@ def _iterate(matvec, residual, iterations):
         direction = residual + jnp.where(going, new_energy / jnp.where(going, energy, 1), 0) * direction
         return (x, residual, direction, new_energy), None
 
-    start = (jnp.zeros_like(residual), residual, residual, inner(residual, residual))
-    return lax.scan(step, start, length=iterations)[0][0]
+    start = (jnp.zeros_like(residual), residual, residual, energy)
+    return lax.scan(jax.checkpoint(step, prevent_cse=False), start, length=iterations)[0][0]

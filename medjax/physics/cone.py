@@ -258,6 +258,7 @@ def _distance(geometry, sweep, turn, i):
 def _fdk(geometry, projections, filter):
     """Weighted, filtered along the panel's rows and back-projected."""
     plane = geometry.plane
+    fbp.check_detector(plane)
     v = (np.arange(geometry.detectors[0]) - (geometry.detectors[0] - 1) / 2) * geometry.detector_mm[0]
     tilt = geometry.detector_distance_mm / np.sqrt(
         geometry.detector_distance_mm**2 + plane.positions_mm[None] ** 2 + v[:, None] ** 2)

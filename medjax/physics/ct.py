@@ -26,7 +26,10 @@ Sinogram = Float[Array, "b v d c"]
 
 
 def angles(views: int, span: float = 180.0, start: float = 0.0) -> tuple[float, ...]:
-    """`views` equal steps of a scan over `span` degrees, in radians: 180 and 360 are complete, less is limited angle."""
+    """The angles of `views` equal steps over `span` degrees, from `start`, in radians.
+
+    A scan that measures every line is complete: from `geometry.complete_span` on, 180 for parallel beams, more for fans.
+    """
     return tuple(np.deg2rad(start + span * np.arange(views) / views).tolist())
 
 
@@ -88,12 +91,27 @@ class Planar:
         """The detectors' centres along the detector, in mm from where the central ray meets it."""
         return (np.arange(self.detectors) - (self.detectors - 1) / 2) * self.detector_mm + self.shift_mm
 
+    @property
+    def radius_mm(self) -> float:
+        """Of the circle around the image."""
+        return float(np.linalg.norm(np.multiply(self.shape, self.spacing)) / 2)
+
 
 @dataclass(frozen=True)
 class Parallel(Planar):
     """Parallel beam."""
 
     period = np.pi
+
+    @property
+    def complete_span(self) -> float:
+        """The shortest span, in degrees, whose rays cover every line through the image: 180."""
+        return 180.0
+
+    @property
+    def distances_mm(self) -> np.ndarray:
+        """How far from the axis the rays pass, in mm, negative on the other side, `(detectors,)`."""
+        return self.positions_mm
 
     @property
     def pitch_mm(self) -> float:
@@ -134,10 +152,24 @@ class Fan(Planar):
 
     def __post_init__(self):
         super().__post_init__()
-        radius = np.linalg.norm(np.multiply(self.shape, self.spacing)) / 2
-        if not radius < self.source_mm <= self.detector_distance_mm:
+        if not self.radius_mm < self.source_mm <= self.detector_distance_mm:
             raise UserError("ct.source_mm", f"source {self.source_mm:g} mm from the axis, {self.detector_distance_mm:g} mm "
-                            f"from the detector; it must lie outside the image ({radius:.0f} mm) and before the detector")
+                            f"from the detector; it must lie outside the image ({self.radius_mm:.0f} mm) and before the "
+                            "detector")
+
+    @property
+    def complete_span(self) -> float:
+        """The shortest span, in degrees, whose rays cover every line through the image: 180 and the fan angle (Parker 1982).
+
+        Where the detector is wider than the image, the fan is that of the circle around the image.
+        """
+        reach = min(np.abs(self.distances_mm).max(), self.radius_mm)
+        return float(180 + 2 * np.rad2deg(np.arcsin(reach / self.source_mm)))
+
+    @property
+    def distances_mm(self) -> np.ndarray:
+        """How far from the axis the rays pass, in mm, negative on the other side, `(detectors,)`."""
+        return self.source_mm * np.sin(self.fan_angles)
 
     @property
     def pitch_mm(self) -> float:
@@ -201,8 +233,8 @@ class _Joseph:
 def columns_last(fn, v):
     """Applies a function on `(*s, columns)` to `(B, *s, C)`."""
     batch, channels = v.shape[0], v.shape[-1]
-    columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels).astype(jnp.float32)
-    out = fn(columns)
+    columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels)
+    out = fn(columns.astype(jnp.promote_types(v.dtype, jnp.float32)))
     return jnp.moveaxis(out.reshape(*out.shape[:-1], batch, channels), -2, 0)
 
 

@@ -1,6 +1,7 @@
 """Filtered back-projection: Ramachandran and Lakshminarayanan 1971; fan and cone after Feldkamp 1984, Parker 1982."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,33 +20,29 @@ WINDOWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Filter windows over frequency in cycles per detector, -0.5 … 0.5."""
 
 
-def planar(geometry, sinogram: Float[Array, "v d n"], filter: str) -> Float[Array, "h w n"]:
+def planar(geometry: Any, sinogram: Float[Array, "v d n"], filter: str) -> Float[Array, "h w n"]:
     """The image in attenuation per mm, of a `Parallel` or `Fan` sinogram.
 
-    Parallel rays at least as dense as the pixels go back by the adjoint, which weighs every ray that meets a pixel and
-    shows less aliasing (0.3 dB on a head phantom) than looking two detectors up; smooth objects ripple by 2.5 % about the
-    axis, where that would leave 0.5 %.
+    Every pixel looks up its place on the detector in every view, between two elements by linear interpolation. The
+    transposed projector, which weighs the rays unevenly, would ripple by 3 % about the axis.
     """
+    check_detector(geometry)
     weights = view_weights(geometry)[:, None] * redundancy(geometry) * obliquity(geometry)
     weighted = sinogram * jnp.asarray(weights, jnp.float32)[..., None]
     filtered = jnp.einsum("ed,vdn->ven", toeplitz(geometry, filter), weighted, precision="highest")
-    pixel = geometry.spacing
-    if geometry.period == np.pi and geometry.pitch_mm <= min(pixel):
-        return geometry.adjoint(filtered[None])[0] * (geometry.pitch_mm / (pixel[0] * pixel[1]))
     return _back_project(geometry, filtered)
 
 
-def _back_project(geometry, filtered):
-    """Every view looked up at each pixel's place on the detector, linearly interpolated."""
+def _back_project(geometry: Any, filtered: Float[Array, "v d n"]) -> Float[Array, "h w n"]:
+    """Every view at each pixel's place on the detector, linearly interpolated; 0 beside the detector."""
     (rows, columns), (dy, dx) = geometry.shape, geometry.spacing
     x = (jnp.arange(columns) - (columns - 1) / 2)[None, :] * dx
     y = ((rows - 1) / 2 - jnp.arange(rows))[:, None] * dy
-    last = geometry.detectors
 
-    def add_view(image, step):
+    def add_view(image: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
         view, c, s = step
-        at = jnp.clip(geometry.detector(c, s, x, y), -1, last)
-        index = jnp.clip(jnp.floor(at).astype(jnp.int32), -1, last - 1)
+        at = jnp.clip(geometry.detector(c, s, x, y), -1, geometry.detectors)
+        index = jnp.clip(jnp.floor(at).astype(jnp.int32), -1, geometry.detectors - 1)
         weight = (at - index)[..., None]
         seen = (1 - weight) * take(view, index + 1) + weight * take(view, index + 2)
         return image + seen * jnp.square(jnp.broadcast_to(geometry.magnification(c, s, x, y), at.shape))[..., None], None
@@ -58,10 +55,11 @@ def _back_project(geometry, filtered):
 def toeplitz(geometry, filter: str) -> Array:
     """The ramp filter as a matrix over detectors, `(D, D)`, per mm at the axis."""
     if filter not in WINDOWS:
-        raise UserError("fbp.filter", f"no {filter!r}; there is {', '.join(WINDOWS)}")
+        raise UserError("fbp.filter", f"unknown {filter!r}; choose from {', '.join(WINDOWS)}")
     count = geometry.detectors
     size = 4 * count
-    n = np.fft.fftfreq(size, 1 / size)
+    n = np.arange(size)
+    n = np.where(n < size // 2, n, n - size)  # whole numbers, which `fftfreq(size, 1 / size)` misses by a rounding
     kernel = np.where(n % 2 == 1, -1 / (np.pi * np.where(n == 0, 1, n)) ** 2, 0)
     kernel[0] = 0.25
     kernel = np.fft.ifft(np.fft.fft(kernel) * WINDOWS[filter](np.fft.fftfreq(size))).real / geometry.pitch_mm
@@ -70,6 +68,14 @@ def toeplitz(geometry, filter: str) -> Array:
         kernel /= np.sinc(gamma / np.pi) ** 2
     i = jnp.arange(count)
     return jnp.asarray(kernel, jnp.float32)[i[:, None] - i[None, :]]
+
+
+def check_detector(geometry: Any) -> None:
+    """Raises UserError for a detector that covers the image on one side of the axis only: its views are cut off there."""
+    near, far = sorted(np.abs(geometry.distances_mm[[0, -1]]))
+    if near < geometry.radius_mm - geometry.pitch_mm and far - near > 4 * geometry.pitch_mm:
+        raise UserError("ct.shift_mm", f"the detector reaches {far:.4g} mm from the axis on one side, {near:.4g} mm on the "
+                        "other; filtered back-projection needs both alike: reconstruct iteratively")
 
 
 def obliquity(geometry) -> np.ndarray:
@@ -83,19 +89,24 @@ def view_weights(geometry) -> np.ndarray:
     return weights
 
 
-def redundancy(geometry) -> np.ndarray:
-    """What each ray counts, `(V, D)`: 1/2 where it is measured from both ends, smooth for a short scan (Parker 1982)."""
+def redundancy(geometry: Any) -> np.ndarray:
+    """The weight of each ray, `(V, D)`; those of the two rays along one line, from either end, add up to 1.
+
+    A full circle of fan beams measures each line twice. A short scan has smooth weights (Parker 1982), of any span (Silver
+    2000); below the complete span some lines are missing, and the image is that of a limited angle.
+    """
     if geometry.period == np.pi:
         return np.ones((1, 1))
     _, start, span = _gaps(geometry.angles, geometry.period)
     if span > 2 * np.pi - 1e-6:
         return np.full((1, 1), 0.5)
+    gamma = geometry.fan_angles[None, :]
     beta = np.mod(np.asarray(geometry.angles) - start + 1e-9, 2 * np.pi)[:, None]
-    gamma = -geometry.fan_angles[None, :]
-    delta = max((span - np.pi) / 2, 1e-6)
-    rise = np.sin(np.pi / 4 * np.clip(beta / np.maximum(delta - gamma, 1e-9), 0, 2)) ** 2
-    fall = np.sin(np.pi / 4 * np.clip((np.pi + 2 * delta - beta) / np.maximum(delta + gamma, 1e-9), 0, 2)) ** 2
-    return np.where(beta < 2 * (delta - gamma), rise, np.where(beta <= np.pi - 2 * gamma, 1.0, fall))
+    delta = (span - np.pi) / 2
+    first, last = 2 * (delta + gamma), span - 2 * (delta - gamma)  # before and after these angles a line is measured twice
+    rise = np.sin(np.pi / 2 * np.clip(beta / np.maximum(first, 1e-9), 0, 1)) ** 2
+    fall = np.sin(np.pi / 2 * np.clip((span - beta) / np.maximum(span - last, 1e-9), 0, 1)) ** 2
+    return np.where(beta < first, rise, np.where(beta <= last, 1.0, fall))
 
 
 def _gaps(angles, period):

@@ -197,8 +197,7 @@ def _convolve(x, kernel, mode):
         return correlate_axis(x, kernel.ravel(), long[0]) if long else x * kernel.ravel()[0]
     channels_first = jnp.moveaxis(x, -1, 1)
     planes = channels_first.reshape(-1, *x.shape[1:-1], 1)
-    with jax.default_matmul_precision("highest"):
-        planes = conv(planes, kernel[..., None, None], padding="VALID")
+    planes = conv(planes, kernel[..., None, None], padding="VALID", precision="highest")
     return jnp.moveaxis(planes.reshape(*channels_first.shape[:2], *planes.shape[1:-1]), 1, -1)
 
 
