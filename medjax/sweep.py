@@ -14,7 +14,7 @@ from medjax.report.table import table
 from medjax.train.layouts import shared
 from medjax.train.log import read_curves
 from medjax.train.loop import train, train_side_by_side
-from medjax.train.run import Config, build_task, load_config, metric_of
+from medjax.train.run import Config, build_task, described, load_config, metric_of
 from medjax.types import UserError
 
 BEST = "best.json"  # the best validation values of a finished member
