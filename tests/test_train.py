@@ -1,4 +1,4 @@
-"""A run as people start it: train.py and eval.py, stopped and gone on with, swept, and given wrong things."""
+"""A run as people start it: train.py and eval.py, stopped and resumed, swept, and given wrong things."""
 
 import csv
 import json
@@ -33,12 +33,12 @@ def test_training_writes_what_it_says_and_ends_with_a_table(finished):
     assert str(workdir / "eval" / "report.html") in printed
 
 
-def test_evaluation_has_a_row_for_the_input_the_baselines_and_the_model(finished):
+def test_evaluation_has_a_row_for_the_input_the_references_and_the_model(finished):
     workdir, _ = finished
     found = json.loads((workdir / "eval" / "metrics.json").read_text())
-    assert set(found["rows"]) == {"input", "nlm", "tv", "wavelet", "model"}
+    assert set(found["rows"]) == {"input", "nlm", "tv", "wavelet", "median", "model"}
     assert found["split"] == "test"
-    assert found["n"] * 5 + 1 == len((workdir / "eval" / "per_sample.csv").read_text().splitlines())
+    assert found["n"] * 6 + 1 == len((workdir / "eval" / "per_sample.csv").read_text().splitlines())
     assert all(np.isfinite(value) for row in found["rows"].values() for value in row.values())
     page = (workdir / "eval" / "report.html").read_text()
     assert "data:image/png;base64" in page
@@ -54,25 +54,26 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(finished, tmp_path):
     process.communicate()
     code, out, err = command("train.py", *SMALL, f"--workdir={killed}", "--config.data.workers=1")
     assert code == 0, err
-    assert "going on from step" in out
+    assert "resuming from step" in out
     same_checkpoint(workdir, killed, 6)
 
 
-def test_sigterm_saves_and_exits_with_0(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_exits_with_its_code(number, code, tmp_path):
     long = [arg for arg in SMALL if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
                                                           "--config.eval_every=100000"]
     process = command("train.py", *long, f"--workdir={tmp_path / 'run'}", wait=False)
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and (tmp_path / "run" / "metrics.jsonl").stat().st_size,
              process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     assert "saved" in out
     assert [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
 
 
 @pytest.mark.slow
-def test_a_sweep_ranks_its_members_and_goes_on_where_it_was(tmp_path):
+def test_a_sweep_ranks_its_members_and_resumes(tmp_path):
     args = [*SMALL, "--config.steps=2", "--config.data.workers=0", f"--workdir={tmp_path}",
             "--sweep=optim.lr=1e-3,1e-9;model.width=4"]
     code, _, err = command("train.py", *args)
