@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test slow check lock .venv
+.PHONY: train test slow check lock .venv peers peers-test peers-lock
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -30,3 +30,22 @@ check: .venv
 lock:  # needs uv
 	uv pip compile pyproject.toml --extra test --extra build --python-version 3.11 --universal --generate-hashes \
 		--no-header -o requirements.lock
+
+peers: .peers/.done
+
+.peers/.done: benchmarks/peers.in benchmarks/peers.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make peers PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r benchmarks/peers.lock
+	.peers/bin/python -m pip install --quiet --constraint benchmarks/peers.in torch
+	@touch $@
+
+peers-test: .venv peers
+	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py
+
+# What the builds of torch for GPUs depend on.
+CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+
+peers-lock:  # needs uv
+	printf '%s\n' $(CUDA) | uv pip compile benchmarks/peers.in --python-version 3.11 --universal --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-package torch --excludes /dev/stdin -o benchmarks/peers.lock

@@ -54,6 +54,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.checkpoint_every = 500
     config.keep = 2  # latest checkpoints kept, beside the best
     config.metric = "psnr"  # what the best checkpoint is best at
+    config.references = ("all",)  # methods without training to compare with: names, or none
     return config
 
 

@@ -1,15 +1,19 @@
 """What is measured: the named suites, and a run's config as one more."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from medjax import registry
 from medjax.measures.losses import l1
-from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, UserError
+from medjax.objectives.supervised import Supervised
+from medjax.tasks._restoration import Restoration
+from medjax.train.step import Optimizers
+from medjax.types import Array, Batch, Example, Key, Mean, Model, NetworkInput, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
@@ -26,16 +30,25 @@ class Case:
     patch: tuple[int, ...]
     channels: int = 1
 
-    def network(self, dtype: str) -> Any:
+    @property
+    def target_patch(self) -> tuple[int, ...]:
+        """The spatial size of the target."""
+        return tuple(size * s for size, s in zip(self.patch, self.scale, strict=True))
+
+    def network(self, dtype: str) -> Model:
         """The module; parameters are float32, `dtype` (f32, bf16) is what it computes in."""
         config = ConfigDict({**self.model.to_dict(), "dtype": DTYPES[dtype]})
         return registry.build("models", config, ndim=self.ndim, channels=self.channels, scale=self.scale)
 
+    def step_parts(self, dtype: str) -> "StepParts":
+        """What `init_state` and `make_step` take: L1 and Adam on batches of `images`."""
+        task = Given((0.0, 1.0), self.ndim)
+        return task, Supervised(task, self.network(dtype)), {"model": optax.adam(1e-3)}, 0.0
+
     def images(self) -> dict[str, Array]:
-        """`input` and `target`, float32."""
-        fine = [size * s for size, s in zip(self.patch, self.scale, strict=True)]
+        """The batch of `Given`."""
         return {"input": _waves(self.batch, *self.patch, self.channels),
-                "target": _waves(self.batch, *fine, self.channels)}
+                "target": _waves(self.batch, *self.target_patch, self.channels)}
 
 
 def _waves(*shape: int) -> Array:
@@ -43,28 +56,47 @@ def _waves(*shape: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The task whose batches already hold `input` and `target`: what the network and its update alone cost."""
+class Given(Restoration):
+    """The task whose batches already hold `input` and `target`, float32: what the network and its update alone cost."""
 
     def example(self, key: Key, batch: Batch) -> Example:
-        """The batch as it is."""
-        rows = batch["target"].shape[0]
-        mask = jnp.ones((*batch["target"].shape[:-1], 1), bool)
-        return Example(NetworkInput(batch["input"]), batch["target"], mask, jnp.arange(rows, dtype=jnp.uint32),
-                       jnp.ones((rows, batch["target"].ndim - 2)))
+        """The batch as it is; everything counts."""
+        rows, *space, _ = batch["target"].shape
+        return Example(NetworkInput(batch["input"]), batch["target"], jnp.ones((rows, *space, 1), bool),
+                       jnp.arange(rows, dtype=jnp.uint32), jnp.ones((rows, len(space))))
 
     def losses(self, pred: Array, example: Example) -> dict[str, Mean]:
         """L1."""
         return {"l1": l1(pred, example.target)}
 
 
-def suites(names: list[str]) -> list[Case]:
-    """The suites called `names`. Raises UserError."""
+StepParts = tuple[Given, Supervised, Optimizers, float]
+
+
+def choose(config: ConfigDict | None, names: Sequence[str], batches: Sequence[str] = (),
+           patches: Sequence[str] = ()) -> list[Case]:
+    """The case of a run's config, else the suites `names`; once for each of the sizes, if any. Raises UserError."""
     known = {case.name: case for case in _suites()}
     for name in names:
         if name not in known:
-            raise UserError("--suite", f"no {name!r}; there is {', '.join(known)}")
-    return [known[name] for name in names]
+            raise UserError("--suite", f"unknown {name!r}; choose from {', '.join(known)}")
+    chosen = [from_config(config)] if config else [known[name] for name in names]
+    return [replace(case, batch=batch, patch=patch) for case in chosen
+            for batch in ([parse_sizes("--batch", b, 1)[0] for b in batches] or [case.batch])
+            for patch in ([parse_patch(p, case.ndim) for p in patches] or [case.patch])]
+
+
+def parse_patch(text: str, ndim: int) -> tuple[int, ...]:
+    """Sizes from "64x64x64", or from "64" for all axes. Raises UserError."""
+    return parse_sizes("--patch", text, ndim if "x" in text else 1) * (1 if "x" in text else ndim)
+
+
+def parse_sizes(flag: str, text: str, count: int) -> tuple[int, ...]:
+    """`count` sizes from "4x2". Raises UserError."""
+    sizes = text.split("x")
+    if len(sizes) != count or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UserError(flag, f"{text!r}; give {count} size{'s' * (count > 1)} like {'x'.join(['8'] * count)}")
+    return tuple(int(size) for size in sizes)
 
 
 def _suites() -> list[Case]:

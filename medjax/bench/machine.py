@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "grain", "numpy", "onedn
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> dict[str, object]:
     """The processor, its cores and instructions, and the accelerator if there is one."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.splitlines())}
@@ -53,7 +52,7 @@ def matrix_peak(dtype: str) -> float:
     a, b = (jnp.full((n, n), 0.5, DTYPES[dtype]) for _ in range(2))
     products = (jnp.dot, lambda a, b: conv(a[None], b[None]))
     first = {product: _seconds(product, a, b) for product in map(jax.jit, products)}
-    fastest = min(first, key=first.get)
+    fastest = min(first, key=first.__getitem__)
     return 2 * n**3 / min(_seconds(fastest, a, b) for _ in range(5))
 
 

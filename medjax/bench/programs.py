@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import optax
 
-from medjax.bench.cases import Case, Given
-from medjax.objectives.supervised import Supervised
+from medjax.bench.cases import Case
 from medjax.train.step import init_state, make_step
+from medjax.types import Array, UserError
 
 MODES = ("step", "infer")
+QUICK = {"xla_backend_optimization_level": 0}  # for what runs once: optimised, it takes longer to compile than a train step
+Arguments = tuple[Any, Any]
+"""Of a step: the state and a batch; of inference: the variables and an input."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ def convolutions(implementation: str) -> Iterator[None]:
 def build(case: Case, dtype: str, mode: str, conv: str = "") -> Program:
     """Compiles `mode` ("step": forward, L1, backward, Adam; "infer": forward) of a case."""
     with convolutions(conv):
-        function, args = _function(case, dtype, mode)
+        function, initial = _function(case, dtype, mode)
+        args = jax.jit(initial, compiler_options=QUICK)(case.images())
         start = time.perf_counter()
         compiled = function.lower(*args).compile()
         compile_s = time.perf_counter() - start
-    params = sum(leaf.size for leaf in jax.tree.leaves(args[0].params if mode == "step" else args[0]))
-    memory = compiled.memory_analysis()
+    params = sum(leaf.size for leaf in jax.tree.leaves(args[0].params if mode == "step" else args[0]["params"]))
+    memory = analysed(compiled.memory_analysis(), "memory")
     total = (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
              - memory.alias_size_in_bytes)
     return Program(_loop(compiled, args, mode), params, compile_s, total / 2**20)
@@ -56,23 +58,30 @@ def build(case: Case, dtype: str, mode: str, conv: str = "") -> Program:
 def flops(case: Case, dtype: str, mode: str) -> float:
     """Floating-point operations of one step, as XLA counts them in its own convolutions."""
     with convolutions("xla"):
-        function, args = _function(case, dtype, mode)
-        return float(function.lower(*args).cost_analysis()["flops"])
+        function, initial = _function(case, dtype, mode)
+        args = jax.eval_shape(initial, jax.eval_shape(case.images))
+        return float(analysed(function.lower(*args).cost_analysis(), "operations")["flops"])
 
 
-def _function(case: Case, dtype: str, mode: str) -> tuple[Any, tuple[Any, ...]]:
-    """The jitted function, new at each call, and its arguments."""
-    network, images, key = case.network(dtype), case.images(), jax.random.PRNGKey(0)
+def analysed(analysis: Any | None, what: str) -> Any:
+    """XLA's analysis of a program. Raises UserError on a backend that has none."""
+    if analysis is None:
+        raise UserError("medjax.bench", f"XLA counts no {what} on {jax.default_backend()}; set JAX_PLATFORMS=cpu")
+    return analysis
+
+
+def _function(case: Case, dtype: str, mode: str) -> tuple[jax.stages.Wrapped, Callable[[dict[str, Array]], Arguments]]:
+    """The jitted function, new at each call, and what makes its arguments of a case's images."""
+    key = jax.random.PRNGKey(0)
     if mode == "infer":
-        params = jax.jit(network.init)(key, images["input"])
-        return jax.jit(lambda params, x: network.apply(params, x)), (params, images["input"])
-    objective = Supervised(Given(), network)
-    optimizers = {"model": optax.adam(1e-3)}
-    state = jax.jit(partial(init_state, Given(), objective, optimizers, 0.0))(images, key)
-    return jax.jit(make_step(Given(), objective, optimizers, 0.0), donate_argnums=0), (state, images)
+        network = case.network(dtype)
+        function = jax.jit(lambda variables, x: network.apply(variables, x))
+        return function, lambda images: (network.init(key, images["input"]), images["input"])
+    parts = case.step_parts(dtype)
+    return jax.jit(make_step(*parts), donate_argnums=0), lambda images: (init_state(*parts, images, key), images)
 
 
-def _loop(compiled: Any, args: tuple[Any, ...], mode: str) -> Callable[[], object]:
+def _loop(compiled: jax.stages.Compiled, args: Arguments, mode: str) -> Callable[[], object]:
     if mode == "infer":
         return lambda: jax.block_until_ready(compiled(*args))
     state, images = args

@@ -12,7 +12,7 @@ from medjax.evaluation.references import measured
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
-from medjax.types import Example, Metric, Prediction, Record, Region, State
+from medjax.types import Example, Metric, NetworkInput, Prediction, Record, Reference, Region, State
 
 SHOWN = 4
 
@@ -48,15 +48,14 @@ def metrics_of(run: Run) -> dict[str, Metric]:
     return described(run.config, run.task)
 
 
-def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], strengths: Mapping[str, float],
-            limit: int = 0) -> Comparison:
-    """Evaluates the model and every reference of the task, at its strength, on all samples of `regions`.
+def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
+            strengths: Mapping[str, float], limit: int = 0) -> Comparison:
+    """Evaluates the model and every reference, at its strength, on all samples of `regions`.
 
     All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
     state = jax.device_put(state, sharding.replicated(evaluator.mesh))
-    references = run.task.references() if distributed.is_primary() else {}
     measure = measured(run)
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
     per_sample: list[dict[str, dict[str, Any]]] = []
@@ -93,7 +92,10 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
 def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],
             scores: dict[str, dict[str, Any]], regions: list[Region]) -> Sample:
     """What a figure shows of one sample, without the padding that made its batch one shape."""
-    example: Example = jax.tree.map(lambda a: a[index], batch.example)
+    whole = batch.example
+    assert whole is not None
+    image, others = whole.input.image, (whole.target, whole.mask, whole.ids, whole.spacing_mm, whole.extras)
+    example = Example(NetworkInput(image[index]), *jax.tree.map(lambda a: a[index], others))  # operators have no rows
     predictions = {row: jax.tree.map(lambda a: a[index], pred) for row, pred in {**made, "model": batch.prediction}.items()}
     images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
     numbers = {row: scalars(found) for row, found in scores.items()}

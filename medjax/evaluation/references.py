@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from medjax import registry
 from medjax.files import write_atomically
 from medjax.train.evaluator import EVAL_SEED, Evaluator, rows_of
 from medjax.train.run import Run
-from medjax.types import Example, Metric, Prediction, Reference, Region
+from medjax.types import Example, Metric, Prediction, Reference, Region, check_choice
 
 SAMPLES = 4  # validation samples that a strength is chosen on
 MOST = 12  # strengths tried of a method at most, beyond its grid where the best lies at an end
@@ -26,6 +27,18 @@ class Examples:
     """Validation examples with their number of samples; the last rows of a batch may only fill it up."""
 
     batches: list[tuple[Example, int]]
+
+
+def references_of(run: Run) -> dict[str, Reference]:
+    """The references that `config.references` asks for. Raises UserError for one that the task has not."""
+    found, wanted = run.task.references(), registry.frozen(run.config.references)
+    if wanted == ("all",):
+        return found
+    if wanted == ("none",):
+        return {name: reference for name, reference in found.items() if name == "input"}
+    for name in wanted:
+        check_choice("config.references", name, ("all", "none", *found))
+    return {name: found[name] for name in ("input", *wanted) if name in found}
 
 
 def measured(run: Run) -> Callable[[Any, Example], list[dict[str, Any]]]:

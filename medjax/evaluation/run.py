@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of
-from medjax.evaluation.references import choose_strengths
+from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
 from medjax.report import page
 from medjax.report.table import best, table
@@ -33,9 +33,9 @@ def evaluate_run(workdir: Path, split: str = "test") -> None:
     if distributed.is_primary():
         print(f"evaluating the checkpoint of step {step} on the {split} part")
     evaluator = Evaluator(run, sharding.make_mesh())
-    references = run.task.references() if distributed.is_primary() else {}
+    references = references_of(run) if distributed.is_primary() else {}
     strengths = choose_strengths(run, evaluator, splits["val"], workdir, references)
-    found = compare(run, state, evaluator, splits[split], strengths)
+    found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         _write(workdir, split, run, step, found, chosen)

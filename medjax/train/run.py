@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import ml_collections
@@ -22,9 +22,9 @@ from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
 from medjax.types import Metric, Objective, Record, Splits, State, Task, UserError
 
-Config = ml_collections.ConfigDict
+Config: TypeAlias = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
-              "data.workers")
+              "data.workers", "references")
 
 
 @dataclass(frozen=True)

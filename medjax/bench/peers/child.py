@@ -23,8 +23,11 @@ def main(name: str) -> None:
 
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         answer(missing=error.name)
+        return
+    except ImportError as error:  # a package that is there and can't be loaded
+        answer(error=f"{sys.executable}: {error}")
         return
     peer = module.Peer()
     answer(result=module.versions())

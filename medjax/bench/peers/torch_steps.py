@@ -25,10 +25,10 @@ class Peer:
     def __init__(self) -> None:
         if hasattr(os, "sched_getaffinity"):
             torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self._step: Callable[[], Any] | None = None
+        self._step: Callable[[], object]
 
     def build(self, mode: str, model: dict[str, Any], ndim: int, channels: int, scale: list[int], batch: int,
-              patch: list[int], dtype: str) -> dict[str, Any]:
+              patch: list[int], dtype: str) -> dict[str, int | str | bool]:
         """Makes the program; returns its parameter count and the memory format that was faster."""
         torch.manual_seed(0)
         fine = [size * s for size, s in zip(patch, scale, strict=True)]
@@ -41,7 +41,7 @@ class Peer:
                     for size in (patch, fine))
             contestants[layout] = _program(mode, network, x, y, dtype)
         seconds = {layout: min(_clock(step, 4)[1:]) for layout, step in contestants.items()}
-        chosen = min(seconds, key=seconds.get)
+        chosen = min(seconds, key=seconds.__getitem__)
         self._step = contestants[chosen]
         return {"params": sum(p.numel() for p in network.parameters()), "layout": chosen,
                 "compiled": CUDA, "threads": torch.get_num_threads()}
@@ -57,7 +57,8 @@ class Peer:
         return 2 * n**3 / min(_clock(lambda: a @ b, 6)[1:])
 
 
-def _program(mode: str, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: str) -> Callable[[], Any]:
+def _program(mode: str, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: str) -> Callable[[], object]:
+    network.train(mode == "step")
     forward = torch.compile(network) if CUDA else network
 
     def predict() -> torch.Tensor:
@@ -76,7 +77,7 @@ def _program(mode: str, network: torch.nn.Module, x: torch.Tensor, y: torch.Tens
     return step
 
 
-def _clock(step: Callable[[], Any], steps: int) -> list[float]:
+def _clock(step: Callable[[], object], steps: int) -> list[float]:
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()

@@ -1,17 +1,16 @@
 """TorchIO's side of `bench pipeline`: uniform patches through its queue, volumes in uncompressed NIfTI."""
 
-import os
-import time
-from itertools import count
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import batches
 import nibabel
 import numpy as np
 import torch
 import torchio
 
-DRAIN = 8  # batches that may lie ready from an earlier turn
+PER_VOLUME = 8
 
 
 def versions() -> dict[str, str]:
@@ -20,41 +19,35 @@ def versions() -> dict[str, str]:
 
 
 class Peer:
-    """A queue with the faster of no worker and one per core, and what it gives."""
+    """A queue, made by `build`."""
 
-    def build(self, files: list[str], patch: list[int], batch: int) -> dict[str, Any]:
+    def build(self, files: list[str], patch: list[int], batch: int) -> dict[str, int]:
         """Sets the queue up; returns the setting that was faster."""
+        if batch > len(files) * PER_VOLUME:
+            raise NotImplementedError(f"TorchIO's queue has {len(files) * PER_VOLUME} patches of these volumes, too few for "
+                                      f"a batch of {batch}")
         subjects = [torchio.Subject(image=torchio.ScalarImage(_nifti(file))) for file in files]
-        rates, loaders = {}, {}
-        for workers in (0, len(os.sched_getaffinity(0))):
-            queue = torchio.Queue(torchio.SubjectsDataset(subjects), max_length=8 * batch, samples_per_volume=8,
-                                  sampler=torchio.UniformSampler(tuple(patch)), num_workers=workers)
-            loaders[workers] = _endless(torchio.SubjectsLoader(queue, batch_size=batch, num_workers=0))
-            rates[workers] = sum(_times(loaders[workers], 2 * DRAIN))
-        chosen = min(rates, key=rates.get)
-        self._batches = loaders[chosen]
-        return {"workers": chosen}
+        self._reader = batches.Reader(partial(_Images, subjects, patch, batch), (batch, 1, *patch))
+        return {"workers": self._reader.workers}
 
     def run(self, steps: int) -> list[float]:
         """Milliseconds of each of `steps` batches."""
-        return _times(self._batches, DRAIN + steps)[DRAIN:]
+        return self._reader.run(steps)
+
+
+class _Images:
+    """The images of the queue's batches, of one pass over the volumes at a time."""
+
+    def __init__(self, subjects: list[torchio.Subject], patch: list[int], batch: int, workers: int):
+        queue = torchio.Queue(torchio.SubjectsDataset(subjects), max_length=8 * batch, samples_per_volume=PER_VOLUME,
+                              sampler=torchio.UniformSampler(tuple(patch)), num_workers=workers)
+        self._loader = torchio.SubjectsLoader(queue, batch_size=batch, num_workers=0, drop_last=True)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (subjects["image"]["data"] for subjects in self._loader)
 
 
 def _nifti(file: str) -> str:
     path = str(Path(file).with_suffix(".nii"))
     nibabel.save(nibabel.Nifti1Image(np.load(file), np.eye(4)), path)
     return path
-
-
-def _endless(loader: Any) -> Any:
-    for _ in count():
-        yield from loader
-
-
-def _times(batches: Any, steps: int) -> list[float]:
-    times = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        assert next(batches)["image"]["data"].ndim == 5
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
