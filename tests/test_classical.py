@@ -8,6 +8,7 @@ import pywt
 from skimage import restoration
 
 from medjax.classical import denoise, interpolate, iterative
+from medjax.classical._declared import NoiseModel
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients
 from medjax.physics import mri
@@ -135,17 +136,18 @@ def test_denoisers_gain_with_a_known_and_an_estimated_noise(name, ndim):
     before = psnr(noisy, clean)
     method = getattr(denoise, name)
     for sigma in (None, 0.1):
-        image = method(noisy, sigma)
+        image = method(noisy, NoiseModel("gaussian", sigma))
         assert image.dtype == noisy.dtype
         assert psnr(image, clean) > before + 2
     assert denoise.noise_level(noisy) == pytest.approx(0.1, rel=0.15)
     flat = np.full_like(clean, 0.5)
-    np.testing.assert_allclose(method(flat, 0.0), flat, atol=1e-6)
+    np.testing.assert_allclose(method(flat, NoiseModel("gaussian", 0.0)), flat, atol=1e-6)
 
 
 def test_colours_are_denoised_one_by_one():
     colour = np.random.default_rng(0).normal(size=(24, 24, 3)).astype(np.float32)
-    np.testing.assert_array_equal(denoise.tv(colour, 0.2)[..., 1:2], denoise.tv(colour[..., 1:2], 0.2))
+    noise = NoiseModel("gaussian", 0.2)
+    np.testing.assert_array_equal(denoise.tv(colour, noise)[..., 1:2], denoise.tv(colour[..., 1:2], noise))
 
 
 @pytest.mark.parametrize("name", ["bicubic", "lanczos", "spline"])
