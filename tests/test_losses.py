@@ -12,7 +12,8 @@ from medjax.measures.losses import RESTORATION
 SHAPES = [(2, 16, 14, 1), (2, 12, 13, 3), (2, 12, 13, 11, 1)]
 
 
-SLOPES = {name: jax.jit(jax.value_and_grad(lambda *given, loss=loss: loss(*given).value)) for name, loss in RESTORATION.items()}
+SLOPES = {name: jax.jit(jax.value_and_grad(lambda *given, loss=loss: loss(*given).value))
+          for name, loss in RESTORATION.items()}
 
 
 def pair(shape):

@@ -6,8 +6,8 @@ import pytest
 
 from medjax import sweep
 from medjax.train.checkpoint import Checkpoints
-from medjax.train.log import read_curves
 from medjax.train.layouts import initial, member_mesh, members_step
+from medjax.train.log import read_curves
 from medjax.train.loop import train, train_side_by_side
 from medjax.train.run import assemble, load_splits, resolve
 from medjax.types import Metric, UserError

@@ -13,9 +13,9 @@ import pytest
 
 from medjax.models.cnn import CNN
 from medjax.models.patch import Patch
+from medjax.objectives._players import parse_loss, weighted
 from medjax.objectives.adversarial import GAMES, Adversarial
 from medjax.objectives.supervised import Supervised
-from medjax.objectives._players import parse_loss, weighted
 from medjax.tasks.denoise import Denoise
 from medjax.train.step import init_state, make_predict, make_step
 from medjax.types import Example, Mean, NetworkInput, UserError

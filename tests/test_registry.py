@@ -122,13 +122,12 @@ def test_an_installed_package_adds_its_own_models_and_metrics(extension):
 
 def test_two_modules_of_one_name_are_refused(extension):
     (extension / "models" / "unet.py").write_text("class UNet:\n    pass\n")
-    with pytest.raises(UserError, match=r"extension_of_medjax/models/unet\.py: medjax has a module 'unet' in models already"):
+    with pytest.raises(UserError, match=r"^extension_of_medjax/models/unet\.py: medjax has a module 'unet' in models"):
         registry.names("models")
 
 
 def test_a_module_without_a_class_of_its_name_says_what_it_has():
-    with pytest.raises(UserError, match=r"^medjax/models/blocks\.py: has no class named like the file; it has Conv, .*call it "
-                                        "Blocks$"):
+    with pytest.raises(UserError, match=r"^medjax/models/blocks\.py: has no class named .*; it has Conv, .*call it Blocks$"):
         registry.spec("models", "blocks")
 
 

@@ -51,5 +51,6 @@ def test_a_3d_unet_takes_less_memory():
 
 
 def test_an_unknown_policy_lists_what_there_is():
-    with pytest.raises(UserError, match=r"^config\.remat: unknown 'all'; choose from none, full, dots$"), rematerialised("all"):
+    says = r"^config\.remat: unknown 'all'; choose from none, full, dots$"
+    with pytest.raises(UserError, match=says), rematerialised("all"):
         pass
