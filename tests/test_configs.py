@@ -22,6 +22,7 @@ def test_config_trains_and_is_evaluated(name, tmp_path):
     config.log_every = config.eval_samples = 1
     config.batch_size = 2
     config.mesh.data = 1
+    config.references = ("none",)  # each runs at a test size in test_masks.py
     config.optim.warmup = 0
     for key in SMALL_NETWORK.keys() & config.model.keys():
         if name not in KEEPS_SIZE and isinstance(config.model[key], int):
