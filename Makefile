@@ -28,8 +28,8 @@ check: .venv
 	@touch $@
 
 lock:  # needs uv
-	uv pip compile pyproject.toml --extra test --extra build --python-version 3.11 --universal --generate-hashes \
-		--no-header -o requirements.lock
+	uv pip compile pyproject.toml --extra test --extra build --extra dicom --python-version 3.11 --universal \
+		--generate-hashes --no-header --no-emit-index-url -o requirements.lock
 
 peers: .peers/.done
 

@@ -28,8 +28,7 @@ from absl import app, flags
 
 from medjax import registry
 from medjax.data.pipeline import train_stream
-from medjax.train.checkpoint import Checkpoints
-from medjax.train.run import load_config, load_splits
+from medjax.train.run import load_config, load_splits, open_checkpoints
 
 KILLS = flags.DEFINE_integer("kills", 20, "How often to kill.")
 STEPS = flags.DEFINE_integer("steps", 400, "Length of the run.")
@@ -41,7 +40,7 @@ JSON = flags.DEFINE_string("json", "", "Where to write the result.")
 ROOT = Path(__file__).parents[1]
 RUN = ["--config=configs/quickstart.py", "--config.model.width=4", "--config.model.depth=2", "--config.batch_size=4",
        "--config.data.patch=(24,24)", "--config.checkpoint_every=5", "--config.eval_every=50", "--config.eval_samples=1",
-       "--config.ema_decay=0.9"]
+       "--config.ema_decay=0.9", "--config.references=('none',)"]
 
 
 def start(workdir: Path, workers: int) -> list[subprocess.Popen]:
@@ -84,11 +83,10 @@ def kill(processes: list[subprocess.Popen], order: random.Random) -> None:
 
 def end(workdir: Path) -> dict[str, str]:
     """Hashes of everything that the end of a run consists of."""
-    checkpoints = Checkpoints(workdir / "checkpoints", "psnr")
-    state, position = checkpoints.contents(STEPS.value)
-    checkpoints.close()
-    hashes = {name: digest(jax.tree.leaves(tree)) for name, tree in state.items()}
     config = load_config(workdir)
+    with open_checkpoints(config, workdir) as checkpoints:
+        state, position = checkpoints.contents(STEPS.value)
+    hashes = {name: digest(jax.tree.leaves(tree)) for name, tree in state.items()}
     stream = train_stream(load_splits(config)["train"], batch_size=config.batch_size,
                           patch=registry.frozen(config.data.patch),
                           ndim=config.data.ndim, seed=config.seed, foreground=config.data.foreground)

@@ -2,7 +2,7 @@
 
     python benchmarks/recon_lowdose.py --data=../shared/data --output=benchmarks/results/recon_lowdose.json
 
-Learns on a series of heads and is judged on three slices of another patient's abdomen, from another scanner. These come
+Learns on a series of heads and is tested on three slices of another patient's abdomen, from another scanner. These come
 from a sharp kernel, with 36 HU of noise in the liver, and are first given a soft one, as soft tissue is read: 16 HU. The
 heads have next to no noise; they get that of full dose. Then both get what is missing at a quarter of the dose. The
 photons of full dose are those that leave 16 HU in the liver (5.7 HU in 20 cm of water).
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical import denoise
+from medjax.classical._declared import NoiseModel
 from medjax.data.io import discover
 from medjax.measures import image_quality
 from medjax.models.redcnn import REDCNN
@@ -31,7 +32,7 @@ from medjax.tasks._restoration import Restoration
 from medjax.tasks.ct_lowdose import CtLowDose
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
-from medjax.types import Batch, Example, Key
+from medjax.types import Batch, Example, Key, NetworkInput
 
 DATA_RANGE = (-1000.0, 1000.0)
 NOISE_HU, CROP = 5.7, 64
@@ -43,7 +44,7 @@ class Pairs(Restoration):
     """Crops of low-dose images to crops of the scans."""
 
     def example(self, key: Key, batch: Batch) -> Example:
-        return Example(batch["low"], batch["image"], jnp.ones_like(batch["image"], bool))
+        return self.example_of(batch, NetworkInput(batch["low"]), batch["image"], jnp.ones_like(batch["image"], bool))
 
 
 def slices(folder: Path) -> tuple[np.ndarray, float]:
@@ -63,13 +64,14 @@ def soft(images: np.ndarray) -> np.ndarray:
 
 def simulate(images: np.ndarray, pixel_mm: float, first: int, dose: float, measured: bool) -> np.ndarray:
     """The images at a dose, one at a time; `measured` ones have the noise of full dose already."""
-    task = CtLowDose(DATA_RANGE, 2, dose=(dose, dose), noise_hu=NOISE_HU, pixel_mm=pixel_mm, measured=measured)
+    task = CtLowDose(DATA_RANGE, 2, dose=(dose, dose), noise_hu=NOISE_HU, measured=measured)
     low, high = DATA_RANGE
-    run = jax.jit(lambda batch: task.example(jax.random.key(0), batch).input)
+    run = jax.jit(lambda batch: task.example(jax.random.key(0), batch).input.image)
     made = []
     for i, image in enumerate(images):
         batch = {"image": (image * (high - low) + low)[None], "slope": np.ones(1, np.float32),
-                 "count": np.ones(1, np.float32), "intercept": np.zeros(1, np.float32), "id": np.uint32([first + i])}
+                 "count": np.ones(1, np.float32), "intercept": np.zeros(1, np.float32), "id": np.uint32([first + i]),
+                 "spacing_mm": np.full((1, 2), pixel_mm, np.float32)}
         made.append(np.asarray(run(batch)))
     return np.concatenate(made)
 
@@ -84,7 +86,8 @@ def crops(low: np.ndarray, full: np.ndarray, batch: int):
             cut = i, slice(r, r + CROP), slice(c, c + CROP)
             if (full[cut] > 0.4).mean() > 0.3:
                 found.append([np.rot90(image[cut], turn) for image in (low, full)])
-        yield {"low": np.stack([a for a, _ in found]), "image": np.stack([b for _, b in found])}
+        yield {"low": np.stack([a for a, _ in found]), "image": np.stack([b for _, b in found]),
+               "id": np.zeros(batch, np.uint32)}
 
 
 def scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -97,10 +100,11 @@ def scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
             "ssim_soft_tissue": float(image_quality.ssim(a, b, 1.0).mean())}
 
 
-def classical(denoiser: Callable[[np.ndarray, float], np.ndarray], given: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def classical(denoiser: Callable[[np.ndarray, NoiseModel, float], np.ndarray], given: np.ndarray,
+              truth: np.ndarray) -> dict[str, float]:
     """The scores of the strength with the best PSNR through the window."""
     def run(strength: float) -> dict[str, float]:
-        found = np.stack([denoiser(x, strength * denoise.noise_level(x)) for x in given])
+        found = np.stack([denoiser(x, NoiseModel("gaussian"), strength) for x in given])
         return scores(found, truth) | {"strength": strength}
 
     return max(map(run, STRENGTHS), key=lambda row: row["psnr_soft_tissue"])
@@ -140,7 +144,8 @@ def main() -> None:
         if number % 200 == 0:
             print(number, float(logs["model/loss"]), f"{time.time() - began:.0f} s", flush=True)
     seconds, cpu = time.time() - began, time.process_time() - cpu
-    predict = jax.jit(lambda x: learner.predict(state.params, state.variables, Example(x, None)))
+    keys = jax.random.split(jax.random.key(0), 1)
+    predict = jax.jit(lambda x: learner.predict(state.params, state.variables, NetworkInput(x), keys).image)
     rows["redcnn"] = scores(np.concatenate([np.asarray(predict(x[None])) for x in given]), truth)
     out = {"dose": 0.25, "noise_hu": NOISE_HU, "train_slices": len(train_low), "test_slices": len(abdomen), "rows": rows,
            "steps": args.steps, "seconds": seconds, "cpu_seconds": cpu, "jax": jax.__version__, "cores": os.cpu_count()}

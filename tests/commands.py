@@ -11,6 +11,9 @@ SMALL = [
     "--config.batch_size=4", "--config.data.patch=(24,24)", "--config.log_every=1", "--config.eval_every=3",
     "--config.eval_samples=2", "--config.checkpoint_every=2",
 ]
+DRAWN = [SMALL[0] + ":source=phantoms", *SMALL[1:], "--config.data.source.kind=brain", "--config.data.source.shape=(40,40)",
+         "--config.data.source.count=20"]
+"""The same on phantoms, of which a test has two."""
 
 
 def command(*args: str | Path, wait: bool = True):

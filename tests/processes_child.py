@@ -10,6 +10,7 @@ import jax
 
 from medjax.train import distributed, sharding
 from medjax.train.checkpoint import Checkpoints
+from medjax.types import Metric
 from tests.test_processes import like, placed, same
 
 
@@ -18,7 +19,7 @@ def main(folder: Path, port: str, index: int) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     distributed.join(coordinator=f"localhost:{port}", count=2, index=index)
     mesh = sharding.make_mesh(4, 1)
-    checkpoints = Checkpoints(folder, "psnr", keep=9)
+    checkpoints = Checkpoints(folder, Metric("psnr"), keep=9)
     state, position = checkpoints.restore_latest(placed(like(0), mesh))
     assert position == {"batches": 1}
     same(state, like(1))

@@ -18,4 +18,6 @@ def regions_of(*records: Record) -> list[Region]:
 
 
 def equal(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+    """Whether two batches are the same, number by number; a voxel size that is unknown is NaN in both."""
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key], equal_nan=np.asarray(a[key]).dtype.kind == "f")
+                                        for key in a)

@@ -123,7 +123,7 @@ def test_files_come_onto_the_grid_of_the_fixed_one_ready_for_training(head, tmp_
     words = dict(word.split("=", 1) for word in shlex.split(out.splitlines()[-1]) if word.startswith("--config.data"))
     source = MultiContrast(words["--config.data.source.path"], ast.literal_eval(words["--config.data.source.contrasts"]))
     (record,) = source.load()
-    assert record.modality == "T1+PD"
+    assert record.contrasts == ("T1", "PD")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a_PD.nii.gz", "a_PD.png", "a_T1.nii.gz", "scan.nii"]
 
 

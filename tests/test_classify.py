@@ -46,7 +46,7 @@ def test_a_network_learns_a_batch_by_heart(case):
     task = Classify((0.0, 1.0), ndim, classes=CLASSES, class_weights=(1.0, 1.0, 1.0), head=head)
     labels = np.eye(3, dtype=np.int32)[[0, 1, 2, 0, 1, 2]] if task.head == "sigmoid" else np.array([0, 1, 2, 0, 1, 2])
     batch = batch_of(ndim, labels)
-    net = registry.build("models", registry.spec("models", name, **model), ndim=ndim, channels=task.outputs(1))
+    net = registry.build("models", registry.spec("models", name, **model), ndim=ndim, channels=task.out_channels(1))
     objective = Supervised(task, net, loss=loss)
     rules = {"model": optimizer(80, name="adam", lr=1e-2, warmup=5)}
     state = jax.jit(partial(init_state, task, objective, rules, 0.0))(batch, KEY)
@@ -55,12 +55,12 @@ def test_a_network_learns_a_batch_by_heart(case):
         state, logs = step(state, batch)
         if i == 0:
             first = float(logs["model/loss"])
-    _, logits, found = make_predict(task, objective)(state, batch, jax.random.key(1))
-    assert logits.shape == (6, 3)
-    assert logits.dtype == jnp.float32
+    _, pred, found = make_predict(task, objective)(state, batch, jax.random.key(1))
+    assert pred.image.shape == (6, 3)
+    assert pred.image.dtype == jnp.float32
     assert float(logs["model/loss"]) < 0.2 * first
     samples = [{name: value[i] for name, value in jax.device_get(found).items()} for i in range(6)]
-    assert task.summary(samples)["accuracy"] == 1.0
+    assert task.summarise(samples)["accuracy"] == 1.0
 
 
 # What torchvision's networks of this name have, for 3 channels and 1000 classes.
@@ -85,7 +85,7 @@ def test_scores_agree_with_scikit_learn():
     probability[:10] = probability[0]  # ties
     task = Classify((0.0, 1.0), 2, classes=CLASSES)
     found = probability.argmax(-1)
-    summary = task.summary([{"probability": p, "truth": np.eye(3)[t]} for p, t in zip(probability, truth, strict=True)])
+    summary = task.summarise([{"probability": p, "truth": np.eye(3)[t]} for p, t in zip(probability, truth, strict=True)])
     precision, recall, f1, _ = sklearn.precision_recall_fscore_support(truth, found, average="macro")
     expected = {"accuracy": sklearn.accuracy_score(truth, found), "precision": precision, "recall": recall, "f1": f1,
                 "auc": sklearn.roc_auc_score(truth, probability, multi_class="ovr")}
@@ -98,7 +98,7 @@ def test_several_labels_at_once_agree_with_scikit_learn():
     random = np.random.default_rng(2)
     truth, probability = random.integers(0, 2, (50, 3)), random.random((50, 3))
     task = Classify((0.0, 1.0), 2, classes=CLASSES, head="sigmoid")
-    summary = task.summary([{"probability": p, "truth": t} for p, t in zip(probability, truth, strict=True)])
+    summary = task.summarise([{"probability": p, "truth": t} for p, t in zip(probability, truth, strict=True)])
     assert summary["auc"] == pytest.approx(sklearn.roc_auc_score(truth, probability), abs=1e-12)
     assert summary["f1"] == pytest.approx(sklearn.f1_score(truth, probability > 0.5, average="macro"), abs=1e-12)
     assert "confusion" not in summary
@@ -121,8 +121,8 @@ def test_losses_agree_with_their_definition_and_skip_what_only_fills_up(head):
     else:
         p = 1 / (1 + np.exp(-logits[:4]))
         expected = -(truth * w * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
-    assert float(losses["cross_entropy"]) == pytest.approx(expected, rel=1e-5)
-    assert float(losses["focal"]) == pytest.approx(expected, rel=1e-5)
+    assert float(losses["cross_entropy"].value) == pytest.approx(expected, rel=1e-5)
+    assert float(losses["focal"].value) == pytest.approx(expected, rel=1e-5)
 
 
 def regions(*classes) -> list[Region]:
@@ -133,8 +133,8 @@ def regions(*classes) -> list[Region]:
 
 def test_class_weights_balance_the_training_images():
     task = Classify((0.0, 1.0), 2, classes=("rare", "frequent"))
-    settled = task.settled({"train": regions(0, 1, 1, 1), "val": regions(0), "test": []})
-    assert settled == {"class_weights": (2.0, pytest.approx(2 / 3))}
+    resolved = task.resolve_from_data({"train": regions(0, 1, 1, 1), "val": regions(0), "test": []})
+    assert resolved == {"class_weights": (2.0, pytest.approx(2 / 3))}
 
 
 MISTAKES = {
@@ -142,7 +142,7 @@ MISTAKES = {
     "no sample": ({}, regions(0, 1, 1), "no training image shows c"),
     "no class at all": ({}, regions(None), "r0: has no class"),
     "one index for several labels": ({"head": "sigmoid"}, regions(1), "r0: its class"),
-    "unknown head": ({"head": "tanh"}, [], "no 'tanh'"),
+    "unknown head": ({"head": "tanh"}, [], "unknown 'tanh'; choose from softmax, sigmoid"),
     "weights for others": ({"class_weights": (1.0,)}, [], "1 for 3 classes"),
     "one class": ({"classes": ("a",)}, [], "two or more"),
 }
@@ -152,7 +152,7 @@ MISTAKES = {
 def test_mistakes_are_one_line(case):
     keys, train, line = MISTAKES[case]
     with pytest.raises(UserError, match=line) as error:
-        Classify((0.0, 1.0), 2, **({"classes": CLASSES} | keys)).settled({"train": train, "val": [], "test": []})
+        Classify((0.0, 1.0), 2, **({"classes": CLASSES} | keys)).resolve_from_data({"train": train, "val": [], "test": []})
     assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""Every config trains two steps and is judged, at a test size: `pytest -m slow`, a step of its own in CI."""
+"""Every config trains two steps and is evaluated, at a test size: `pytest -m slow`, a step of its own in CI."""
 
 import importlib
 import json
@@ -16,12 +16,13 @@ KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"} 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_config_trains_and_is_judged(name, tmp_path):
+def test_config_trains_and_is_evaluated(name, tmp_path):
     config = importlib.import_module(f"configs.{name}").get_config("")
     config.steps = config.eval_every = config.checkpoint_every = 2
     config.log_every = config.eval_samples = 1
     config.batch_size = 2
     config.mesh.data = 1
+    config.references = ("none",)  # each runs at a test size in test_masks.py
     config.optim.warmup = 0
     for key in SMALL_NETWORK.keys() & config.model.keys():
         if name not in KEEPS_SIZE and isinstance(config.model[key], int):

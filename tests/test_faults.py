@@ -1,4 +1,4 @@
-"""What happens to a run happens to it here: a full disk, damaged checkpoints, images that are no numbers; and its log."""
+"""Faults during a run: a full disk, damaged checkpoints, images that are no numbers; and its log."""
 
 import json
 import re
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_costs_no_step(whole, tmp_path, capsys):
     train(small(), tmp_path)
     printed = capsys.readouterr().out
     assert "checkpoint of step 6 is damaged" in printed
-    assert "going on from step 4" in printed
+    assert "resuming from step 4" in printed
     same_checkpoint(whole, tmp_path, 6)
 
 

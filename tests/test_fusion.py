@@ -17,7 +17,7 @@ from medjax.objectives.supervised import Supervised
 from medjax.tasks.fuse import Fuse
 from medjax.tasks.fuse_image import FuseImage
 from medjax.tasks.translate import Translate
-from medjax.types import Record, UserError
+from medjax.types import Example, NetworkInput, Record, UserError
 from tests.test_gan import KEY, RANGE, learn, make_batch
 
 NAMES = ("T1", "T2", "FLAIR")
@@ -36,7 +36,7 @@ def test_files_of_one_grid_become_the_channels_of_a_record(tmp_path):
     records = MultiContrast(str(tmp_path / "*" / "{contrast}.nii.gz"), NAMES).load()
     assert [r.subject for r in records] == ["anna", "ben"]
     assert records[0].image.shape == (8, 7, 6, 3)
-    assert records[0].modality == "T1+T2+FLAIR"
+    assert records[0].contrasts == NAMES
     units = records[1].image[..., 1] * records[1].slope
     expected = stored[1].transpose(2, 1, 0)[:, :, ::1] / np.percentile(stored[1], 99.9)
     np.testing.assert_allclose(units, expected, atol=2e-4)
@@ -73,41 +73,42 @@ def test_real_contrasts_are_one_record(test_data):
     assert record.id == "stroke"
 
 
-def splits(channels: int, modality: str = ""):
-    record = Record(np.zeros((20, 8, 8, channels), np.uint8), "a", "a", modality=modality)
+def splits(channels: int, *contrasts: str):
+    record = Record(np.zeros((20, 8, 8, channels), np.uint8), "a", "a", contrasts=contrasts)
     return {"train": [Region.whole(record)]}
 
 
 def test_contrasts_are_known_by_name():
-    assert Fuse(RANGE, 2).settled(splits(3, "T1+T2+FLAIR")) == {"contrasts": NAMES}
-    assert Translate(RANGE, 2, ("0",), "1").settled(splits(2))["contrasts"] == ("0", "1")
+    assert Fuse(RANGE, 2).resolve_from_data(splits(3, *NAMES)) == {"contrasts": NAMES}
+    assert Translate(RANGE, 2, ("0",), "1").resolve_from_data(splits(2))["contrasts"] == ("0", "1")
     with pytest.raises(UserError, match="no contrast FLAIR; they have T1, PD"):
-        Translate(RANGE, 2).settled(splits(2, "T1+PD"))
+        Translate(RANGE, 2).resolve_from_data(splits(2, "T1", "PD"))
     with pytest.raises(UserError, match="among the sources"):
-        Translate(RANGE, 2, ("T1",), "T1").settled(splits(2, "T1+PD"))
+        Translate(RANGE, 2, ("T1",), "T1").resolve_from_data(splits(2, "T1", "PD"))
     with pytest.raises(UserError, match="leave one"):
-        Fuse(RANGE, 2, absent=NAMES).settled(splits(3, "T1+T2+FLAIR"))
+        Fuse(RANGE, 2, absent=NAMES).resolve_from_data(splits(3, *NAMES))
 
 
 def test_the_intensity_curve_finds_a_function_of_intensity():
     image = np.tile(np.arange(256, dtype=np.uint8)[:, None, None, None], (1, 8, 8, 2))
     image[..., 1] = 255 - image[..., 0]
     task = Translate((0.0, 255.0), 2, ("a",), "b")
-    settled = task.settled({"train": [Region.whole(Record(image, "x", "x", modality="a+b"))]})
-    task = Translate((0.0, 255.0), 2, ("a",), "b", **settled)
-    x = np.linspace(0, 1, 11)[:, None]
-    np.testing.assert_allclose(task.baselines()["curve"](x), 1 - x, atol=0.02)
+    resolved = task.resolve_from_data({"train": [Region.whole(Record(image, "x", "x", contrasts=("a", "b")))]})
+    task = Translate((0.0, 255.0), 2, ("a",), "b", **resolved)
+    x = np.linspace(0, 1, 11, dtype=np.float32).reshape(1, 1, 11, 1)
+    example = Example(NetworkInput(x), 1 - x, np.ones(x.shape, bool), np.zeros(1, np.uint32), np.full((1, 2), np.nan))
+    np.testing.assert_allclose(task.references()["curve"].run(example, 1.0), 1 - x, atol=0.02)
 
 
 def test_some_contrasts_are_missing_in_training_but_never_all():
     batch = make_batch((8, 8), channels=3, count=64)
     task = Fuse(RANGE, 2, strength=0.0, missing=0.7, absent=("T2",), contrasts=NAMES)
-    there = np.asarray((task.example(KEY, batch).input != 0).any((1, 2)))
+    there = np.asarray((task.example(KEY, batch).input.image != 0).any((1, 2)))
     assert there.any(1).all()
     assert 0.25 < there.mean() < 0.5
-    judged = np.asarray((task.trial(KEY, batch).input != 0).any((1, 2)))
-    np.testing.assert_array_equal(judged, np.tile([True, False, True], (64, 1)))
-    np.testing.assert_array_equal(task.trial(KEY, batch).target[..., 0], batch["image"][..., 2])
+    evaluated = task.evaluation_example(KEY, batch)
+    np.testing.assert_array_equal((evaluated.input.image != 0).any((1, 2)), np.tile([True, False, True], (64, 1)))
+    np.testing.assert_array_equal(evaluated.target[..., 0], batch["image"][..., 2])
 
 
 @pytest.mark.parametrize(("fusion", "ndim", "dtype"), [("early", 2, "float32"), ("late", 3, "bfloat16"),
@@ -123,9 +124,9 @@ def test_late_fusion_gives_a_missing_contrast_no_weight():
     model = Fusion(2, 1, (1, 1), modalities=2, fusion="late", width=4, depth=1)
     x = make_batch((8, 8), channels=2)["image"]
     params = jax.jit(model.init)(KEY, x)
-    answer = jax.jit(model.apply)
-    both = answer(params, x)
-    alone = [answer(params, x * (jnp.arange(2) == m).reshape(1, 1, 1, 2)) for m in range(2)]
+    apply = jax.jit(model.apply)
+    both = apply(params, x)
+    alone = [apply(params, x * (jnp.arange(2) == m).reshape(1, 1, 1, 2)) for m in range(2)]
     np.testing.assert_allclose(both, (alone[0] + alone[1]) / 2, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from medjax.models.cnn import CNN
 from medjax.models.dcgan import DCGAN
 from medjax.models.dcgan_generator import DCGANGenerator
 from medjax.models.edsr import EDSR
-from medjax.models.features import FeatureNetwork, random_network
+from medjax.models.features import FeatureNetwork, Features, random_network
 from medjax.models.patch import Patch
 from medjax.models.redcnn import REDCNN
 from medjax.models.rrdb import RRDB
@@ -26,7 +26,7 @@ from medjax.tasks.superres import SuperRes
 from medjax.tasks.synthesis import Synthesis
 from medjax.tasks.translate import Translate
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Example, UserError
+from medjax.types import Example, NetworkInput, UserError
 
 RANGE = (0.0, 1.0)
 KEY = jax.random.PRNGKey(0)
@@ -73,7 +73,8 @@ def test_a_perceptual_game_lowers_what_the_trained_network_sees():
     task = SuperRes(RANGE, 2, grid="fine")
     trained = CNN(2, 1, (1, 1), features=(4, 8), kernels=(3, 3, 3))
     look = FeatureNetwork(trained, jax.jit(trained.init)(KEY, jnp.zeros((1, 8, 8, 1))), 2, 1)
-    game = Perceptual(task, CNN(2, 1, (1, 1), features=(8,), kernels=(3, 3)), Patch(2, width=4, depth=1), features=look)
+    game = Perceptual(task, CNN(2, 1, (1, 1), features=(8,), kernels=(3, 3)), Patch(2, width=4, depth=1),
+                      features=Features(lambda: look))
     *_, logs = learn(task, game, make_batch((16, 16)), 30)
     assert logs[-1]["model/perceptual"] < 0.8 * logs[0]["model/perceptual"]
     assert {"model/l1", "model/adversarial", "critic/game"} <= set(logs[-1])
@@ -81,8 +82,9 @@ def test_a_perceptual_game_lowers_what_the_trained_network_sees():
 
 def test_a_perceptual_loss_needs_a_trained_network_of_the_same_kind():
     parts = (SuperRes(RANGE, 2), EDSR(2, 1, (2, 2)), Patch(2))
+    example = jax.eval_shape(parts[0].example, KEY, make_batch((16, 16)))
     with pytest.raises(UserError, match="features_workdir"):
-        Perceptual(*parts, features=None)
+        jax.eval_shape(Perceptual(*parts, features=Features()).offered, example.target, example)
     with pytest.raises(UserError, match="2-D images with 3 channels"):
         FeatureNetwork(None, {}, 2, 3)(jnp.zeros((1, 16, 16, 1)))
     plain = REDCNN(2, 1, (1, 1), width=4)
@@ -107,7 +109,7 @@ def test_frechet_distance_is_that_of_scipy():
 
 
 def test_synthesis_by_wgan_gp_comes_nearer_to_the_data():
-    task = Synthesis(RANGE, 2, noise=8, size=16, features=None)
+    task = Synthesis(RANGE, 2, noise=8, size=16, features=Features())
     game = Adversarial(
         task,
         DCGANGenerator(2, 1, (1, 1), width=4, depth=2), DCGAN(2, width=4, depth=2, norm="layer"), loss="none",
@@ -118,8 +120,8 @@ def test_synthesis_by_wgan_gp_comes_nearer_to_the_data():
 
     def distance(state):
         _, pred, codes = predict(state, batch, KEY)
-        assert pred.shape == (8, 16, 16, 1)
-        return task.summary([{k: np.asarray(v[i]) for k, v in codes.items()} for i in range(8)])["frechet"]
+        assert pred.image.shape == (8, 16, 16, 1)
+        return task.summarise([{k: np.asarray(v[i]) for k, v in codes.items()} for i in range(8)])["frechet"]
 
     first, last, logs = learn(task, game, batch, 200, lr=5e-3)
     assert distance(last) < 0.5 * distance(first)
@@ -140,12 +142,12 @@ def test_the_generator_makes_volumes_and_says_what_does_not_fit():
 TRANSLATE = partial(Translate, RANGE, 2, ("T1",), "T2", contrasts=("T1", "T2"), curve=(0.0, 1.0))
 
 
-def test_unpaired_translation_learns_from_different_samples_and_is_judged_on_pairs():
+def test_unpaired_translation_learns_from_different_samples_and_is_evaluated_on_pairs():
     batch, task = make_batch((8, 8), channels=2), TRANSLATE(paired=False)
-    shown, judged = task.example(KEY, batch), task.trial(KEY, batch)
-    np.testing.assert_array_equal(shown.input[..., 0], batch["image"][..., 0])
+    shown, evaluated = task.example(KEY, batch), task.evaluation_example(KEY, batch)
+    np.testing.assert_array_equal(shown.input.image[..., 0], batch["image"][..., 0])
     np.testing.assert_array_equal(shown.target[1:, ..., 0], batch["image"][:-1, ..., 1])
-    np.testing.assert_array_equal(judged.target[..., 0], batch["image"][..., 1])
+    np.testing.assert_array_equal(evaluated.target[..., 0], batch["image"][..., 1])
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +163,9 @@ def test_a_cycle_comes_back_to_where_it_began(cycled):
     for way in ("there", "back"):
         assert logs[-1][f"model/cycle_{way}"] < 0.5 * logs[0][f"model/cycle_{way}"]
         assert logs[-1][f"model/identity_{way}"] < logs[0][f"model/identity_{way}"]
-    example = game.task.trial(KEY, make_batch((16, 16), channels=2))
-    assert jax.eval_shape(game.predict, state.params, state.variables, example).shape == (4, 16, 16, 1)
+    example = game.task.evaluation_example(KEY, make_batch((16, 16), channels=2))
+    predict = partial(jax.eval_shape, game.predict, state.params, state.variables)
+    assert predict(example.input, jax.random.split(KEY, 4)).image.shape == (4, 16, 16, 1)
 
 
 def test_the_state_holds_the_buffer_of_made_images(cycled):
@@ -199,4 +202,5 @@ def test_games_that_do_not_fit_are_refused():
     flat_critic = Cycle(TRANSLATE(), CNN(3, 1, (1, 1, 1), features=(4,), kernels=(3, 3)), critic)
     volumes = jnp.zeros((1, 8, 8, 8, 1))
     with pytest.raises(UserError, match="2-D"):
-        jax.eval_shape(flat_critic.init, KEY, Example(volumes, volumes))
+        jax.eval_shape(flat_critic.init, KEY, Example(NetworkInput(volumes), volumes, volumes > 0, jnp.arange(1),
+                                                      jnp.full((1, 3), jnp.nan)))

@@ -12,7 +12,8 @@ from medjax.measures.losses import RESTORATION
 SHAPES = [(2, 16, 14, 1), (2, 12, 13, 3), (2, 12, 13, 11, 1)]
 
 
-SLOPES = {name: jax.jit(jax.value_and_grad(loss)) for name, loss in RESTORATION.items()}
+SLOPES = {name: jax.jit(jax.value_and_grad(lambda *given, loss=loss: loss(*given).value))
+          for name, loss in RESTORATION.items()}
 
 
 def pair(shape):
@@ -36,7 +37,7 @@ def expected(name, pred, truth):
 @pytest.mark.parametrize("name", RESTORATION)
 def test_value(name, shape):
     pred, truth = pair(shape)
-    loss = RESTORATION[name](jnp.asarray(pred), jnp.asarray(truth))
+    loss = RESTORATION[name](jnp.asarray(pred), jnp.asarray(truth)).value
     assert loss.shape == ()
     np.testing.assert_allclose(loss, expected(name, pred, truth), rtol=1e-4, atol=1e-5)
 
@@ -60,7 +61,7 @@ def test_voxels_outside_the_mask_do_not_count(name):
     mask = np.zeros((1, 20, 18, 1), bool)
     mask[:, 2:17, 1:15] = True
     wrong = np.where(mask, pred, 50.0)
-    inside = RESTORATION[name](pred[:, 2:17, 1:15], truth[:, 2:17, 1:15])
+    inside = RESTORATION[name](pred[:, 2:17, 1:15], truth[:, 2:17, 1:15]).value
     value, slope = SLOPES[name](jnp.asarray(wrong), jnp.asarray(truth), jnp.asarray(mask))
     np.testing.assert_allclose(value, inside, rtol=1e-4)
     assert np.isfinite(slope).all()
@@ -86,4 +87,16 @@ def test_a_perfect_image_has_no_loss_and_a_finite_gradient(name):
 
 def test_gradient_loss_ignores_a_shift_in_brightness():
     pred, truth = (jnp.asarray(image) for image in pair((1, 12, 12, 1)))
-    np.testing.assert_allclose(losses.gradient(pred + 5, truth), losses.gradient(pred, truth), rtol=1e-4)
+    np.testing.assert_allclose(losses.gradient(pred + 5, truth).value, losses.gradient(pred, truth).value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RESTORATION)
+def test_parts_of_a_batch_add_up(name):
+    """Total and count of two samples with other masks are the sums of theirs."""
+    pred, truth = (jnp.asarray(image) for image in pair((2, 14, 13, 1)))
+    mask = jnp.ones((2, 14, 13, 1), bool).at[1, 12:].set(False)
+    whole = RESTORATION[name](pred, truth, mask)
+    parts = [RESTORATION[name](pred[i:i + 1], truth[i:i + 1], mask[i:i + 1]) for i in range(2)]
+    for field in ("total", "count"):
+        np.testing.assert_allclose(getattr(whole, field), sum(getattr(part, field) for part in parts), rtol=1e-6)
+    np.testing.assert_allclose(whole.times(3.0).value, 3 * whole.value, rtol=1e-6)

@@ -6,11 +6,11 @@ import pytest
 
 from medjax import sweep
 from medjax.train.checkpoint import Checkpoints
+from medjax.train.layouts import initial, member_mesh, members_step
 from medjax.train.log import read_curves
-from medjax.train.loop import initial, train
-from medjax.train.members import member_mesh, members_step, train_together
+from medjax.train.loop import train, train_side_by_side
 from medjax.train.run import assemble, load_splits, resolve
-from medjax.types import UserError
+from medjax.types import Metric, UserError
 from tests.test_faults import compile_once, small  # noqa: F401 (a fixture)
 
 
@@ -37,7 +37,7 @@ def test_members_are_the_runs_one_by_one(together, tmp_path):
         np.testing.assert_allclose(beside[name], alone[name], rtol=1e-5, err_msg=name)
     states = []
     for workdir in (tmp_path, together / "seed=1,optim.lr=0.0002"):
-        checkpoints = Checkpoints(workdir / "checkpoints", "psnr")
+        checkpoints = Checkpoints(workdir / "checkpoints", Metric("psnr"))
         states.append(checkpoints.contents(4))
         checkpoints.close()
     assert states[0][1] == states[1][1]
@@ -51,7 +51,7 @@ def test_all_members_are_ranked_and_differ(together):
     assert len(losses) == 4
 
 
-def test_members_do_not_speak_with_each_other():
+def test_members_do_not_communicate():
     settings = config()
     run = assemble(resolve(settings, load_splits(settings)))
     mesh = member_mesh(4)
@@ -70,5 +70,5 @@ def test_what_is_part_of_the_program_must_be_the_same(tmp_path):
     other = config()
     other.data.range = (0.0, 200.0)
     with pytest.raises(UserError, match=r"^--side_by_side: [^\n]*config\.data\.range"):
-        train_together([config(), other], [tmp_path / "one", tmp_path / "other"])
+        train_side_by_side([config(), other], [tmp_path / "one", tmp_path / "other"])
     assert not list(tmp_path.iterdir())

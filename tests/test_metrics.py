@@ -8,6 +8,7 @@ from scipy import ndimage
 from skimage import metrics as oracle
 
 from medjax.measures import image_quality
+from medjax.measures.summary import mean_of_numbers
 from medjax.types import UserError
 
 # shape (*space, C), lowest and highest value, data range
@@ -102,8 +103,18 @@ def test_perfect_and_blank_images_give_finite_numbers():
     np.testing.assert_allclose(image_quality.ssim(blank, blank, 4000.0), 1, atol=1e-6)
     np.testing.assert_array_equal(image_quality.nmse(blank, blank), 0)
     nothing = jnp.zeros((2, 20, 20, 1), bool)
-    for value in (image_quality.mse(truth, blank, nothing), image_quality.ssim(truth, blank, 1.0, nothing)):
-        assert np.isfinite(value).all()
+    assert np.isfinite(image_quality.mse(truth, blank, nothing)).all()
+
+
+def test_similarity_is_no_number_where_no_window_fits_and_means_leave_it_out():
+    pred, truth = pair((20, 20, 1), 0, 1, batch=3)
+    mask = np.ones((3, 20, 20, 1), bool)
+    mask[0], mask[1, 10] = False, False  # nothing, and two halves of ten rows at most
+    found = np.asarray(image_quality.ssim(pred, truth, 1.0, jnp.asarray(mask)))
+    np.testing.assert_array_equal(np.isnan(found), [True, True, False])
+    np.testing.assert_allclose(found[2], ssim_oracle(pred[2], truth[2], 1.0), atol=1e-4)
+    assert mean_of_numbers(found) == found[2]
+    assert np.isnan(mean_of_numbers(found[:2]))
 
 
 def test_images_smaller_than_the_window_are_refused():
@@ -112,18 +123,18 @@ def test_images_smaller_than_the_window_are_refused():
         image_quality.ssim(small, small, 1.0)
 
 
-def test_thin_volumes_are_judged_slice_by_slice():
+def test_thin_volumes_are_compared_slice_by_slice():
     pred, truth = pair((6, 24, 20, 1), 0, 1)
     mask = np.ones((2, 6, 24, 20, 1), bool)
     mask[:, 4:, :6] = False
     for i in range(2):
         slices = np.stack([ssim_oracle(p, t, 1.0, full=True) for p, t in zip(pred[i], truth[i], strict=True)])
         np.testing.assert_allclose(image_quality.ssim(pred, truth, 1.0)[i], slices[:, 5:-5, 5:-5].mean(), atol=1e-4)
-        judged = np.concatenate([slices[:4, 5:-5, 5:-5].ravel(), slices[4:, 11:-5, 5:-5].ravel()])
-        np.testing.assert_allclose(image_quality.ssim(pred, truth, 1.0, mask)[i], judged.mean(), atol=1e-4)
+        counted = np.concatenate([slices[:4, 5:-5, 5:-5].ravel(), slices[4:, 11:-5, 5:-5].ravel()])
+        np.testing.assert_allclose(image_quality.ssim(pred, truth, 1.0, mask)[i], counted.mean(), atol=1e-4)
 
 
-def test_samples_are_judged_one_by_one():
+def test_samples_are_compared_one_by_one():
     pred, truth = pair((16, 16, 1), 0, 1, batch=3)
     together = image_quality.ssim(pred, truth, 1.0)
     alone = [image_quality.ssim(pred[i:i + 1], truth[i:i + 1], 1.0)[0] for i in range(3)]

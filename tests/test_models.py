@@ -10,7 +10,8 @@ import pytest
 
 from medjax import registry
 from medjax.models.blocks import Conv, ConvTranspose, Norm
-from medjax.objectives.supervised import Supervised, run, split_variables
+from medjax.objectives._players import initial, trained
+from medjax.objectives.supervised import Supervised
 from medjax.tasks.superres import SuperRes
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_step
@@ -56,13 +57,13 @@ def test_gradients_are_finite_and_reach_the_weights_and_the_image(name):
 
     @jax.jit
     def program(x):
-        params, rest = split_variables({"model": model.init(KEY, x)})
+        params, rest = initial(model, KEY, x)
 
         def loss(params, x):
-            y, changed = run(model, params["model"], rest["model"], x, key=KEY)
+            y, changed, _ = trained(model, params, rest, x, key=KEY)
             return jnp.square(y).sum(), (y, changed)
 
-        return rest["model"], jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+        return rest, jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
 
     rest, ((_, (y, changed)), slopes) = program(image(3, 8 if name in CRITICS else 4))
     assert np.isfinite(y).all()

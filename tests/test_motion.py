@@ -1,5 +1,7 @@
 """Fields and series: registration, volumes from projections, recurrence over frames."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import nibabel
@@ -19,7 +21,7 @@ from medjax.physics.projections import Projections
 from medjax.tasks.register import Register
 from medjax.tasks.series import Series
 from medjax.tasks.volume import Volume
-from medjax.types import Record, UserError
+from medjax.types import Prediction, Record, UserError
 from tests.test_gan import KEY, RANGE, learn, make_batch
 
 
@@ -61,22 +63,22 @@ def test_the_jacobian_of_an_affine_map_is_its_determinant_and_mirrors_fold(ndim)
 
 
 def register(ndim: int, **keys) -> Register:
-    return Register(RANGE, ndim, period=8, contrasts=("0",), spacing_mm=(2.0,) * ndim, **keys)
+    return Register(RANGE, ndim, period=8, contrasts=("0",), **keys)
 
 
 def test_the_known_displacement_brings_the_moving_image_onto_the_fixed_one():
-    task, batch = register(2, bend=1.0), make_batch((32, 32))
+    task, batch = register(2, bend=1.0), make_batch((32, 32)) | {"spacing_mm": jnp.full((4, 2), 2.0)}
     example = jax.jit(task.example)(KEY, batch)
-    true = example.target["displacement"]
-    rate = jax.jit(task.metrics)
-    right, wrong = rate(true, example), rate(0 * true, example)
+    true, fixed = example.target, example.input.image[..., 1:2]
+    measure = jax.jit(lambda displacement, example: task.measure(Prediction(displacement), example))
+    right, wrong = measure(true, example), measure(0 * true, example)
     np.testing.assert_allclose(right["registration_error"], 0, atol=1e-5)
     np.testing.assert_allclose(right["folds"], 0)
-    tissue = np.asarray(example.target["fixed"][..., 0] > 0.1)
+    tissue = np.asarray(fixed[..., 0] > 0.1)
     distance = 2.0 * np.linalg.norm(true, axis=-1)
     np.testing.assert_allclose(wrong["registration_error"], [d[t].mean() for d, t in zip(distance, tissue, strict=True)],
                                rtol=1e-4)
-    off, on = (np.abs(np.asarray(ops.warp(example.input[..., :1], u)) - example.target["fixed"])[:, 6:-6, 6:-6].mean()
+    off, on = (np.abs(np.asarray(ops.warp(example.input.image[..., :1], u)) - fixed)[:, 6:-6, 6:-6].mean()
                for u in (0 * true, true))
     assert on < 0.1 * off
 
@@ -106,11 +108,14 @@ def test_optical_flow_finds_a_known_motion():
 
 
 def test_a_register_task_names_what_the_images_lack():
-    record = Record(np.zeros((20, 8, 8, 2), np.uint8), "a", "a", modality="T1+T2", spacing_mm=(3.0, 1.0, 1.0))
+    record = Record(np.zeros((20, 8, 8, 2), np.uint8), "a", "a", contrasts=("T1", "T2"), spacing_mm=(3.0, 1.0, 1.0))
     split = {"train": [Region.whole(record)]}
-    assert Register(RANGE, 2).settled(split) == {"contrasts": ("T1", "T2"), "spacing_mm": (1.0, 1.0)}
+    assert Register(RANGE, 2).resolve_from_data(split) == {"contrasts": ("T1", "T2")}
     with pytest.raises(UserError, match="no contrast PD"):
-        Register(RANGE, 2, moving="PD").settled(split)
+        Register(RANGE, 2, moving="PD").resolve_from_data(split)
+    bare = replace(record, id="bare", spacing_mm=())
+    with pytest.raises(UserError, match=r"^config\.data\.spacing_mm: bare has no voxel size"):
+        Register(RANGE, 2).resolve_from_data(split | {"val": [Region.whole(bare)]})
     with pytest.raises(UserError, match="task=register"):
         jax.eval_shape(VoxelMorph(2, 1, (1, 1)).init, KEY, jnp.zeros((1, 16, 16, 2)))
 
@@ -141,8 +146,8 @@ def test_sirt_is_nearer_to_the_volume_than_smeared_projections():
     batch = make_batch((4, 12, 12), count=1)
     task = Volume(RANGE, 3, views=6)
     example = task.example(KEY, batch)
-    answers = task.answers(np.asarray(example.input[0]))
-    error = {row: float(np.abs(image - example.target[0]).mean()) for row, image in answers.items()}
+    rows = {row: reference.run(example, 1.0) for row, reference in task.references().items()}
+    error = {row: float(np.abs(image - example.target).mean()) for row, image in rows.items()}
     assert error["sirt"] < 0.5 * error["input"]
 
 
@@ -183,14 +188,14 @@ def test_one_way_frames_know_nothing_of_the_future_and_both_ways_everything(both
     assert moved[3] > 0
 
 
-def test_series_are_judged_frame_by_frame():
+def test_series_are_compared_frame_by_frame():
     task, batch = Series(RANGE, 3, factor=2), make_batch((8, 24, 24), count=2)
     example = task.example(KEY, batch)
-    assert example.input.shape == (2, 8, 12, 12, 1)
-    perfect = task.metrics(example.target, example)
+    assert example.input.image.shape == (2, 8, 12, 12, 1)
+    perfect = task.measure(Prediction(example.target), example)
     np.testing.assert_allclose(perfect["ssim"], 1, atol=1e-5)
-    for row, image in task.answers(np.asarray(example.input[0])).items():
-        assert image.shape == (8, 24, 24, 1), row
+    for row, reference in task.references().items():
+        assert reference.run(jax.device_get(example), 1.0).shape == (2, 8, 24, 24, 1), row
     with pytest.raises(UserError, match="ndim"):
         Series(RANGE, 2)
     with pytest.raises(UserError, match="first axis"):

@@ -112,5 +112,5 @@ def test_clipping_bounds_the_norm_over_all_parameters():
 @pytest.mark.parametrize(("key", "value", "offered"), [("name", "adan", "adamw"), ("schedule", "cosin", "cosine"),
                                                        ("moments", "float16", "bfloat16")])
 def test_an_unknown_name_lists_what_there_is(key, value, offered):
-    with pytest.raises(UserError, match=rf"^config\.optim\.{key}: no '{value}'; there is .*{offered}"):
+    with pytest.raises(UserError, match=rf"^config\.optim\.{key}: unknown '{value}'; choose from .*{offered}"):
         optimizer(10, **{key: value})

@@ -22,7 +22,7 @@ from medjax.train.loop import train
 from medjax.train.optim import optimizer
 from medjax.train.run import load_config
 from medjax.train.step import init_state
-from medjax.types import State
+from medjax.types import Metric, State
 from tests.commands import ROOT, SMALL
 from tests.test_faults import compile_once  # noqa: F401 (a fixture)
 
@@ -78,12 +78,12 @@ def free_port() -> int:
 def test_two_processes_restore_what_one_wrote_and_one_what_two_wrote(tmp_path):
     """Bit-identical, on other meshes too: parameters, optimizer state, averages."""
     folder = tmp_path / "checkpoints"
-    one = Checkpoints(folder, "psnr", keep=9)
+    one = Checkpoints(folder, Metric("psnr"), keep=9)
     one.save(placed(like(1), sharding.make_mesh(4, 1)), {"batches": 1})
     one.close()
     port = str(free_port())
     together(*(["-m", "tests.processes_child", str(folder), port, str(index)] for index in range(2)))
-    after = Checkpoints(folder, "psnr", keep=9)
+    after = Checkpoints(folder, Metric("psnr"), keep=9)
     for mesh in (sharding.make_mesh(1, 1), sharding.make_mesh(2, 2), sharding.make_mesh(8, 1)):
         state, position = after.restore_latest(placed(like(0), mesh))
         assert position == {"batches": 2}
@@ -95,7 +95,7 @@ def test_two_processes_restore_what_one_wrote_and_one_what_two_wrote(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_that_of_one(tmp_path):
-    """Two processes train and judge, one judges and goes on: losses to 1e-5, the same metrics."""
+    """Two processes train and evaluate, one evaluates and resumes: losses to 1e-5, the same metrics."""
     two, one = tmp_path / "two", tmp_path / "one"
     settings = [*SMALL, "--config.eval_every=100", "--config.optim.schedule=constant", "--config.optim.warmup=1",
                 "--config.data.fractions=(0.9,0.05,0.05)", "--config.steps=4", f"--workdir={two}",

@@ -3,12 +3,14 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medjax.measures._declared import metrics_of
 from medjax.report.page import Panel, write
 from medjax.report.table import table
 
@@ -18,6 +20,8 @@ ROWS = {
     "tv": {"psnr": 33.0, "ssim": 0.94, "mse": 40.0},
     "model": {"psnr": 38.11, "ssim": 0.97, "mse": 0.125},
 }
+METRICS = {metric.name: replace(metric, unit=metric.unit.format(units="units"))
+           for metric in metrics_of(("psnr", "ssim", "mse"))}
 VOID = {"meta", "img", "br", "link"}
 
 
@@ -67,9 +71,9 @@ def page(tmp_path, **changes) -> tuple[Page, str]:
     per_sample = [{row: values | {"psnr": values["psnr"] + i} for row, values in ROWS.items()} for i in range(7)]
     curves = {"train/model/loss": [(10 * i, 0.1 * 0.9**i) for i in range(50)], "train/images_per_s": [(0, 5.0)],
               "eval/psnr": [(0, 20.0), (500, float("nan")), (1000, 38.0)]}
-    arguments = {"title": "quickstart", "task": "denoise", "split": "test", "n": 7, "data_range": (0, 255),
+    arguments = {"title": "quickstart", "task": "denoise", "split": "test", "data_range": (0, 255),
                  "rows": ROWS, "per_sample": per_sample, "curves": curves, "panels": [panel()], "config": "lr: 1e-3",
-                 "names": [f"s{i}" for i in range(7)]}
+                 "names": [f"s{i}" for i in range(7)], "metrics": METRICS}
     write(tmp_path / "report.html", **arguments | changes)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     return Page(html), html
@@ -88,8 +92,8 @@ def test_page_is_whole_and_needs_no_network(tmp_path):
 
 
 @pytest.mark.parametrize(("psnr", "sentence"), [
-    (38.11, "model: 38.1 dB PSNR, 12.0 dB above the input, 3.2 dB above the best baseline nlm"),
-    (30.0, "model: 30.0 dB PSNR, 3.9 dB above the input, 4.9 dB below the best baseline nlm"),
+    (38.11, "model: 38.1 dB PSNR, 12.0 dB above the input, 3.2 dB above the best reference nlm"),
+    (30.0, "model: 30.0 dB PSNR, 3.9 dB above the input, 4.9 dB below the best reference nlm"),
 ])
 def test_headline(tmp_path, psnr, sentence):
     _, html = page(tmp_path, rows=ROWS | {"model": {"psnr": psnr}})
@@ -176,7 +180,7 @@ def test_page_of_little(tmp_path):
     """No curves, no baseline, no panel, one sample, a perfect score: still a page."""
     one = [{"model": {"psnr": float("inf")}}]
     rows = {"input": {"psnr": 20.0}, "model": {"psnr": float("inf")}}
-    found, _ = page(tmp_path, rows=rows, per_sample=one, curves={}, panels=[], n=1, names=["a"])
+    found, _ = page(tmp_path, rows=rows, per_sample=one, curves={}, panels=[], names=["a"])
     assert "∞" in found.of("td")
     assert not any(tag == "svg" for tag, _ in found.tags)
     assert found.of("p")[0] == "quickstart · denoise · test split, 1 sample"
@@ -207,7 +211,7 @@ def test_hardest_samples_are_the_worst_of_the_model(tmp_path):
 
 
 def test_terminal_table():
-    lines = table(ROWS | {"odd": {"psnr": float("nan")}}).splitlines()
+    lines = table(ROWS | {"odd": {"psnr": float("nan")}}, METRICS).splitlines()
     assert lines[0].split() == ["PSNR", "dB", "↑", "SSIM", "↑", "MSE", "units²", "↓"]
     assert [line.split()[0] for line in lines[2:]] == [*ROWS, "odd"]
     assert lines[5].split() == ["model", "38.11*", "0.9700*", "0.125*"]

@@ -58,8 +58,8 @@ def test_a_network_learns_a_batch_by_heart(case):
         state, logs = step(state, batch)
         if i == 0:
             first = float(logs["model/loss"])
-    _, logits, found = make_predict(task, objective)(state, batch, jax.random.key(1))
-    assert logits.shape == (*batch["image"].shape[:-1], 2)
+    _, pred, found = make_predict(task, objective)(state, batch, jax.random.key(1))
+    assert pred.image.shape == (*batch["image"].shape[:-1], 2)
     assert float(logs["model/loss"]) < 0.3 * first
     assert np.all(np.asarray(found["dice"]) > 0.9)
 
@@ -99,11 +99,11 @@ def test_losses_agree_with_their_definition_under_a_mask():
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     inside = mask[..., 0]
     entropy = sklearn.log_loss(labels[inside].argmax(-1), p[inside], labels=[0, 1, 2])
-    assert float(losses.cross_entropy(*given)) == pytest.approx(entropy, rel=1e-5)
-    assert float(losses.focal(*given, focus=0.0)) == pytest.approx(entropy, rel=1e-5)
-    pairs = [(p[inside][:, k], labels[inside][:, k]) for k in (1, 2)]
+    assert float(losses.cross_entropy(*given).value) == pytest.approx(entropy, rel=1e-5)
+    assert float(losses.focal(*given, focus=0.0).value) == pytest.approx(entropy, rel=1e-5)
+    pairs = [(p[i][inside[i]][:, k], labels[i][inside[i]][:, k]) for i in range(2) for k in (1, 2)]
     soft = [(2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in pairs]
-    assert float(losses.dice(*given)) == pytest.approx(1 - np.mean(soft), rel=1e-5)
+    assert float(losses.dice(*given).value) == pytest.approx(1 - np.mean(soft), rel=1e-5)
 
 
 def test_thresholds_and_regions_agree_with_scikit_image():
@@ -129,7 +129,7 @@ def test_classical_methods_find_a_clear_region(method):
 
 def test_a_prior_is_one_more_channel_and_differs_by_method():
     batch = batch_of(2)
-    inputs = {prior: Segment((0.0, 1.0), 2, prior=prior).example(KEY, batch).input
+    inputs = {prior: Segment((0.0, 1.0), 2, prior=prior).example(KEY, batch).input.image
               for prior in ("none", "otsu", "edges", "region_growing")}
     assert {prior: x.shape[-1] for prior, x in inputs.items()} == {"none": 1, "otsu": 2, "edges": 2, "region_growing": 2}
     assert not np.allclose(inputs["otsu"], inputs["edges"])
@@ -140,7 +140,7 @@ def test_a_volumes_dice_counts_all_slices_as_one():
     samples = [{"dice": 0.5, "iou": 1 / 3, "hausdorff95": 2.0, "hits": [10], "voxels": [40]},
                {"dice": float("nan"), "iou": float("nan"), "hausdorff95": float("nan"), "hits": [0], "voxels": [0]},
                {"dice": 1.0, "iou": 1.0, "hausdorff95": 0.0, "hits": [30], "voxels": [60]}]
-    summary = task.summary(samples)
+    summary = task.summarise(samples)
     assert summary == {"volume_dice": 0.8, "dice": 0.75, "iou": pytest.approx(2 / 3), "hausdorff95": 1.0}
 
 
@@ -153,7 +153,7 @@ MISTAKES = {
     "outside the classes": ({}, np.full((4, 4, 1), 2), r"its labels \[2\] are not all among the 2"),
     "an empty class": ({"classes": (*CLASSES, "oedema")}, np.eye(4, dtype=int)[..., None], "no training voxel is oedema"),
     "no label": ({}, None, "r: has no label"),
-    "unknown prior": ({"prior": "otso"}, None, "no 'otso'"),
+    "unknown prior": ({"prior": "otso"}, None, "unknown 'otso'; choose from none, otsu"),
     "one class": ({"classes": ("all",)}, None, "at least one more"),
 }
 
@@ -162,7 +162,7 @@ MISTAKES = {
 def test_mistakes_are_one_line(case):
     keys, label, line = MISTAKES[case]
     with pytest.raises(UserError, match=line) as error:
-        Segment((0.0, 1.0), 2, **keys).settled({"train": [region(label)], "val": [], "test": []})
+        Segment((0.0, 1.0), 2, **keys).resolve_from_data({"train": [region(label)], "val": [], "test": []})
     assert "\n" not in str(error.value)
 
 
@@ -186,6 +186,6 @@ def test_a_real_brain_is_cut_into_slabs_that_hold_its_lesion(test_data):
     records = Pairs(str(test_data / "seg")).load()
     assert int(records[0].extras["label"].sum()) == 4137
     splits = split(records, (0.76, 0.0, 0.24))
-    Segment((0.0, 1.0), 2).settled(splits)
+    Segment((0.0, 1.0), 2).resolve_from_data(splits)
     with pytest.raises(UserError, match="no training voxel"):
-        Segment((0.0, 1.0), 2).settled(split(records, (0.6, 0.2, 0.2)))
+        Segment((0.0, 1.0), 2).resolve_from_data(split(records, (0.6, 0.2, 0.2)))

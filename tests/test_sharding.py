@@ -74,7 +74,7 @@ def test_a_batch_that_does_not_divide_names_the_nearest_that_does():
         sharding.check_batch(sharding.make_mesh(8), 12)
     with pytest.raises(UserError, match="3 does not divide the 8 devices"):
         sharding.make_mesh(-1, 3)
-    with pytest.raises(UserError, match="no 'pjit'; there is jit, shard_map, pmap"):
+    with pytest.raises(UserError, match="unknown 'pjit'; choose from jit, shard_map, pmap"):
         sharding.check_mode(sharding.make_mesh(8), "pjit", fsdp=False)
     with pytest.raises(UserError, match="need mode=jit"):
         sharding.check_mode(sharding.make_mesh(2, 4), "pmap", fsdp=False)

@@ -1,4 +1,4 @@
-"""Tasks: what they do to an image, in which units, and that the same sample always meets the same fate."""
+"""Tasks: what they do to an image, in which units, and that a sample is always degraded alike."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from medjax.tasks.denoise import NOISES, Denoise
 from medjax.tasks.superres import SuperRes
-from medjax.types import UserError
+from medjax.types import Example, NetworkInput, Prediction, UserError
 
 KEY = jax.random.key(0)
 
@@ -30,7 +30,7 @@ def example_of(task, batch, key=KEY):
 
 
 def degrade(task, value, **kwargs) -> np.ndarray:
-    return np.asarray(example_of(task, batch(flat(value, **kwargs))).input)
+    return np.asarray(example_of(task, batch(flat(value, **kwargs))).input.image)
 
 
 def magnitudes(value, spread) -> np.ndarray:
@@ -84,13 +84,13 @@ def test_a_sample_has_its_noise_wherever_it_is_in_whatever_batch(noise):
     task = Denoise((0.0, 1.0), 2, noise)
     images = np.random.default_rng(0).uniform(size=(4, 12, 12, 1)).astype(np.float32)
     example = jax.jit(task.example)
-    together = example(KEY, batch(images, [7, 8, 2**32 - 1, 10])).input
-    turned = example(KEY, batch(images[::-1], [10, 2**32 - 1, 8, 7])).input
+    together = example(KEY, batch(images, [7, 8, 2**32 - 1, 10])).input.image
+    turned = example(KEY, batch(images[::-1], [10, 2**32 - 1, 8, 7])).input.image
     np.testing.assert_array_equal(together, turned[::-1])
-    alone = example(KEY, batch(images[2:3], [2**32 - 1])).input
+    alone = example(KEY, batch(images[2:3], [2**32 - 1])).input.image
     np.testing.assert_array_equal(together[2:3], alone)
-    assert not np.array_equal(example(KEY, batch(images[:1], [1])).input, together[:1])
-    assert not np.array_equal(example(jax.random.key(1), batch(images[2:3], [2**32 - 1])).input, alone)
+    assert not np.array_equal(example(KEY, batch(images[:1], [1])).input.image, together[:1])
+    assert not np.array_equal(example(jax.random.key(1), batch(images[2:3], [2**32 - 1])).input.image, alone)
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 7, 1), (2, 9, 7, 3), (1, 5, 6, 7, 1)])
@@ -98,8 +98,8 @@ def test_examples_are_in_unit_range_and_on_the_input_grid(shape):
     stored = np.random.default_rng(0).integers(0, 4096, shape).astype(np.int16)
     task = Denoise((-1024.0, 3071.0), len(shape) - 2)
     example = example_of(task, batch(stored, intercept=jnp.full(shape[0], -1024.0)))
-    assert example.input.shape == example.target.shape == shape
-    assert example.input.dtype == example.target.dtype == jnp.float32
+    assert example.input.image.shape == example.target.shape == shape
+    assert example.input.image.dtype == example.target.dtype == jnp.float32
     np.testing.assert_allclose(example.target, stored / 4095.0, atol=1e-6)
 
 
@@ -123,8 +123,8 @@ def test_metrics_are_in_physical_units():
     task = Denoise((-1000.0, 3000.0), 2, "gaussian")
     truth = np.random.default_rng(0).uniform(-1000, 3000, (2, 20, 20, 1)).astype(np.float32)
     example = example_of(task, batch(truth))
-    found = task.metrics(example.input, example)
-    noisy = np.float64(example.input) * 4000 - 1000
+    found = task.measure(Prediction(example.input.image), example)
+    noisy = np.float64(example.input.image) * 4000 - 1000
     expected = [peak_signal_noise_ratio(np.float64(t), p, data_range=4000) for t, p in zip(truth, noisy, strict=True)]
     np.testing.assert_allclose(found["psnr"], expected, atol=1e-3)
     np.testing.assert_allclose(found["mse"], np.square(noisy - truth).mean((1, 2, 3)), rtol=1e-3)
@@ -132,15 +132,25 @@ def test_metrics_are_in_physical_units():
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 1), (24, 20, 3), (12, 14, 16, 1)])
-def test_denoising_baselines_remove_noise(shape):
-    rng = np.random.default_rng(0)
-    truth = np.zeros(shape, np.float32)
-    truth[6:-3, 4:-4] = 0.7
-    noisy = truth + 0.08 * rng.normal(size=shape).astype(np.float32)
-    for name, fn in Denoise((0.0, 1.0), len(shape) - 1).baselines().items():
-        cleaned = fn(noisy)
-        assert cleaned.shape == shape, name
-        assert np.square(cleaned - truth).mean() < 0.7 * np.square(noisy - truth).mean(), name
+def test_denoising_references_remove_noise(shape):
+    """Gaussian noise, and the median salt and pepper."""
+    random = np.random.default_rng(0)
+    truth = np.zeros((1, *shape), np.float32)
+    truth[:, 6:-3, 4:-4] = 0.7
+    struck = random.uniform(size=(*truth.shape[:-1], 1))
+    salted = np.where(struck < 0.05, 0, np.where(struck > 0.95, 1, truth)).astype(np.float32)
+    for noise, noisy, names in (
+            ("gaussian", truth + 0.08 * random.normal(size=truth.shape).astype(np.float32), ("nlm", "tv", "wavelet")),
+            ("salt_pepper", salted, ("median",))):
+        example = Example(NetworkInput(noisy), truth, np.ones((*truth.shape[:-1], 1), bool), np.zeros(1, np.uint32),
+                          np.full((1, len(shape) - 1), np.nan))
+        references = Denoise((0.0, 1.0), len(shape) - 1, noise, (0.08, 0.08)).references()
+        assert set(references) == {"input", "nlm", "tv", "wavelet", "median"}
+        np.testing.assert_array_equal(references["input"].run(example, 1.0), noisy)
+        for name in names:
+            cleaned = references[name].run(example, 1.0)
+            assert cleaned.shape == truth.shape, name
+            assert np.square(cleaned - truth).mean() < 0.7 * np.square(noisy - truth).mean(), name
 
 
 @pytest.mark.parametrize(("changes", "key"), [
@@ -169,14 +179,15 @@ def test_superres_sizes_and_alignment(space, options, coarse, psf):
     image = ramp(*space)
     example = example_of(task, batch(image))
     fine = tuple(n * f for n, f in zip(coarse, task.scale, strict=True))
-    assert example.input.shape == (1, *coarse, 1)
-    assert example.target.shape == example.mask.shape == task.show(example.input).shape == (1, *fine, 1)
+    coarse_image = example.input.image
+    assert coarse_image.shape == (1, *coarse, 1)
+    assert example.target.shape == example.mask.shape == task.on_target_grid(coarse_image).shape == (1, *fine, 1)
     np.testing.assert_array_equal(example.target, image[(slice(None), *(slice(n) for n in fine))])
     blocks = np.asarray(example.target)
     for axis, (n, f) in enumerate(zip(coarse, task.factors, strict=True), start=1):
         blocks = blocks.reshape(*blocks.shape[:axis], n, f, *blocks.shape[axis + 1:]).mean(axis + 1)
     inner = (slice(None), *(slice(2, -2) if f > 1 else slice(None) for f in task.factors))
-    np.testing.assert_allclose(np.asarray(example.input)[inner], blocks[inner], atol=2e-3)
+    np.testing.assert_allclose(np.asarray(coarse_image)[inner], blocks[inner], atol=2e-3)
 
 
 def test_superres_on_the_fine_grid_is_interpolated():
@@ -184,12 +195,13 @@ def test_superres_on_the_fine_grid_is_interpolated():
     image = ramp(24, 20)
     example = example_of(task, batch(image))
     assert task.scale == (1, 1)
-    assert example.input.shape == image.shape
-    np.testing.assert_allclose(example.input[:, 6:-6, 6:-6], image[:, 6:-6, 6:-6], atol=2e-3)
+    assert example.input.image.shape == image.shape
+    np.testing.assert_allclose(example.input.image[:, 6:-6, 6:-6], image[:, 6:-6, 6:-6], atol=2e-3)
 
 
 def test_superres_noise_is_its_own_for_each_sample():
-    quiet, noisy = (example_of(SuperRes((0.0, 1.0), 2, sigma=sigma), batch(flat(0.5, n=2))).input for sigma in (0.0, 0.03))
+    quiet, noisy = (example_of(SuperRes((0.0, 1.0), 2, sigma=sigma), batch(flat(0.5, n=2))).input.image
+                    for sigma in (0.0, 0.03))
     np.testing.assert_allclose(quiet, 0.5, atol=1e-5)
     np.testing.assert_allclose(np.std(noisy, axis=(1, 2, 3)), 0.03, rtol=0.03)
     assert not np.array_equal(noisy[0], noisy[1])
@@ -202,11 +214,12 @@ def test_interpolators_find_a_smooth_image_again(options):
     space = (24,) * task.ndim
     smooth = 0.5 + 0.4 * np.prod([np.sin(axis / 5) for axis in np.meshgrid(*map(np.arange, space))], 0)[None, ..., None]
     example = example_of(task, batch(smooth.astype(np.float32)))
-    repeated = np.abs(np.asarray(task.show(example.input) - example.target)).mean()
-    for name, fn in task.baselines().items():
-        guess = fn(np.asarray(example.input[0]))
-        assert guess.shape == example.target.shape[1:], name
-        assert np.abs(guess - example.target[0]).mean() < 0.3 * repeated, name
+    references = task.references()
+    repeated = np.abs(np.asarray(references["input"].run(example, 1.0) - example.target)).mean()
+    for name in ("bicubic", "lanczos", "spline"):
+        guess = references[name].run(example, 1.0)
+        assert guess.shape == example.target.shape, name
+        assert np.abs(np.asarray(guess - example.target)).mean() < 0.3 * repeated, name
 
 
 @pytest.mark.parametrize(("changes", "key"), [

@@ -1,4 +1,4 @@
-"""A run as people start it: train.py and eval.py, stopped and gone on with, swept, and given wrong things."""
+"""A run as people start it: train.py and eval.py, stopped and resumed, swept, and given wrong things."""
 
 import csv
 import json
@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import SMALL, command
+from tests.commands import DRAWN, command
+
+NO_REFERENCE = "--config.references=('none',)"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, str]:
     """A small run, trained to its end, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "small"
-    code, out, err = command("train.py", *SMALL, f"--workdir={workdir}")
+    code, out, err = command("train.py", *DRAWN, f"--workdir={workdir}")
     assert code == 0, err
     return workdir, out + err
 
@@ -33,12 +35,14 @@ def test_training_writes_what_it_says_and_ends_with_a_table(finished):
     assert str(workdir / "eval" / "report.html") in printed
 
 
-def test_evaluation_has_a_row_for_the_input_the_baselines_and_the_model(finished):
-    workdir, _ = finished
+def test_evaluation_has_a_row_for_the_input_the_references_and_the_model(finished):
+    workdir, printed = finished
     found = json.loads((workdir / "eval" / "metrics.json").read_text())
-    assert set(found["rows"]) == {"input", "nlm", "tv", "wavelet", "model"}
+    assert set(found["rows"]) == {"input", "nlm", "tv", "wavelet", "median", "model"}
     assert found["split"] == "test"
-    assert found["n"] * 5 + 1 == len((workdir / "eval" / "per_sample.csv").read_text().splitlines())
+    assert set(found["strengths"]) == {"nlm", "tv", "wavelet", "median"}
+    assert "strengths, chosen on the validation part: nlm" in printed
+    assert found["n"] * 6 + 1 == len((workdir / "eval" / "per_sample.csv").read_text().splitlines())
     assert all(np.isfinite(value) for row in found["rows"].values() for value in row.values())
     page = (workdir / "eval" / "report.html").read_text()
     assert "data:image/png;base64" in page
@@ -48,32 +52,33 @@ def test_evaluation_has_a_row_for_the_input_the_baselines_and_the_model(finished
 def test_a_killed_run_ends_like_an_uninterrupted_one(finished, tmp_path):
     workdir, _ = finished
     killed = tmp_path / "killed"
-    process = command("train.py", *SMALL, f"--workdir={killed}", wait=False)
+    process = command("train.py", *DRAWN, NO_REFERENCE, f"--workdir={killed}", wait=False)
     wait_for(lambda: (killed / "checkpoints" / "2").exists(), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    code, out, err = command("train.py", *SMALL, f"--workdir={killed}", "--config.data.workers=1")
+    code, out, err = command("train.py", *DRAWN, NO_REFERENCE, f"--workdir={killed}", "--config.data.workers=1")
     assert code == 0, err
-    assert "going on from step" in out
+    assert "resuming from step" in out
     same_checkpoint(workdir, killed, 6)
 
 
-def test_sigterm_saves_and_exits_with_0(tmp_path):
-    long = [arg for arg in SMALL if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_exits_with_its_code(number, code, tmp_path):
+    long = [arg for arg in DRAWN if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
                                                           "--config.eval_every=100000"]
     process = command("train.py", *long, f"--workdir={tmp_path / 'run'}", wait=False)
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and (tmp_path / "run" / "metrics.jsonl").stat().st_size,
              process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     assert "saved" in out
     assert [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
 
 
 @pytest.mark.slow
-def test_a_sweep_ranks_its_members_and_goes_on_where_it_was(tmp_path):
-    args = [*SMALL, "--config.steps=2", "--config.data.workers=0", f"--workdir={tmp_path}",
+def test_a_sweep_ranks_its_members_and_resumes(tmp_path):
+    args = [*DRAWN, "--config.steps=2", "--config.data.workers=0", f"--workdir={tmp_path}",
             "--sweep=optim.lr=1e-3,1e-9;model.width=4"]
     code, _, err = command("train.py", *args)
     assert code == 0, err
@@ -89,7 +94,7 @@ def test_a_sweep_ranks_its_members_and_goes_on_where_it_was(tmp_path):
 
 WRONG = {
     "misspelt key": (["--config.model.widht=3"], "widht"),
-    "unknown model": (["--config=configs/quickstart.py:model=unett"], "unett"),
+    "unknown model": (["--config=configs/quickstart.py:model=unett,source=phantoms"], "unett"),
     "missing file": (["--config.data.path=no/such/file.nii.gz"], "no/such/file.nii.gz"),
     "missing config": (["--config=configs/nothing.py"], "nothing"),
     "wrong batch": (["--config.batch_size=0"], "batch_size"),
@@ -101,7 +106,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_is_one_clear_line(case, tmp_path):
     args, named = WRONG[case]
-    code, _, err = command("train.py", *SMALL, *args, f"--workdir={tmp_path / 'run'}")
+    code, _, err = command("train.py", *DRAWN, *args, f"--workdir={tmp_path / 'run'}")
     assert_one_line(code, err, named)
     assert not (tmp_path / "run").exists()
 
@@ -114,9 +119,9 @@ def test_bad_images_are_one_clear_line(tmp_path, test_data):
         test_data / "badinput" / "nan_inf.nii.gz": "nan_inf",
     }
     for path, named in cases.items():
-        code, _, err = command("train.py", *SMALL, f"--config.data.path={path}", f"--workdir={tmp_path / 'run'}")
+        code, _, err = command("train.py", *DRAWN, f"--config.data.path={path}", f"--workdir={tmp_path / 'run'}")
         assert_one_line(code, err, named)
-    code, _, err = command("train.py", *SMALL, "--config.data.ndim=3", "--config.data.patch=(8,8,8)",
+    code, _, err = command("train.py", *DRAWN, "--config.data.ndim=3", "--config.data.patch=(8,8,8)",
                            f"--config.data.path={test_data / 'endoscopy'}", f"--workdir={tmp_path / 'run'}")
     assert_one_line(code, err, "ndim")
     assert not (tmp_path / "run").exists()

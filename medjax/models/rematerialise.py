@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 
 from medjax.models.blocks import Conv, ConvTranspose, Norm
-from medjax.types import UserError
+from medjax.types import check_choice
 
 # XLA on CPU undoes rematerialisation: it drops the barriers around it, and finds the computations to be the same.
 COMPILER_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -33,8 +33,7 @@ def rematerialised(policy: str) -> Iterator[None]:
     if policy == "none":
         yield
         return
-    if policy not in POLICIES:
-        raise UserError("config.remat", f"no {policy!r}; there is none, {', '.join(POLICIES)}")
+    check_choice("config.remat", policy, ("none", *POLICIES))
     inside: list[str] = []
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

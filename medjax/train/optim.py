@@ -4,7 +4,7 @@ from typing import Any
 
 import optax
 
-from medjax.types import UserError
+from medjax.types import check_choice
 
 
 def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: str = "cosine", warmup: int = 100,
@@ -28,10 +28,8 @@ def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: st
                                      mu_dtype=moments),
         "adafactor": lambda: optax.adafactor(rate, min_dim_size_to_factor=16, multiply_by_parameter_scale=False),
     }
-    if name not in rules:
-        raise UserError("config.optim.name", f"no {name!r}; there is {', '.join(rules)}")
-    if moments not in ("float32", "bfloat16"):
-        raise UserError("config.optim.moments", f"no {moments!r}; there is float32, bfloat16")
+    check_choice("config.optim.name", name, rules)
+    check_choice("config.optim.moments", moments, ("float32", "bfloat16"))
     return optax.chain(optax.clip_by_global_norm(clip), rules[name]()) if clip else rules[name]()
 
 
@@ -44,6 +42,5 @@ def learning_rate(steps: int, lr: float, schedule: str, warmup: int, decay_rate:
         "step": lambda: optax.exponential_decay(lr, decay_every, decay_rate, staircase=True),
         "cosine": lambda: optax.cosine_decay_schedule(lr, max(steps - warmup, 1)),
     }
-    if schedule not in after:
-        raise UserError("config.optim.schedule", f"no {schedule!r}; there is {', '.join(after)}")
+    check_choice("config.optim.schedule", schedule, after)
     return optax.join_schedules([optax.linear_schedule(0.0, lr, warmup), after[schedule]()], [warmup])

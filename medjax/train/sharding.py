@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.data.pipeline import Share
 from medjax.models.rematerialise import COMPILER_OPTIONS
-from medjax.types import Batch, State, UserError
+from medjax.types import Batch, State, UserError, check_choice
 
 MODES = ("jit", "shard_map", "pmap")
 FSDP_FROM = 2**14
@@ -117,8 +117,7 @@ def compiler_options(remat: str) -> dict[str, str] | None:
 
 def check_mode(mesh: Mesh, mode: str, fsdp: bool, offload: bool = False) -> None:
     """Raises UserError for a mode that there is not, or that cannot do what is asked."""
-    if mode not in MODES:
-        raise UserError("config.mesh.mode", f"no {mode!r}; there is {', '.join(MODES)}")
+    check_choice("config.mesh.mode", mode, MODES)
     if mode != "jit" and (fsdp or offload or mesh.shape["space"] > 1):
         raise UserError("config.mesh.mode", f"{mode} keeps a copy of the state on every device and splits no volume; "
                         "mesh.space > 1, mesh.fsdp and mesh.offload need mode=jit")
