@@ -22,6 +22,7 @@ from medjax.types.arrays import (
 )
 from medjax.types.records import Derivation, Record, Splits
 
+
 @dataclass(frozen=True)
 class Metric:
     """One number by which results are compared: what it is called, its unit, and which way is better.
