@@ -28,7 +28,7 @@ def main() -> None:
         return
     train(CONFIG.value, workdir, parse_steps(PROFILE.value))
     if CONFIG.value.data.fractions[2]:
-        evaluate_run(workdir)
+        evaluate_run(workdir, again=False)
     elif distributed.is_primary():
         print(f"no test part was asked for; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
 

@@ -122,10 +122,10 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
     config.batch_size, config.model.dtype = case.batch, cases.DTYPES[plan.dtype]
     config.mesh.data, config.mesh.space = plan.mesh
     run, mesh = assemble(config), config.mesh
-    first = _stream(case).first()
+    first = _stream(case, 1).first()
     multiple = padding.multiple_of(run, cast(Batch, first), mesh.space)
     if mesh.pad:
-        first = padding.Padded(_stream(case), multiple).first()
+        first = _stream(case, multiple).first()
     else:
         padding.check_space(first["image"].shape[1], multiple, mesh.space)
     batch = {name: ShapeDtypeStruct((case.batch, *array.shape[1:]), array.dtype) for name, array in first.items()}
@@ -136,10 +136,10 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
                 config.remat)
 
 
-def _stream(case: Case) -> Stream:
-    """The pipeline's batches of one image that is as large as the target."""
+def _stream(case: Case, multiple: int) -> Stream:
+    """The pipeline's batches of one image that is as large as the target, its first axis padded to a multiple."""
     record = Record(np.zeros((*case.target_patch, case.channels), np.int16), "", "")
-    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim)
+    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim, multiple_of=multiple)
 
 
 def _imagine_devices(count: int) -> None:
