@@ -83,8 +83,8 @@ def build(layer: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any
     _check(layer, config.name, values, f"config.{_config_key(layer)}")
     wanted = set(_parameters(constructor)) - set(values)
     for name in wanted - set(supplied) - set(_with_default(constructor)):
-        raise UserError(_file(layer, config.name), f"{constructor.__name__} has the argument {name!r} without a default; "
-                        f"what can be supplied is {', '.join(supplied)}; give others a default")
+        raise UserError(_file(layer, config.name), f"{_named(constructor)} has the argument {name!r} without a default; "
+                        f"supplied: {', '.join(supplied) or 'none'}; give other arguments a default")
     return constructor(**{k: v for k, v in supplied.items() if k in wanted}, **values)
 
 
@@ -117,6 +117,22 @@ def check_members(layer: str, name: str, built: object, protocol: type) -> None:
                         f"{protocol.__name__} (medjax/types/contracts.py)")
 
 
+def check_call(layer: str, name: str, network: Any, *arguments: str) -> None:
+    """Raises UserError, naming the file, where a network can't be called with `arguments`, with and without `train`."""
+    signature = inspect.signature(network.__call__)
+    try:
+        signature.bind(*arguments)
+        signature.bind(*arguments, train=True)
+    except TypeError as error:
+        raise UserError(_file(layer, name), f"{type(network).__name__}.__call__ can't be called with ({', '.join(arguments)}, "
+                        f"train): {error}; give every argument but the first a default") from None
+
+
+def file_of(built: object) -> str:
+    """The file that an object's class is defined in, to be named in errors."""
+    return type(built).__module__.replace(".", "/") + ".py"
+
+
 def frozen(value: Any) -> Any:
     """Config values as hashable Python values: lists become tuples, nested configs dictionaries."""
     if isinstance(value, ml_collections.ConfigDict):
@@ -130,6 +146,11 @@ def _constructor(layer: str, name: str) -> Callable[..., Any] | None:
         if attribute.lower() == name.replace("_", "") and callable(value):
             return value
     return None
+
+
+def _named(constructor: Callable[..., Any]) -> str:
+    """The name of a constructor, or of what a `functools.partial` calls."""
+    return getattr(getattr(constructor, "func", constructor), "__name__", repr(constructor))
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -116,6 +116,9 @@ def assemble(config: Config) -> Run:
     networks = {key: registry.build("models", config[key], **given) for key in wanted}
     objective = registry.build("objectives", config.objective, task=task, features=features_of(config), **networks)
     registry.check_members("objectives", config.objective.name, objective, Objective)
+    for key, network in networks.items():
+        context = ("context",) if key in objective.predictors else ()  # critics see images alone
+        registry.check_call("models", config[key].name, network, "image", *context)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
     return Run(config, task, objective, optimizers)
 
