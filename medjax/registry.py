@@ -82,7 +82,7 @@ def build(layer: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any
     constructor = find(layer, config.name)
     _check(layer, config.name, values, f"config.{_config_key(layer)}")
     wanted = set(_parameters(constructor)) - set(values)
-    for name in wanted - set(supplied) - set(_with_default(constructor)):
+    for name in sorted(wanted - set(supplied) - set(_with_default(constructor))):
         raise UserError(_file(layer, config.name), f"{_named(constructor)} has the argument {name!r} without a default; "
                         f"supplied: {', '.join(supplied) or 'none'}; give other arguments a default")
     return constructor(**{k: v for k, v in supplied.items() if k in wanted}, **values)
@@ -124,8 +124,9 @@ def check_call(layer: str, name: str, network: Any, *arguments: str) -> None:
         signature.bind(*arguments)
         signature.bind(*arguments, train=True)
     except TypeError as error:
-        raise UserError(_file(layer, name), f"{type(network).__name__}.__call__ can't be called with ({', '.join(arguments)}, "
-                        f"train): {error}; give every argument but the first a default") from None
+        asked = ", ".join((*arguments, "train"))
+        raise UserError(_file(layer, name), f"{type(network).__name__}.__call__ can't be called with ({asked}): {error}; "
+                        "give it these arguments, all but the first with a default") from None
 
 
 def file_of(built: object) -> str:

@@ -73,7 +73,7 @@ def test_training_and_evaluation_have_the_packages_parts(trained):
     assert found["rows"]["input"]["worst_error"] > 10  # of values up to 1000, in their own units
     assert "worst error" in printed
     assert "unsharp-mask" in printed
-    rows = list(csv.DictReader((folder / "run" / "eval" / "per_sample.csv").open()))
+    rows = csv.DictReader((folder / "run" / "eval" / "per_sample.csv").read_text().splitlines())
     assert {row["sample"].split(":")[0].split("-")[0] for row in rows} == {"bars"}
     logged = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any("train/model/mirrored" in line for line in logged)
@@ -84,16 +84,17 @@ def test_training_and_evaluation_have_the_packages_parts(trained):
 def test_the_new_format_is_read_and_kept_and_the_new_output_written(trained):
     folder, _ = trained
     image = np.random.default_rng(0).integers(0, 1000, (20, 24)).astype(np.int16)
-    np.savez(folder / "scan.npz", image=image, spacing_mm=np.array([0.5, 2.0]))
+    np.savez(folder / "scan.npz", image=image, spacing_mm=np.array([1.0, 1.1]))
     done = command(folder, "-m", "medjax.apply", f"--workdir={folder}/run", f"--input={folder}/scan.npz",
-                   f"--output={folder}/sharp.npz", "--accept=spacing_mm,range,modality,units")
+                   f"--output={folder}/sharp.npz")
     assert done.returncode == 0, done.stderr
     with np.load(folder / "sharp.npz") as result:
         assert result["image"].dtype == np.int16
         assert result["image"].shape == image.shape
         assert np.abs(result["image"] - image).max() > 0
-        np.testing.assert_array_equal(result["spacing_mm"], [0.5, 2.0])
-    assert Image.open(folder / "sharp_preview.png").size == (24, 20)
+        np.testing.assert_array_equal(result["spacing_mm"], [1.0, 1.1])
+    with Image.open(folder / "sharp_preview.png") as preview:
+        assert preview.size == (24, 20)
 
 
 @pytest.fixture
@@ -130,11 +131,12 @@ def test_the_derived_task_measures_volumes(extension):
 
 TASK, MODEL, OBJECTIVE = (f"{PACKAGE}/{name}.py" for name in ("tasks/sharpen", "models/two_layer", "objectives/equivariant"))
 MISTAKES = {
-    "a task without measure": (TASK, r"Restoration\)", "TaskBase)", "Sharpen lacks losses, measure, render"),
+    "a task without measure": (TASK, "import Restoration", "import TaskBase as Restoration",
+                              "Sharpen lacks example, losses, measure, render of the contract Task"),
     "a task's argument": (TASK, "width: int = 5\n    noise: float = 0.01", "width: int\n    noise: float",
-                          "Sharpen has the argument '(width|noise)' without a default; supplied: data_range, ndim, features"),
+                          "Sharpen has the argument 'noise' without a default; supplied: data_range, ndim, features"),
     "a model's argument": (MODEL, "width: int = 16\n    kernel: int = 5", "width: int\n    kernel: int",
-                           "TwoLayer has the argument '(width|kernel)' without a default; supplied: ndim, channels, scale"),
+                           "TwoLayer has the argument 'kernel' without a default; supplied: ndim, channels, scale"),
     "a model's call": (MODEL, ", context: Context = None, train: bool = False", "",
                        r"TwoLayer.__call__ can't be called with \(image, context, train\): too many positional arguments"),
     "a model without train": (MODEL, ", train: bool = False", "", "TwoLayer.__call__ can't be called with .*'train'"),
@@ -144,8 +146,8 @@ MISTAKES = {
                 r"Equivariant.losses gives a Mean of shape \(2, 16, 16, 1\) for 'l1'; give the sum"),
     "no dict": (OBJECTIVE, r"return terms, variables.*", "return terms['mirrored']",
                 "Equivariant.losses gives Mean; give a dict of Mean .* and the dict of variables"),
-    "a class of another name": (MODEL, "class TwoLayer", "class Net", "has no class named like the file; it has Net; call it "
-                                "TwoLayer"),
+    "a class of another name": (MODEL, "class TwoLayer", "class Net", "has no class named like the file; it has Net; call "
+                                "it TwoLayer"),
     "no channel axis": (MODEL, r"return image.*", "return Conv(1, self.kernel)(hidden)[..., 0]",
                         r"TwoLayer gives an array of shape \(2, 16, 16\); give \(B, H, W, C\)"),
 }

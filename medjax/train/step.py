@@ -73,8 +73,8 @@ def _checked(objective: Objective, found: Any) -> tuple[dict[str, Mean], dict[st
     """What an objective's `losses` gives. Raises UserError, naming its file, for anything but means and variables."""
     name = f"{type(objective).__name__}.losses"
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
-        raise UserError(file_of(objective), f"{name} gives {type(found).__name__}; give a dict of Mean (medjax.types) and the "
-                        "dict of variables")
+        raise UserError(file_of(objective), f"{name} gives {type(found).__name__}; give a dict of Mean (medjax.types) and "
+                        "the dict of variables")
     for term, mean in found[0].items():
         if not isinstance(mean, Mean):
             raise UserError(file_of(objective), f"{name} gives {type(mean).__name__} for {term!r}; give Mean(total, count) "
