@@ -8,6 +8,7 @@ arguments with one are config keys.
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -45,8 +46,13 @@ def modules(layer: str) -> dict[str, str]:
 
 @functools.cache
 def packages() -> tuple[str, ...]:
-    """medjax, and the packages that extend it."""
-    return ("medjax", *(point.module for point in entry_points(group="medjax")))
+    """medjax, and the packages that extend it. Raises UserError for an entry point that names no package."""
+    points = entry_points(group="medjax")
+    for point in points:
+        if importlib.util.find_spec(point.module.partition(".")[0]) is None:
+            raise UserError(f"entry point {point.name!r} of the group medjax", f"there is no package {point.module!r}; name "
+                            "the package that has the folders tasks, models, …, and install it again")
+    return ("medjax", *(point.module for point in points))
 
 
 def loaded(layer: str) -> dict[str, ModuleType]:

@@ -20,6 +20,10 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+TEXTS = {name_of(path): path.read_text(encoding="utf-8") for path in PAGES if path.name != "CHANGELOG.md"}
+TEXTS |= {name_of(path): ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=True) for path in CONFIGS}
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub calls the headings."""
     heads = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
@@ -46,11 +50,19 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
     found = []
     for span in spans:
         files = re.findall(r"--config=(configs/\w+\.py(?::[\w=,]+)?)", span)
-        files += re.findall(r"^(\w+\.py(?::[\w=,]+)?)(?= |$)", span) if not files else []
+        bare = re.findall(r"^(\w+\.py(?::[\w=,]+)?)(?= |$)", span)  # in tables of configs
+        files += [f"configs/{name}" for name in bare if (ROOT / "configs" / name.partition(":")[0]).exists()]
         keys = re.findall(r"--config\.([\w.]+)=", span)
         if files or keys:
-            found.append((files[0].removeprefix("configs/") if files else "", keys))
+            found.append((files[0] if files else "", keys))
     return found
+
+
+@pytest.mark.parametrize("name", [name_of(path) for path in PAGES if path.name != "CHANGELOG.md"])
+def test_files_that_are_named_exist(name):
+    """Paths from the root of the repository; what a run or a build writes is not there."""
+    named = re.findall(r"`((?:medjax|configs|tests|benchmarks|datasets|docs)/[\w/.]*\w/?)`", TEXTS[name])
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def keys_of(config) -> set[str]:
@@ -72,20 +84,15 @@ def every_key() -> set[str]:
     return found
 
 
-TEXTS = {name_of(path): path.read_text(encoding="utf-8") for path in PAGES if path.name != "CHANGELOG.md"}
-TEXTS |= {name_of(path): ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=True) for path in CONFIGS}
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_configs_and_keys_in_the_text_exist(name, every_key):
     for named, keys in commands(TEXTS[name]):
         file, _, structure = named.partition(":")
-        if file and (ROOT / "configs" / file).exists():
-            module = importlib.import_module(f"configs.{file.removesuffix('.py')}")
+        known = every_key
+        if file:
+            assert (ROOT / file).exists(), named
+            module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
             known = keys_of(module.get_config(structure) if structure else module.get_config())
-        else:
-            assert not file.endswith(".py") or not named.startswith("configs/"), named
-            known = every_key
         assert not set(keys) - known, (named, set(keys) - known)
 
 

@@ -129,7 +129,8 @@ def test_the_derived_task_measures_volumes(extension):
     assert [metric.name for metric in task.metrics][-1] == "volume_error"
 
 
-TASK, MODEL, OBJECTIVE = (f"{PACKAGE}/{name}.py" for name in ("tasks/sharpen", "models/two_layer", "objectives/equivariant"))
+TASK, MODEL, OBJECTIVE, SOURCE = (f"{PACKAGE}/{name}.py" for name in (
+    "tasks/sharpen", "models/two_layer", "objectives/equivariant", "data/sources/bars"))
 MISTAKES = {
     "a task without measure": (TASK, "import Restoration", "import TaskBase as Restoration",
                               "Sharpen lacks example, losses, measure, render of the contract Task"),
@@ -140,6 +141,7 @@ MISTAKES = {
     "a model's call": (MODEL, ", context: Context = None, train: bool = False", "",
                        r"TwoLayer.__call__ can't be called with \(image, context, train\): too many positional arguments"),
     "a model without train": (MODEL, ", train: bool = False", "", "TwoLayer.__call__ can't be called with .*'train'"),
+    "a source without load": (SOURCE, "def load", "def read", r"Bars lacks load of the contract Source"),
     "no means": (OBJECTIVE, r"terms = weighted.*", "terms = {'l1': jnp.abs(pred - example.target).mean()}",
                  r"Equivariant.losses gives .* for 'l1'; give Mean\(total, count\)"),
     "no sums": (OBJECTIVE, r"terms = weighted.*", "terms = {'l1': Mean(jnp.abs(pred - example.target), jnp.ones(()))}",
