@@ -12,7 +12,7 @@ from medjax.train.loop import train
 from medjax.train.profile import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run: configs/<run>.py, or configs/<run>.py:model=edsr.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder again goes on from where it was.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there is resumed.")
 SWEEP = flags.DEFINE_string("sweep", "", "A grid of values to compare: 'optim.lr=1e-3,3e-4;model.width=16,32'.")
 SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "--sweep: seeds and learning rates in one program, a device each.")
 PROFILE = flags.DEFINE_string("profile", "", "FIRST-LAST: trace these steps into workdir/profile.")
@@ -30,7 +30,7 @@ def main() -> None:
     if CONFIG.value.data.fractions[2]:
         evaluate_run(workdir, again=False)
     elif distributed.is_primary():
-        print(f"no test part was asked for; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
+        print(f"there is no test split; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
 
 
 if __name__ == "__main__":

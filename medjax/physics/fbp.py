@@ -48,7 +48,7 @@ def _back_project(geometry: Any, filtered: Float[Array, "v d n"]) -> Float[Array
         return image + seen * jnp.square(jnp.broadcast_to(geometry.magnification(c, s, x, y), at.shape))[..., None], None
 
     wide = jnp.pad(filtered, ((0, 0), (1, 1), (0, 0)))
-    c, s = (np.asarray(f(geometry.angles), np.float32) for f in (np.cos, np.sin))
+    c, s = (jnp.asarray(f(geometry.angles), jnp.float32) for f in (np.cos, np.sin))
     return lax.scan(add_view, zeros((rows, columns, filtered.shape[-1]), filtered), (wide, c, s))[0]
 
 
