@@ -87,8 +87,7 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
             tqdm.write(f"skipped: {error}", file=sys.stderr)
         else:
             done.add(inputs.main.id, table)
-    if done.table.rows:
-        done.table.write(target / TABLE)
+    done.table.write(target / TABLE)
     print(f"{len(studies) - skipped} of {len(studies)} studies written: {target}")
     if skipped:
         raise UserError(target, f"{skipped} of {len(studies)} studies were skipped (see above); the same command tries them "

@@ -25,8 +25,10 @@ class Table:
     rows: dict[str, dict[str, str | float]] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Writes the rows there are; columns that a study lacks stay empty."""
+        """Writes the rows there are, if they have columns; those that a study lacks stay empty."""
         columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
+        if not columns:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, ["study", *columns], restval="")
         writer.writeheader()
