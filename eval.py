@@ -10,13 +10,14 @@ from medjax.train import distributed
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
+NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
 JOIN = distributed.joining()
 flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
     JOIN()
-    evaluate_run(Path(WORKDIR.value), SPLIT.value)
+    evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from medjax.data.sources.files import Files
-from medjax.data.split import Region
+from medjax.types import Region
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

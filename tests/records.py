@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from medjax.data.split import Region
-from medjax.types import Record
+from medjax.types import Record, Region
 
 
 def numbered(shape: tuple[int, ...], name: str = "a", offset: int = 0, **given) -> Record:

@@ -90,3 +90,10 @@ def test_augmentation_says_what_is_wrong():
     for given in ({"flip": 1.5}, {"zoom": -0.1}, {"scale": 2.0}):
         with pytest.raises(UserError, match=r"config\.augment\."):
             Augment(**given)
+
+
+def test_measurements_are_not_augmented():
+    batch = {"image": jnp.zeros((1, 4, 4, 1)), "kspace": jnp.zeros((1, 4, 4, 2)), "id": jnp.zeros(1, jnp.uint32)}
+    with pytest.raises(UserError, match=r"^config\.augment: what was measured can't be changed"):
+        Augment(flip=0.5)(jax.random.key(0), batch)
+    assert Augment()(jax.random.key(0), batch) is batch

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.train import checkpoint
 from medjax.train.checkpoint import Checkpoints
 from medjax.types import Metric, State, UserError
 
@@ -92,6 +93,16 @@ def test_all_damaged_is_one_line_that_says_what_to_do(sound, tmp_path):
     with pytest.raises(UserError, match="every checkpoint is damaged"):
         checkpoints.best()
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["2", "4", "6"]
+
+
+def test_other_versions_are_said(sound, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(sound, folder)
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"jax": "99.1", "numpy": np.__version__})
+    checkpoints = Checkpoints(folder, PSNR)
+    assert checkpoints.restore_latest(state(0)) is not None
+    checkpoints.close()
+    assert f"jax {jax.__version__} is now 99.1; what follows may differ in the last digits" in caplog.text
 
 
 def test_nothing_yet_is_no_damage(tmp_path):

@@ -10,13 +10,12 @@ from sklearn import metrics as sklearn
 
 from medjax import registry
 from medjax.data.sources.labelled import Labelled
-from medjax.data.split import Region
 from medjax.measures import classification
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.classify import Classify
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, UserError
 
 CLASSES = ("a", "b", "c")
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles in a tenth of the time

@@ -18,9 +18,8 @@ from medjax.data import io
 from medjax.data.pipeline import train_stream
 from medjax.data.prefetch import to_device
 from medjax.data.sources.files import Files
-from medjax.data.split import Region
 from medjax.data.storage import cache
-from medjax.types import UserError
+from medjax.types import Region, UserError
 from tests.commands import SMALL, command
 
 FEW = 200
@@ -46,6 +45,39 @@ def vanish(path):
 
 def cut(path):
     os.truncate(path, 1000)
+
+
+READER = """
+import sys, time
+from medjax.data.pipeline import train_stream
+from medjax.data.sources.files import Files
+from medjax.types import Region
+if __name__ == "__main__":
+    records = Files(path=sys.argv[1], cache=sys.argv[2]).load()
+    stream = train_stream([Region.whole(record) for record in records], batch_size=4, patch=(16, 16), workers=2)
+    next(stream)
+    print("reading", flush=True)
+    time.sleep(600)
+"""
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()}
+
+
+def test_reading_processes_end_with_the_one_that_started_them(tmp_path):
+    script = tmp_path / "reader.py"
+    script.write_text(READER)
+    process = command(script, write_volumes(tmp_path / "in"), tmp_path / "cache", wait=False)
+    assert process.stdout.readline() == "reading\n"
+    readers = children(process.pid)
+    assert len(readers) >= 2
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in readers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [pid for pid in readers if Path(f"/proc/{pid}").exists()]
 
 
 # Under a run

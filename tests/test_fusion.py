@@ -10,14 +10,13 @@ from skimage.measure import shannon_entropy
 from medjax.classical import fuse as classical
 from medjax.data.sources.icbm152_contrasts import Icbm152Contrasts, spin_echo
 from medjax.data.sources.multicontrast import MultiContrast
-from medjax.data.split import Region
 from medjax.measures import fusion
 from medjax.models.fusion import Fusion
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.fuse import Fuse
 from medjax.tasks.fuse_image import FuseImage
 from medjax.tasks.translate import Translate
-from medjax.types import Example, NetworkInput, Record, UserError
+from medjax.types import Example, NetworkInput, Record, Region, UserError
 from tests.test_gan import KEY, RANGE, learn, make_batch
 
 NAMES = ("T1", "T2", "FLAIR")

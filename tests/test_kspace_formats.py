@@ -7,7 +7,8 @@ import pytest
 from medjax.data import io
 from medjax.data.formats import _hdf5, ismrmrd
 from medjax.data.sources import kspace as source
-from medjax.types import Record, UserError
+from medjax.tasks.mri_recon import MriRecon
+from medjax.types import Record, Region, UserError
 
 SHAPE = (3, 2, 16, 12)  # slices, coils, readout, phase encoding
 VOXEL = (5.0, 1.5, 2.0)
@@ -323,3 +324,19 @@ def test_a_header_that_does_not_fit_is_one_line(tmp_path, kspace, old, new, says
     with pytest.raises(UserError, match=says) as caught:
         ismrmrd.read([path], "a", "a")
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_several_matrix_sizes_are_named_and_one_size_can_be_taken(tmp_path):
+    random = np.random.default_rng(0)
+    for name, shape in (("a", (3, 2, 8, 10)), ("b", (3, 2, 8, 12))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"] = random.normal(size=shape).astype(np.complex64)
+    records = source.Kspace(path=str(tmp_path)).load()
+    task = MriRecon((0.0, 1.0), 2)
+    with pytest.raises(UserError, match=r"several matrix sizes: 8x10 \(a\), 8x12 \(b\); .* config\.data\.source\.matrix"):
+        task.resolve_from_data({"train": [Region.whole(record) for record in records]})
+    (one,) = source.Kspace(path=str(tmp_path), matrix=(8, 12)).load()
+    assert one.id == "b"
+    assert task.resolve_from_data({"train": [Region.whole(one)]}) == {}
+    with pytest.raises(UserError, match=r"no file has \(9, 9\); there are \(8, 10\), \(8, 12\)"):
+        source.Kspace(path=str(tmp_path), matrix=(9, 9)).load()

@@ -15,7 +15,6 @@ from medjax.classical import register as classical
 from medjax.data.formats import nifti
 from medjax.data.geometry import spacing
 from medjax.data.sources.frames import Frames
-from medjax.data.split import Region
 from medjax.models.conv_rnn import ConvRNN
 from medjax.models.voxelmorph import VoxelMorph
 from medjax.models.voxnet import VoxNet
@@ -25,7 +24,7 @@ from medjax.physics.projections import Projections
 from medjax.tasks.register import Register
 from medjax.tasks.series import Series
 from medjax.tasks.volume import Volume
-from medjax.types import Prediction, Record, UserError
+from medjax.types import Prediction, Record, Region, UserError
 from tests.test_gan import KEY, RANGE, learn, make_batch
 
 

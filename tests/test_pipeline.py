@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from medjax.data.pipeline import Share, eval_batches, train_stream, value_range
-from medjax.data.split import Region
 from medjax.data.statistics import foreground
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, UserError
 from tests.records import equal, numbered, regions_of
 
 

@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn
 from medjax import registry
 from medjax.classical import segment as classical
 from medjax.data.sources.pairs import Pairs
-from medjax.data.split import Region, split
+from medjax.data.split import split
 from medjax.measures import losses
 from medjax.measures import regions as measured
 from medjax.objectives.supervised import Supervised
@@ -21,7 +21,7 @@ from medjax.ops import threshold
 from medjax.tasks.segment import Segment
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, UserError
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster
 CLASSES = ("background", "lesion")

@@ -96,6 +96,7 @@ WRONG = {
     "misspelt key": (["--config.model.widht=3"], "widht"),
     "unknown model": (["--config=configs/quickstart.py:model=unett,source=phantoms"], "unett"),
     "missing file": (["--config.data.path=no/such/file.nii.gz"], "no/such/file.nii.gz"),
+    "remote path": (["--config.data.path=gs://bucket/scans"], "config.data.path: gs://bucket/scans is on another machine"),
     "missing config": (["--config=configs/nothing.py"], "nothing"),
     "wrong batch": (["--config.batch_size=0"], "batch_size"),
     "wrong noise": (["--config.task.noise=gausian"], "gausian"),

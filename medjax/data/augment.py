@@ -9,6 +9,8 @@ from jax.scipy.ndimage import map_coordinates
 
 from medjax.types import Array, Batch, Key, UserError
 
+MEASURED = {"kspace", "sinogram"}
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -41,6 +43,9 @@ class Augment:
         """The batch with its images changed, now float32 in physical units; masks and labels follow, 0 outside."""
         if not any(vars(self).values()):
             return batch
+        if batch.keys() & MEASURED:
+            raise UserError("config.augment", "what was measured can't be changed like an image; leave augmentation out for "
+                            "k-space and sinograms")
         row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
         units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])

@@ -4,9 +4,13 @@ Which patches make batch n follows from the seed and n alone. So the position of
 that goes on from it is bit-identical whatever the number of worker processes, before and after.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import grain
 import numpy as np
@@ -144,6 +148,10 @@ class Patches:
         self._room = np.array(self.images.shapes) - self.patch
         self._padded = bool((self._room < 0).any()) or self.patch[0] % multiple_of != 0
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _end_with_parent()
+
     def __len__(self) -> int:
         return ENDLESS
 
@@ -184,6 +192,17 @@ class Patches:
             images.copy(batch, row, place, self.patch, self._planes.start)
             places.append(place)
         return batch | images.facts(places) | {"count": np.ones(rows, np.float32)}
+
+
+def _end_with_parent() -> None:
+    """Has a reading process end with the one that started it, however that ends: grain's would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def whole_batch(record: Record, ndim: int, index: int = 0) -> HostBatch:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.data.split import Region
-from medjax.types import Record
+from medjax.types import Record, Region
 
 MAX_POINTS = 4096
 MAX_VALUES = 1 << 22

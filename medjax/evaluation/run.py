@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medjax.data.split import fingerprint
+from medjax.data.storage.names import pseudonym
 from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
@@ -20,17 +22,18 @@ from medjax.report.table import best, table
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, load_splits, restore_best
-from medjax.types import UserError
+from medjax.train.run import Run, held_split, load_splits, restore_best
+from medjax.types import Region, UserError
 
 METRICS, REPORT = "metrics.json", "report.html"
 
 
-def evaluate_run(workdir: Path, split: str = "test", again: bool = True) -> None:
+def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
-    Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Several processes evaluate
-    together, and the first one writes. Raises UserError where the data has no such part.
+    Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Samples have pseudonyms, by
+    the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
+    one writes. Raises UserError where the data has no such part.
     """
     with distributed.together():
         run, state = restore_best(workdir)
@@ -39,7 +42,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True) -> None
             raise UserError("--split", f"the data has no {split} part")
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
-                "references": sorted(wanted)}
+                "references": sorted(wanted), "names": names}
     current = "yes" if not again and distributed.is_primary() and _is_current(workdir, identity) else ""
     if distributed.broadcast_from_primary(current):
         if distributed.is_primary():
@@ -56,7 +59,22 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True) -> None
     found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
-        _write(workdir, run, identity, found, chosen)
+        label = (lambda name: name) if names else _pseudonyms(workdir, splits[split])
+        named = replace(found, names=[label(name) for name in found.names],
+                        shown=[replace(sample, name=label(sample.name)) for sample in found.shown])
+        _write(workdir, run, identity, named, chosen)
+
+
+def _pseudonyms(workdir: Path, regions: Sequence[Region]) -> Callable[[str], str]:
+    """From a sample's name, "scan:z12", to that with a pseudonym in the place of the file's name."""
+    salt = bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
+    known = {region.record.id: pseudonym(salt, region.record.id) for region in regions}
+
+    def label(name: str) -> str:
+        record = max((id_ for id_ in known if name == id_ or name.startswith(id_ + ":")), key=len)
+        return known[record] + name[len(record):]
+
+    return label
 
 
 def _mesh(run: Run) -> Mesh:

@@ -78,7 +78,13 @@ class MriRecon(Reconstruction):
         return 2
 
     def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
-        """Nothing; but measured k-space can't be cut."""
+        """Nothing; but measured k-space can't be cut, nor padded to one size."""
+        sizes = {r.record.image.shape[-3:-1]: r.record.id for part in splits.values() for r in part
+                 if "kspace" in r.record.extras}
+        if len(sizes) > 1:
+            found = ", ".join(f"{size[0]}x{size[1]} ({name})" for size, name in sizes.items())
+            raise UserError("config.data.source", f"k-space of several matrix sizes: {found}; give files of one size: "
+                            "config.data.source.matrix='(H, W)' takes those")
         for region in (r for part in splits.values() for r in part):
             whole = (region.start, region.stop) == (0, region.record.image.shape[0])
             if "kspace" in region.record.extras and region.record.ndim == self.ndim and not whole:

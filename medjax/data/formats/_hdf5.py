@@ -89,10 +89,12 @@ def _answer(process: subprocess.Popen[str], request: Request) -> dict[str, str] 
     line = ""
     with suppress(OSError):  # the file is gone, or the process
         size = request.path.stat().st_size
+        patience = PATIENCE + (size / SLOWEST if request.lists else 0)
         pipe = cast(IO[str], process.stdin)
-        pipe.write(json.dumps({**asdict(request), "path": str(request.path), "size": size}) + "\n")
+        pipe.write(json.dumps({**asdict(request), "path": str(request.path), "size": size,
+                                "seconds": math.ceil(patience) + 1}) + "\n")
         pipe.flush()
-        line = _line(process, PATIENCE + (size / SLOWEST if request.lists else 0))
+        line = _line(process, patience)
     if not line:
         process.kill()
         process.wait()

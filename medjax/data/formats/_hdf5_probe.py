@@ -6,6 +6,7 @@ one of its output.
 
 import json
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -42,11 +43,13 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        signal.alarm(request["seconds"])  # ends the process, should no one be left who would
         try:
             limit(request["size"])
             said = json.dumps({"found": answer(request)})
         except Exception as error:
             said = json.dumps({"problem": " ".join(str(error).split()) or type(error).__name__})
+        signal.alarm(0)
         print(said, flush=True)
 
 

@@ -18,17 +18,24 @@ class Kspace:
     The image of a record is the root of the coil images' summed squares, `(slices, H, W, 1)` or `(H, W, 1)`, zeros where
     nothing was sampled, in units in which the largest value of a file is 1; `extras["kspace"]` has the same grid and scale,
     float32, the coils' real parts and then their imaginary parts as channels. With `calibration` > 0, `extras["maps"]`
-    holds the coils' ESPIRiT sensitivities in the same form, from a full centre of that width. `subjects` is a CSV table with
-    the columns `filename` and `patientid`; all are held in memory.
+    holds the coils' ESPIRiT sensitivities in the same form, from a full centre of that width. With `matrix` (H, W), files of
+    other sizes are left out. `subjects` is a CSV table with the columns `filename` and `patientid`; all are held in memory.
     """
 
     path: str = ""
     calibration: int = 0
+    matrix: tuple[int, ...] = ()
     subjects: str = ""
 
     def load(self) -> list[Record]:
         """The records. Raises UserError."""
         records = [record for study in self.studies() for record in self.records(study)]
+        if self.matrix:
+            sizes = sorted({record.image.shape[-3:-1] for record in records})
+            records = [record for record in records if record.image.shape[-3:-1] == tuple(self.matrix)]
+            if not records:
+                raise UserError("config.data.source.matrix", f"no file has {tuple(self.matrix)}; there are "
+                                f"{', '.join(map(str, sizes))}")
         for record in records:
             if record.extras["kspace"].shape[-1] != records[0].extras["kspace"].shape[-1]:
                 raise UserError(record.id, f"has {record.extras['kspace'].shape[-1] // 2} coils, {records[0].id} "
