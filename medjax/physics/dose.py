@@ -28,7 +28,7 @@ class LowDose:
     method: str = static(default="gaussian")
     measured: bool = static(default=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("gaussian", "poisson"):
             raise UserError("dose.method", f"no {self.method!r}; there is gaussian, poisson")
         if self.measured and self.method != "gaussian":
@@ -48,7 +48,7 @@ class LowDose:
             counts = expected + jnp.sqrt(expected) * jax.random.normal(count_key, y.shape, y.dtype)
         return jnp.log(full) - jnp.log(jnp.maximum(counts + read, 1))
 
-    def _missing_variance(self, y):
+    def _missing_variance(self, y: Real[Array, "*s"]) -> Real[Array, "*s"]:
         rest = (1 - self.dose) / self.dose
         shot = jnp.exp(y) / self.photons
         return rest * shot * (1 + (1 + self.dose) / self.dose * jnp.square(self.electronic) * shot)
@@ -89,7 +89,7 @@ def photons_for_noise(scanner: Scanner, noise_hu: float, diameter_mm: float = 20
     return float(np.square(np.std(attenuation_to_hu(middle, water)) / noise_hu))
 
 
-def _middle(image):
+def _middle(image: Array) -> Array:
     """The central eighth of each axis."""
     cut = [slice(n // 2 - max(n // 16, 2), n // 2 + max(n // 16, 2)) for n in image.shape[1:3]]
     return image[:, cut[0], cut[1]]

@@ -4,6 +4,8 @@ Images are complex `(B, *space, 1)`, k-space and sensitivities complex `(B, coil
 of k-space at index `n // 2`. Transforms are orthonormal, so image and k-space have noise of the same standard deviation.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ class Cartesian:
         """The zero-filled image; with maps whose squares sum to 1 it has the object's intensity."""
         return self.adjoint(y)
 
-    def _check(self, space):
+    def _check(self, space: tuple[int, ...]) -> None:
         if space != self.maps.shape[2:]:
             raise UserError("mri.shape", f"{space} where the coil maps have {self.maps.shape[2:]}; make them equal")
 
@@ -167,7 +169,7 @@ def smooth_phase(key: Key[Array, ""], shape: tuple[int, ...], strength: float = 
     return jnp.exp(1j * sum(w * t for w, t in zip(weights, terms, strict=True)))
 
 
-def _line_counts(shape, acceleration, centre):
+def _line_counts(shape: tuple[int, ...], acceleration: float, centre: float) -> tuple[int, int, slice]:
     size = shape[-1]
     total, low = round(size / acceleration), round(size * centre)
     if acceleration < 1 or low > total:
@@ -177,7 +179,7 @@ def _line_counts(shape, acceleration, centre):
     return size, total, slice(start, start + low)
 
 
-def _scatter(shape, slope, centre, seed):
+def _scatter(shape: tuple[int, int], slope: float, centre: Sequence[int], seed: int) -> Bool[np.ndarray, "h w"]:
     """Random places, each taken if no taken one lies within the distance there."""
     rows, columns = shape
     r = np.hypot(*np.meshgrid(*((np.arange(n) - n // 2) / (n / 2) for n in shape), indexing="ij"))

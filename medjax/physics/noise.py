@@ -49,7 +49,7 @@ class PoissonGaussian:
     sigma: Strength = 0.0
     method: str = static(default="gaussian")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("gaussian", "poisson"):
             raise UserError("noise.method", f"no {self.method!r}; there is gaussian, poisson")
 
@@ -106,7 +106,7 @@ class SaltAndPepper:
         return jnp.where(draw < self.fraction, struck, y)
 
 
-def _normal(key, y):
+def _normal(key: Key[Array, ""], y: Inexact[Array, "*s"]) -> Inexact[Array, "*s"]:
     """Normal numbers of unit variance, for complex data in each part."""
     if not jnp.issubdtype(y.dtype, jnp.complexfloating):
         return jax.random.normal(key, y.shape, y.dtype)
@@ -114,7 +114,7 @@ def _normal(key, y):
     return jax.lax.complex(parts[0], parts[1])
 
 
-def _correlate(white, size, axis):
+def _correlate(white: Real[Array, "*s"], size: float, axis: int) -> Real[Array, "*s"]:
     """White noise smoothed along `axis` by a Gaussian of standard deviation `size`, its variance kept."""
     radius = math.ceil(3 * size)
     taps = gaussian_taps(size, radius)

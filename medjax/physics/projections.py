@@ -39,4 +39,4 @@ class Projections:
 
     def _scanner(self, height: int, width: int) -> Parallel:
         turns = -np.pi * np.arange(self.views) / self.views  # the detector of a view from the side counts down the rows
-        return Parallel((height, width), 1.0, turns, width, 1.0)
+        return Parallel((height, width), 1.0, turns.tolist(), width, 1.0)
