@@ -8,10 +8,9 @@ from medjax import cli
 from medjax.evaluation.run import evaluate_run
 from medjax.train import distributed
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which part of the data.")
 JOIN = distributed.joining()
-flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:

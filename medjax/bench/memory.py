@@ -123,9 +123,9 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
     config.mesh.data, config.mesh.space = plan.mesh
     run, mesh = assemble(config), config.mesh
     first = _stream(case).first()
-    multiple = padding.multiple_of(run, cast(Batch, first), mesh.space)
+    multiple = padding.multiple_of(run, first, mesh.space)
     if mesh.pad:
-        first = padding.Padded(_stream(case), multiple).first()
+        first = _stream(case, multiple).first()
     else:
         padding.check_space(first["image"].shape[1], multiple, mesh.space)
     batch = {name: ShapeDtypeStruct((case.batch, *array.shape[1:]), array.dtype) for name, array in first.items()}
@@ -136,10 +136,11 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
                 config.remat)
 
 
-def _stream(case: Case) -> Stream:
+def _stream(case: Case, multiple_of: int = 1) -> Stream:
     """The pipeline's batches of one image that is as large as the target."""
     record = Record(np.zeros((*case.target_patch, case.channels), np.int16), "", "")
-    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim)
+    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim,
+                        multiple_of=multiple_of)
 
 
 def _imagine_devices(count: int) -> None:

@@ -5,45 +5,18 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from medjax.data.storage.names import pseudonym
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, Splits, UserError
 
 NAMES = ("train", "val", "test")
 SLABS = "slabs"  # where a subject is whose images are cut into slabs for all parts
 SALT_BYTES = 8
 GUARD = 0.025  # part of the axis left out between two slabs of one volume: neighbouring slices are near copies
 MIN_ROWS = 16
-
-
-@dataclass(frozen=True)
-class Region:
-    """A record, or the part `[start, stop)` of its first axis: what a split hands out."""
-
-    record: Record
-    start: int
-    stop: int
-
-    @classmethod
-    def whole(cls, record: Record) -> "Region":
-        return cls(record, 0, record.image.shape[0])
-
-    @property
-    def image(self) -> np.ndarray:
-        """`(stop - start, ..., C)`, stored dtype, a view."""
-        return self.record.image[self.start:self.stop]
-
-    @property
-    def mask(self) -> np.ndarray | None:
-        """`(stop - start, ..., 1)` bool, or None where the record has none."""
-        mask = self.record.extras.get("mask")
-        return None if mask is None else mask[self.start:self.stop]
-
-
-Splits = dict[str, list[Region]]
 
 
 def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0,

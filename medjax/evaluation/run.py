@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
 from medjax.train.run import Run, load_splits, restore_best
-from medjax.types import UserError
+from medjax.types import UserError, Value
 
 
 def evaluate_run(workdir: Path, split: str = "test") -> None:
@@ -77,10 +76,11 @@ def _csv(found: Comparison) -> str:
     return text.getvalue()
 
 
-def _columns(values: dict[str, Any]) -> dict[str, float]:
+def _columns(values: Mapping[str, Value]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in values.items():
-        flat |= {f"{name}_{i}": v for i, v in enumerate(np.ravel(value))} if np.ndim(value) else {name: value}
+        several = np.ndim(value) > 0
+        flat |= {f"{name}_{i}" if several else name: v for i, v in enumerate(np.ravel(np.asarray(value)).tolist())}
     return flat
 
 

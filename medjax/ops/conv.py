@@ -196,7 +196,8 @@ def _lower_on_cpu(primitive: Primitive, in_xla: mlir.LoweringRule, target: str, 
     return call(ctx, *operands, groups=np.int64(geometry["groups"]), **vectors, **attributes(geometry))
 
 
-def _bfloat16_fits(x: ShapedArray, y: ShapedArray, *_: ShapedArray, kernel: Sizes | None = None, dilation: Sizes, **__: Any) -> bool:
+def _bfloat16_fits(x: ShapedArray, y: ShapedArray, *_: ShapedArray, dilation: Sizes, kernel: Sizes | None = None,
+                   **__: Any) -> bool:
     """Whether oneDNN convolves bfloat16 on this processor, and rightly.
 
     Where a thread may get fewer slices of depth than the kernel reaches over, the weight gradient of volumes (3.2)

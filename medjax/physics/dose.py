@@ -63,7 +63,7 @@ class Scanner(Protocol):
 
 
 def add_noise(scanner: Scanner, noise: LowDose, key: Key[Array, " b"], hu: Array, filter: str = "ramp",
-              water: float = WATER_PER_MM) -> Array:
+              water: float | Real[Array, ""] = WATER_PER_MM) -> Array:
     """CT images in HU as a scan at the given dose would show them: `hu` plus the reconstruction of the noise alone.
 
     One key per image. What the images show, sharpness included, stays; only noise is added.

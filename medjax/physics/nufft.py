@@ -222,7 +222,8 @@ def _as_columns(v: Complex[Array, "*s"], space: int) -> Float[Array, "cells n2"]
     return jnp.stack([flat.real, flat.imag], axis=2).reshape(len(flat), -1)
 
 
-def _from_columns(columns: Float[Array, "cells n2"], shape: tuple[int, ...], space: int | None = None) -> Complex[Array, "*s"]:
+def _from_columns(columns: Float[Array, "cells n2"], shape: tuple[int, ...],
+                  space: int | None = None) -> Complex[Array, "*s"]:
     """Real `(cells, 2 n)` to complex `(*shape, cells)`, or, with `space` axes, `shape`."""
     pairs = columns.reshape(len(columns), -1, 2)
     flat = lax.complex(pairs[..., 0], pairs[..., 1]).T

@@ -228,5 +228,6 @@ def flat(config: Config, prefix: str = "") -> dict[str, Any]:
     """The values of a config by their whole key."""
     found: dict[str, Any] = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: registry.frozen(value)}
+        nested = isinstance(value, ml_collections.ConfigDict)
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: registry.frozen(value)}
     return found

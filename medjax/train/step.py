@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,13 +108,15 @@ def _gradient(terms_of: Terms, params: Tree, variables: dict[str, Variables], ex
     if axis:
         counts = jax.lax.psum(counts, axis)
 
-    def loss_fn(own: Tree, variables: dict[str, Variables], example: Example) -> tuple[Array, Any]:
+    def loss_fn(own: Tree, variables: dict[str, Variables],
+                example: Example) -> tuple[Array, tuple[dict[str, Array], dict[str, Variables]]]:
         terms, variables = terms_of(own, variables, example)
         shares = {name: Mean(mean.total, mean.count if counts is None else counts[name]).value
                   for name, mean in terms.items()}
         return sum(shares.values(), jnp.zeros(())), (shares, variables)
 
-    def one(variables: dict[str, Variables], example: Example) -> tuple[dict[str, Variables], Any]:
+    def one(variables: dict[str, Variables],
+            example: Example) -> tuple[dict[str, Variables], tuple[Array, dict[str, Array], Tree]]:
         (loss, (shares, variables)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, variables, example)
         return variables, (loss, shares, grads)
 

@@ -23,7 +23,8 @@ Batch: TypeAlias = Mapping[str, Array]
 `id`         `(B,)` uint32, names the sample: it seeds whatever is random about it
 `count`      `(B,)` float32: 1 for a sample, 0 for one that only fills a batch up
 `spacing_mm` `(B, n)` float32, the voxel size along each spatial axis; NaN where unknown
-and what else the records carry: `mask` `(B, *space, 1)` bool (False where nothing is to be counted), `label`, `kspace`, …
+and what else the records carry: `mask` `(B, *space, 1)` bool (False where nothing is to be counted), `label`, `kspace`, …;
+`operator`, a pytree of arrays, where the images were measured by one
 """
 
 
