@@ -12,6 +12,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import jax
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+# Types and shapes are checked at every call. Not by pytest's option: xdist's workers do not get it from the configuration.
+install_import_hook(["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"],
+                    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")  # an int is a float
 
 from medjax.data.sources.files import Files
 from medjax.data.split import Region

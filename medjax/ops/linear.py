@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Inexact
 
 
+@runtime_checkable
 class LinearMap(Protocol):
     """A hashable pair of functions, each the other's transpose, that treat all indices of one axis (`columns`) alike.
 

@@ -1,6 +1,6 @@
 """Low-dose CT: photon and electronic noise of line integrals, set by a dose or by the noise it leaves in the image."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ class LowDose:
         return rest * shot * (1 + (1 + self.dose) / self.dose * jnp.square(self.electronic) * shot)
 
 
+@runtime_checkable
 class Scanner(Protocol):
     """A CT geometry: `Parallel`, `Fan` or `Cone`."""
 

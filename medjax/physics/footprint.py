@@ -6,7 +6,7 @@ Indices count from 1, so that 0 and one past the last stand for rays beside the 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,7 @@ from medjax.physics.rays import Lines, bits_for, hat, position, take
 Met = Iterator[tuple[Int[Array, "h w"], Float[Array, "h w"]]]
 
 
+@runtime_checkable
 class Footprint(Protocol):
     """Of a sweep's views; `taps` detectors at most meet a pixel. A scan over `tables` goes through the views."""
 

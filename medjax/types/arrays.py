@@ -37,6 +37,7 @@ def static(**kwargs: Any) -> Any:
 def pytree(cls: type) -> Any:
     """A frozen dataclass whose fields are leaves of a pytree, but for those made with `static()`."""
     cls = dataclass(frozen=True)(cls)
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX makes them of placeholders, too
     static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
     leaves = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static")]
     return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static_names)
