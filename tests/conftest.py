@@ -1,6 +1,7 @@
 """Strict numerics, eight virtual CPU devices, and each program compiled once for all tests and their commands."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Most of the time goes into compiling; commands, in processes of their own, are compiled as users have them.
@@ -10,18 +11,27 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
 
 # Types and shapes are checked at every call. Not by pytest's option: xdist's workers do not get it from the configuration.
-install_import_hook(["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"],
+jaxtyping.install_import_hook(["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"],
                     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")  # an int is a float
 
-from medjax.data.sources.files import Files
-from medjax.data.split import Region
+from medjax.data.sources.files import Files  # noqa: E402: after the hook
+from medjax.data.split import Region  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Types and shapes are not checked: for mistakes that only a user without a type checker can make."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

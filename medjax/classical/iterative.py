@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact, Key
+from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients, inner
@@ -77,14 +77,14 @@ def l1_wavelet(A: Operator, y: Measured, weight: float | Array, iterations: int 
     step_size = 0.99 / jnp.square(_rows(operator_norm(A, image), len(image.shape)))
     pad = [(0, -n % 2**levels if a in axes else 0) for a, n in enumerate(image.shape)]
 
-    def denoise(x: Image, key: Key[Array, ""]) -> Image:
+    def denoise(x: Image, key: PRNGKeyArray) -> Image:
         shifts = tuple(jax.random.randint(key, (len(axes),), 0, 2**levels))
         wide = jnp.roll(jnp.pad(x, pad, mode="edge"), shifts, axes)
         coefficients = wavelet.shrink(wavelet.forward(wide, axes, levels, name), weight * step_size)
         back = jnp.roll(wavelet.inverse(coefficients, axes, levels, name), tuple(-s for s in shifts), axes)
         return back[tuple(slice(0, n) for n in x.shape)]
 
-    def step(carry: tuple[Array, Array, Array], key: Key[Array, ""]) -> tuple[tuple[Array, Array, Array], None]:
+    def step(carry: tuple[Array, Array, Array], key: PRNGKeyArray) -> tuple[tuple[Array, Array, Array], None]:
         x, ahead, t = carry
         new = denoise(ahead - step_size * A.adjoint(A(ahead) - y), key)
         new_t = (1 + jnp.sqrt(1 + 4 * t * t)) / 2

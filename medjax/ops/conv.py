@@ -27,6 +27,7 @@ from medjax.types import Array, UserError
 Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 Lowered = Sequence[mlir.Value | Sequence[mlir.Value]]
+Unknown = Any  # the operand of a transpose that is solved for: a placeholder of JAX that has an `aval`
 Attributes = Callable[[dict[str, Any]], dict[str, Any]]
 Axis = tuple[int, bool]  # of an operand or a result, and whether its indices are grouped
 Folds = tuple[tuple[Axis, Axis], tuple[Axis, Axis]]  # for each operand: into which axis of it, and of the result
@@ -277,11 +278,11 @@ def _to_forward(y: Array, w: Array, geometry: dict[str, Any]) -> Array:
     return _bind(_forward, y, w, **{k: v for k, v in geometry.items() if k not in ("space", "kernel")})
 
 
-def _to_data(y: Array, w: Array, x: ad.UndefinedPrimal, geometry: dict[str, Any]) -> Array:
+def _to_data(y: Array, w: Array, x: Unknown, geometry: dict[str, Any]) -> Array:
     return _bind(_data, y, w, space=x.aval.shape[1:-1], **{k: v for k, v in geometry.items() if k != "kernel"})
 
 
-def _to_weights(x: Array, y: Array, w: ad.UndefinedPrimal, geometry: dict[str, Any]) -> Array:
+def _to_weights(x: Array, y: Array, w: Unknown, geometry: dict[str, Any]) -> Array:
     return _bind(_weights, x, y, kernel=w.aval.shape[:-2], **{k: v for k, v in geometry.items() if k != "space"})
 
 

@@ -66,7 +66,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Array], **which: Any) -> t
     return _linear.bind(*primals, **which), _linear.bind(tangents[0], *primals[1:], **which)
 
 
-def _transpose(cotangent: Array, x: ad.UndefinedPrimal, *tables: Array, linear: LinearMap,
+def _transpose(cotangent: Array, x: Any, *tables: Array, linear: LinearMap,
                transposed: bool) -> list[Array | None]:
     return [_linear.bind(cotangent, *tables, linear=linear, transposed=not transposed), *[None] * len(tables)]
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, Real
+from jaxtyping import Array, Key, PRNGKeyArray, Real, UInt32
 
 from medjax.ops.window import WATER_PER_MM, attenuation_to_hu, hu_to_attenuation
 from medjax.physics.analytic import Ellipsoids
@@ -34,7 +34,7 @@ class LowDose:
         if self.measured and self.method != "gaussian":
             raise UserError("dose.method", "noise on top of measured noise is not Poisson; set method=gaussian")
 
-    def __call__(self, key: Key[Array, ""], y: Real[Array, "*s"]) -> Real[Array, "*s"]:
+    def __call__(self, key: PRNGKeyArray, y: Real[Array, "*s"]) -> Real[Array, "*s"]:
         """Noisy line integrals of one sample. A detector that counts less than one photon reads one."""
         if self.measured:
             return y + jnp.sqrt(self._missing_variance(y)) * jax.random.normal(key, y.shape, y.dtype)
@@ -63,8 +63,8 @@ class Scanner(Protocol):
     def fbp(self, y: Array, filter: str = "ramp") -> Array: ...
 
 
-def add_noise(scanner: Scanner, noise: LowDose, key: Key[Array, " b"], hu: Array, filter: str = "ramp",
-              water: float | Real[Array, ""] = WATER_PER_MM) -> Array:
+def add_noise(scanner: Scanner, noise: LowDose, key: Key[Array, " b"] | UInt32[Array, "b 2"], hu: Array,
+              filter: str = "ramp", water: float | Real[Array, ""] = WATER_PER_MM) -> Array:
     """CT images in HU as a scan at the given dose would show them: `hu` plus the reconstruction of the noise alone.
 
     One key per image. What the images show, sharpness included, stays; only noise is added.

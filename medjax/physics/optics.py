@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, Real
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from medjax.ops.conv import conv
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
@@ -12,6 +12,7 @@ from medjax.types import UserError, pytree, static
 
 Scalar = float | Real[Array, ""]
 Image = Float[Array, "b *space c"]
+Coarse = Float[Array, "b *coarse c"]
 
 _LITTLE = 1e-2  # of the known pixels' weight, beside which a wider mean counts
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
@@ -94,7 +95,7 @@ class Decimate:
         if self.psf not in ("box", "gaussian"):
             raise UserError("decimate.psf", f"no {self.psf!r}; there is box, gaussian")
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Coarse:
         """The coarse image `(B, *space / factor, C)`."""
         for axis, factor in self._axes(x, divide=True):
             taps = self._taps(factor)
@@ -102,11 +103,11 @@ class Decimate:
             x = correlate_axis(pad_axis(x, reach, reach, axis, "symmetric"), taps, axis, stride=factor)
         return x
 
-    def adjoint(self, y: Image) -> Image:
+    def adjoint(self, y: Coarse) -> Image:
         """The exact transpose: the fine image that each coarse pixel looked at."""
         return jax.linear_transpose(self, self._fine(y))(y)[0]
 
-    def init(self, y: Image) -> Image:
+    def init(self, y: Coarse) -> Image:
         """The coarse image on the fine grid, by cubic interpolation (Keys 1981)."""
         for axis, factor in self._axes(y):
             y = _interpolate(y, factor, axis)
@@ -162,12 +163,12 @@ class Mask:
         return known + (1 - mask) * fill
 
 
-def random_pixels(key: Key[Array, ""], shape: tuple[int, ...], keep: Scalar) -> Bool[Array, "*space 1"]:
+def random_pixels(key: PRNGKeyArray, shape: tuple[int, ...], keep: Scalar) -> Bool[Array, "*space 1"]:
     """A mask `(*shape, 1)` in which each pixel is known with probability `keep`."""
     return jax.random.uniform(key, (*shape, 1)) < keep
 
 
-def random_boxes(key: Key[Array, ""], shape: tuple[int, ...], count: int, size: int) -> Bool[Array, "*space 1"]:
+def random_boxes(key: PRNGKeyArray, shape: tuple[int, ...], count: int, size: int) -> Bool[Array, "*space 1"]:
     """A mask `(*shape, 1)` with `count` missing boxes of `size` pixels a side, anywhere inside, overlaps allowed."""
     if size > min(shape):
         raise UserError("inpaint.size", f"boxes of {size} do not fit into {shape}; make them smaller")
