@@ -19,7 +19,8 @@ import pytest
 jaxtyping.install_import_hook(["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"],
                     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")  # an int is a float
 
-from medjax.data.sources.files import Files  # noqa: E402: after the hook
+# Only now, so that the hook sees them.
+from medjax.data.sources.files import Files  # noqa: E402
 from medjax.data.split import Region  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
