@@ -79,7 +79,8 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
         found = predict({**batch, **{name: array[None] for name, array in tile.items()}})
         return {name: np.asarray(array) for name, array in (("image", found.image), ("std", found.std)) if array is not None}
 
-    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))}  # of NumPy, as device_get makes them
+    # Arrays of NumPy, as those of `device_get`.
+    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))}
     return Prediction(made["image"], made.get("std"))
 
 
