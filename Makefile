@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test slow check lock .venv peers peers-test peers-lock
+.PHONY: train test slow check lock .venv peers peers-test peers-lock site site-lock
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -30,6 +30,19 @@ check: .venv
 lock:  # needs uv
 	uv pip compile pyproject.toml --extra test --extra build --extra dicom --python-version 3.11 --universal \
 		--generate-hashes --no-header --no-emit-index-url -o requirements.lock
+
+site: .docs/.done  # the documentation as pages, in site/
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
+
+.docs/.done: docs/requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make site PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet --no-deps --require-hashes -r docs/requirements.lock
+	@touch $@
+
+site-lock:  # needs uv
+	uv pip compile docs/requirements.in --python-version 3.11 --universal --generate-hashes --no-header \
+		--no-emit-index-url -o docs/requirements.lock
 
 peers: .peers/.done
 

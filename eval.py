@@ -1,4 +1,4 @@
-"""Judges a trained run and writes its report: python eval.py --workdir=runs/quickstart --split=test"""
+"""Evaluates a trained run and writes its report: python eval.py --workdir=runs/quickstart --split=test"""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from medjax.evaluation.run import evaluate_run
 from medjax.train import distributed
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which part of the data.")
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 JOIN = distributed.joining()
 
 

@@ -13,8 +13,7 @@ from medjax.train.profile import parse_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run: configs/<run>.py, or configs/<run>.py:model=edsr.")
 flags.mark_flag_as_required("config")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same folder again goes on from where it was.",
-                              required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there is resumed.", required=True)
 SWEEP = flags.DEFINE_string("sweep", "", "A grid of values to compare: 'optim.lr=1e-3,3e-4;model.width=16,32'.")
 SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "--sweep: seeds and learning rates in one program, a device each.")
 PROFILE = flags.DEFINE_string("profile", "", "FIRST-LAST: trace these steps into workdir/profile.")
@@ -29,9 +28,9 @@ def main() -> None:
         return
     train(CONFIG.value, workdir, parse_steps(PROFILE.value))
     if CONFIG.value.data.fractions[2]:
-        evaluate_run(workdir)
+        evaluate_run(workdir, again=False)
     elif distributed.is_primary():
-        print(f"no test part was asked for; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
+        print(f"there is no test split; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Counted:
 
 
 def serve(pipe: Connection, folder: Path) -> None:
-    """Unpacks into the caches that are sent, and answers how many studies it read and what the images add up to."""
+    """Unpacks into the caches that are sent, and returns how many studies it read and what the images add up to."""
     while True:
         root = pipe.recv()
         studies = [Counted(study) for study in discover(folder)]
@@ -76,12 +76,12 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def answer(self) -> tuple[Any, Any]:
+    def reply(self) -> tuple[Any, Any]:
         """What it counted; ("died", …) if it has ended, or hangs."""
         try:
-            return self.pipe.recv() if self.pipe.poll(PATIENCE) else ("died", "no answer")
+            return self.pipe.recv() if self.pipe.poll(PATIENCE) else ("died", "no reply")
         except EOFError:
-            return "died", "no answer"
+            return "died", "no reply"
 
 
 def draw(folder: Path, count: int, seed: int) -> list[int]:
@@ -102,14 +102,14 @@ def entries(root: Path) -> int:
 
 
 def play(workers: list[Worker], root: Path, victim: int | None, wait: float) -> list[tuple[Any, Any]]:
-    """A round: all begin at once, `victim` is killed after `wait` seconds. The answers of the others."""
+    """A round: all begin at once, `victim` is killed after `wait` seconds. The replies of the others."""
     for worker in workers:
         worker.pipe.send(root)
     if victim is not None:
         time.sleep(wait)
         os.kill(workers[victim].process.pid, signal.SIGKILL)
         workers[victim].process.join()
-    return [worker.answer() for number, worker in enumerate(workers) if number != victim]
+    return [worker.reply() for number, worker in enumerate(workers) if number != victim]
 
 
 def main() -> dict[str, Any]:
@@ -125,20 +125,20 @@ def main() -> dict[str, Any]:
         begin = time.monotonic()
         for number in range(ROUNDS.value):
             root = Path(place, f"cache{number}")
-            answers = play(workers, root, None, 0)
-            reads = [count for count, _ in answers if isinstance(count, int)]
-            found["died"] += len(answers) - len(reads)
-            found["wrong images"] += sum(sums != expected for count, sums in answers if isinstance(count, int))
+            replies = play(workers, root, None, 0)
+            reads = [count for count, _ in replies if isinstance(count, int)]
+            found["died"] += len(replies) - len(reads)
+            found["wrong images"] += sum(sums != expected for count, sums in replies if isinstance(count, int))
             found["rounds with not one entry per study"] += entries(root) != FILES.value
             found["rounds with a study read twice"] += sum(reads) != FILES.value
         seconds = (time.monotonic() - begin) / max(ROUNDS.value, 1)
         for number in range(KILLS.value):
             root, victim = Path(place, f"killed{number}"), moments.randrange(PROCESSES.value)
-            answers = play(workers, root, victim, moments.uniform(0, seconds))
+            replies = play(workers, root, victim, moments.uniform(0, seconds))
             workers[victim] = Worker(folder)
-            answers += play(workers, root, None, 0)  # the next run finds what is whole, and makes the rest
-            killed["died with it"] += sum(not isinstance(count, int) for count, _ in answers)
-            killed["wrong images"] += sum(sums != expected for count, sums in answers if isinstance(count, int))
+            replies += play(workers, root, None, 0)  # the next run finds what is whole, and makes the rest
+            killed["died with it"] += sum(not isinstance(count, int) for count, _ in replies)
+            killed["wrong images"] += sum(sums != expected for count, sums in replies if isinstance(count, int))
             killed["leftovers after the next run"] += entries(root) != FILES.value
         for worker in workers:
             worker.process.kill()

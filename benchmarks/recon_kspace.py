@@ -1,6 +1,6 @@
 """Eight-coil k-space of a brain, 12 % sampled, without truth: CG-SENSE, sparse wavelets and a network trained with SSDU.
 
-    python benchmarks/recon_kspace.py --data=../shared/data --output=benchmarks/results/recon_kspace.json
+    python benchmarks/recon_kspace.py --data=SCANS --output=benchmarks/results/recon_kspace.json
 
 The middle 16x16 samples make the coil maps. Of the others a tenth is put aside to test on: methods predict it, and
 `|A x - y|` over `|y|` there is their residual. Another tenth is put aside while the classical methods' strength and the
@@ -138,7 +138,7 @@ def picture(images: dict[str, Array], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recon_kspace.json"))
     parser.add_argument("--steps", type=int, default=240)
     args = parser.parse_args()

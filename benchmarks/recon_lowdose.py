@@ -1,6 +1,6 @@
 """Low-dose CT of patients at a quarter of the dose: RED-CNN beside FBP and classical denoisers, at a clinical window.
 
-    python benchmarks/recon_lowdose.py --data=../shared/data --output=benchmarks/results/recon_lowdose.json
+    python benchmarks/recon_lowdose.py --data=SCANS --output=benchmarks/results/recon_lowdose.json
 
 Learns on a series of heads and is tested on three slices of another patient's abdomen, from another scanner. These come
 from a sharp kernel, with 36 HU of noise in the liver, and are first given a soft one, as soft tissue is read: 16 HU. The
@@ -112,7 +112,7 @@ def classical(denoiser: Callable[[np.ndarray, NoiseModel, float], np.ndarray], g
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/recon_lowdose.json"))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--width", type=int, default=32)

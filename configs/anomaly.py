@@ -1,4 +1,4 @@
-"""Anomaly maps of brain slices: an autoencoder learns healthy slices of the ICBM152 T1 template, and is judged on lesions
+"""Anomaly maps of brain slices: an autoencoder learns healthy slices of the ICBM152 T1 template, and is evaluated on lesions
 that are planted in others.
 
     python train.py --config=configs/anomaly.py --workdir=runs/anomaly

@@ -1,4 +1,4 @@
-"""Synthesis of chest CT slices from noise: DCGAN's generator in a WGAN-GP game, on phantoms that medjax draws.
+"""Synthesis of chest CT slices from noise: DCGAN's generator trained as WGAN-GP, on phantoms that medjax draws.
 
     python train.py --config=configs/synthesis.py --workdir=runs/synthesis
 

@@ -56,7 +56,7 @@ class MayoLdct(Builder):
         image = np.concatenate([full.image, low.image], -1)
         masks = [record.extras["mask"] for record in (full, low) if "mask" in record.extras]
         extras = {"mask": np.logical_and.reduce(masks)} if masks else {}
-        return [replace(full, id=item.id, image=image, modality="+".join(CONTRASTS), extras=extras)]
+        return [replace(full, id=item.id, image=image, contrasts=CONTRASTS, extras=extras)]
 
     def _series(self, pattern: str) -> dict[str, io.Study]:
         """The series whose folder's name fits, by patient."""

@@ -19,7 +19,7 @@ TOGETHER = 1000  # images of an item
 
 
 class Medmnist(Builder):
-    """Images of one `.npz` file, 2-D or 3-D, grey or colour, in the parts that their makers gave them.
+    """Images of one `.npz` file, 2-D or 3-D, grey or colour, in the splits that their makers gave them.
 
     extras["class"] is the index of the class, or `(K,)` of 0 and 1 where an image may have several; the files don't say
     what the classes are called. Nor do they say whose an image is: each counts as a subject.

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -23,7 +25,7 @@ from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, make_predict
 from medjax.train.run import Run, restore_best
-from medjax.types import State, UserError, check_choice
+from medjax.types import Derivation, State, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -48,22 +50,22 @@ def main() -> None:
     paths = reading.parse(INPUT.value, run.task)
     studies = reading.gather(paths, run.task, MISSING.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
-    predict = make_predict(run, state)
+    predict, made_by = make_predict(run, state), derivation(run, state)
     if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):
-        _apply_to_one(run, predict, studies[0], target)
+        _apply_to_one(run, predict, made_by, studies[0], target)
     else:
-        _apply_to_all(run, state, predict, studies, target)
+        _apply_to_all(run, predict, made_by, studies, target)
 
 
-def _apply_to_one(run: Run, predict: Predict, inputs: Inputs, target: Path) -> None:
+def _apply_to_one(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path) -> None:
     study = inputs.main
     if target.exists():
         raise UserError(target, "is there already; name a new file or folder")
-    suffix = next((s for s in study.form.SUFFIXES if s and study.paths[0].name.lower().endswith(s)), "")
-    if run.task.keeps_format and suffix and not target.name.endswith(suffix) and len(study.paths) == 1:
+    suffix = study.suffix
+    if run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
         raise UserError(target, f"the format is kept; give a name that ends in {suffix}")
     table = Table()
-    made = _apply(run, predict, inputs, target, table, replace=False)
+    made = _apply(run, predict, made_by, inputs, target, table, replace=False)
     if table.rows:
         path = target.with_name(stem(target, study) + ".csv")
         table.write(path)
@@ -71,16 +73,16 @@ def _apply_to_one(run: Run, predict: Predict, inputs: Inputs, target: Path) -> N
     print("written: " + ", ".join(map(str, made)))
 
 
-def _apply_to_all(run: Run, state: State, predict: Predict, studies: Sequence[Inputs], target: Path) -> None:
-    done = Done(target, {"step": int(state.step), "run": run.config.to_json(sort_keys=True), "rescale": RESCALING.value,
-                         "missing": sorted(MISSING.value)})
+def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequence[Inputs], target: Path) -> None:
+    done = Done(target, {"checkpoint": made_by.identity, "rescale": RESCALING.value,
+                         "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value)})
     skipped = 0
     for inputs in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
         if inputs.main.id in done:
             continue
         table = Table()
         try:
-            _apply(run, predict, inputs, target / inputs.main.place, table, replace=True)
+            _apply(run, predict, made_by, inputs, target / inputs.main.place, table, replace=True)
         except UserError as error:
             skipped += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -94,7 +96,8 @@ def _apply_to_all(run: Run, state: State, predict: Predict, studies: Sequence[In
                         "again")
 
 
-def _apply(run: Run, predict: Predict, inputs: Inputs, target: Path, table: Table, replace: bool) -> list[Path]:
+def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
+           replace: bool) -> list[Path]:
     """Writes all outputs of a study, or none; returns their paths. Raises UserError."""
     records, to_source = [], []
     for record in run.task.arrange(reading.read(inputs, run.config, run.task)):
@@ -104,7 +107,7 @@ def _apply(run: Run, predict: Predict, inputs: Inputs, target: Path, table: Tabl
     predictions = [predict(record) for record in tqdm(records, desc="images", unit="image", leave=False,
                                                       disable=len(records) < 2, dynamic_ncols=True)]
     with staging(target.parent) as folder:
-        destination = StudyDestination(inputs.main, folder / target.name, table, to_source[0])
+        destination = StudyDestination(inputs.main, folder / target.name, table, to_source[0], made_by)
         for output in run.task.outputs(predictions, records):
             output.write(destination)
         made = sorted(folder.iterdir())
@@ -112,6 +115,16 @@ def _apply(run: Run, predict: Predict, inputs: Inputs, target: Path, table: Tabl
         if taken and not replace:
             raise UserError(taken[0], "is there already; name a new file or folder")
         return [move(path, target.with_name(path.name)) for path in made]
+
+
+def derivation(run: Run, state: State) -> Derivation:
+    """What makes the results, for their headers: the task and its networks, and a hash of the checkpoint and config."""
+    digest = hashlib.sha256(run.config.to_json(sort_keys=True).encode())
+    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    networks = "+".join(run.config[key].name for key in run.objective.networks)
+    return Derivation(f"{run.config.task.name} by a trained network", f"medjax {run.config.task.name}: {networks}",
+                      f"step {int(state.step)}", digest.hexdigest()[:16])
 
 
 class Done:

@@ -4,7 +4,7 @@
     python -m medjax.build phantoms --to=FOLDER --options='kind=brain;shape=64,128,128;count=100'
     python -m medjax.build files --to=FOLDER --verify
 
-The first word is a builder, `datasets/<name>.py`, or a file that has one. A build that was killed goes on when the same
+The first word is a builder, `datasets/<name>.py`, or a file that has one. A build that was killed is resumed when the same
 command comes again.
 """
 
@@ -31,7 +31,7 @@ PATCH = flags.DEFINE_list("patch", [], "Cut training images into blocks of this 
 OVERLAP = flags.DEFINE_integer("overlap", 0, "Voxels that neighbouring blocks have in common.", lower_bound=0)
 DTYPE = flags.DEFINE_enum("dtype", "", ["", "uint8", "int16", "uint16", "int32", "float32"],
                           "What images are stored as; the first image's if empty.")
-FRACTIONS = flags.DEFINE_list("fractions", ["0.8", "0.1", "0.1"], "The parts of the subjects for train, val and test.")
+FRACTIONS = flags.DEFINE_list("fractions", ["0.8", "0.1", "0.1"], "The fractions of the subjects for train, val and test.")
 OPTIONS = flags.DEFINE_string("options", "", "The builder's own options: 'kind=brain;count=100'.")
 PROCESSES = flags.DEFINE_integer("processes", len(os.sched_getaffinity(0)), "How many write side by side.", lower_bound=1)
 ENGINE = flags.DEFINE_enum("engine", "processes", shard_writer.ENGINES, "beam: Apache Beam, for more than one machine.")
@@ -54,7 +54,7 @@ def main() -> None:
         try:
             noted = shard_writer.build(builder, folder, PROCESSES.value, ENGINE.value, BEAM_OPTIONS.value)
         except KeyboardInterrupt:
-            raise UserError(folder, "stopped; the same command goes on from here") from None
+            raise UserError(folder, "stopped; run the same command to resume") from None
     print("\n".join(_table(noted)))
     print(f"{'verified' if VERIFY.value else 'written'}: {folder}")
     classes = f' --config.task.classes="{tuple(noted["classes"])}"' if noted["classes"] else ""
@@ -106,7 +106,7 @@ def _like(key: str, text: str, default: Any) -> Any:
 
 
 def _table(noted: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'part':12s}{'subjects':>10s}{'examples':>10s}{'shards':>8s}{'MB':>10s}"]
+    lines = [f"{'split':12s}{'subjects':>10s}{'examples':>10s}{'shards':>8s}{'MB':>10s}"]
     for name, row in noted["splits"].items():
         lines.append(f"{name:12s}{row['subjects']:10d}{row['examples']:10d}{row['shards']:8d}{row['bytes'] / 1e6:10.1f}")
     if noted["classes"]:

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import logging as python_logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from medjax.files import NO_ROOM
 from medjax.types import UserError
 
+REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://")
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -83,11 +85,25 @@ def _parsed(argv: Sequence[str]) -> list[str]:
                 _check_key(config, *arg.lstrip("-").removeprefix("config.").partition("=")[::2])
         if {"--help", "-help", "-h", "-?"} & set(argv):
             print("\n".join(["keys of the config, with its values:", *_lines(config)]) + "\n")
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    _check_paths()
+    return rest
+
+
+def _check_paths() -> None:
+    """Raises UserError for what is no path of this machine: it would become a folder of that name."""
+    given = {f"--{name}": value for name, value in flags.FLAGS.flag_values_dict().items()}
+    config = given.get("--config")
+    if isinstance(config, ml_collections.ConfigDict):
+        given |= {f"config.{key}": value for key, value in _flat(config).items()}
+    for where, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and REMOTE.match(text):
+                raise UserError(where, f"{text} is on another machine; mount it, and give its path here")
 
 
 def _config_of(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
-    given = next((arg.partition("=")[2] for arg in argv[1:] if arg.startswith(("--config=", "-config="))), "")
+    given = next((arg.partition("=")[2] for arg in reversed(argv[1:]) if arg.startswith(("--config=", "-config="))), "")
     if not given:
         return None
     file, _, argument = given.partition(":")

@@ -8,6 +8,7 @@ arguments with one are config keys.
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -45,8 +46,13 @@ def modules(layer: str) -> dict[str, str]:
 
 @functools.cache
 def packages() -> tuple[str, ...]:
-    """medjax, and the packages that extend it."""
-    return ("medjax", *(point.module for point in entry_points(group="medjax")))
+    """medjax, and the packages that extend it. Raises UserError for an entry point that names no package."""
+    points = entry_points(group="medjax")
+    for point in points:
+        if importlib.util.find_spec(point.module.partition(".")[0]) is None:
+            raise UserError(f"entry point {point.name!r} of the group medjax", f"there is no package {point.module!r}; name "
+                            "the package that has the folders tasks, models, …, and install it again")
+    return ("medjax", *(point.module for point in points))
 
 
 def loaded(layer: str) -> dict[str, ModuleType]:
@@ -82,9 +88,9 @@ def build(layer: str, config: ml_collections.ConfigDict, **supplied: Any) -> Any
     constructor = find(layer, config.name)
     _check(layer, config.name, values, f"config.{_config_key(layer)}")
     wanted = set(_parameters(constructor)) - set(values)
-    for name in wanted - set(supplied) - set(_with_default(constructor)):
-        raise UserError(_file(layer, config.name), f"{constructor.__name__} has the argument {name!r} without a default; "
-                        f"what can be supplied is {', '.join(supplied)}; give others a default")
+    for name in sorted(wanted - set(supplied) - set(_with_default(constructor))):
+        raise UserError(_file(layer, config.name), f"{_named(constructor)} has the argument {name!r} without a default; "
+                        f"supplied: {', '.join(supplied) or 'none'}; give other arguments a default")
     return constructor(**{k: v for k, v in supplied.items() if k in wanted}, **values)
 
 
@@ -117,6 +123,23 @@ def check_members(layer: str, name: str, built: object, protocol: type) -> None:
                         f"{protocol.__name__} (medjax/types/contracts.py)")
 
 
+def check_call(layer: str, name: str, network: Any, *arguments: str) -> None:
+    """Raises UserError, naming the file, where a network can't be called with `arguments`, with and without `train`."""
+    signature = inspect.signature(network.__call__)
+    try:
+        signature.bind(*arguments)
+        signature.bind(*arguments, train=True)
+    except TypeError as error:
+        asked = ", ".join((*arguments, "train"))
+        raise UserError(_file(layer, name), f"{type(network).__name__}.__call__ can't be called with ({asked}): {error}; "
+                        "give it these arguments, all but the first with a default") from None
+
+
+def file_of(built: object) -> str:
+    """The file that an object's class is defined in, to be named in errors."""
+    return type(built).__module__.replace(".", "/") + ".py"
+
+
 def frozen(value: Any) -> Any:
     """Config values as hashable Python values: lists become tuples, nested configs dictionaries."""
     if isinstance(value, ml_collections.ConfigDict):
@@ -130,6 +153,11 @@ def _constructor(layer: str, name: str) -> Callable[..., Any] | None:
         if attribute.lower() == name.replace("_", "") and callable(value):
             return value
     return None
+
+
+def _named(constructor: Callable[..., Any]) -> str:
+    """The name of a constructor, or of what a `functools.partial` calls."""
+    return getattr(getattr(constructor, "func", constructor), "__name__", repr(constructor))
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:

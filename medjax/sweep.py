@@ -51,7 +51,7 @@ def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) ->
     """Trains every combination in `workdir/<values>`, resuming what is half done; writes and prints one table.
 
     `side_by_side` trains those that differ in seed or learning rate alone in one program, on a device each. A member that
-    diverges is a row without values. Members are compared by the best validation value of `config.metric`: the test part
+    diverges is a row without values. Members are compared by the best validation value of `config.metric`: the test split
     is not for choosing.
     """
     members = members_of(config, grid, workdir)

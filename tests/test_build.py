@@ -53,7 +53,7 @@ def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
     assert code == 0, err
     assert f"next: python train.py --config=configs/ct_lowdose.py --workdir=runs/phantoms --config.data.path={folder}" in out
     kept = [path for path, when in times.items() if (folder / path.name).stat().st_mtime_ns == when]
-    assert {path.name for path in kept} >= {path.stem for path in written}  # what was whole was not made again
+    assert {path.name for path in kept} >= {path.stem for path in written}  # what was whole was not written again
     assert list(tmp_path.rglob(".*")) == []
 
     records = Files(path=str(folder), cache=str(tmp_path / "cache")).load()

@@ -1,22 +1,36 @@
-"""Every config trains two steps and is evaluated, at a test size: `pytest -m slow`, a step of its own in CI."""
+"""Every config trains two steps, is evaluated and applied to a file, at a test size: `pytest -m slow`, a step of its own."""
 
 import importlib
 import json
 from pathlib import Path
 
+import h5py
+import nibabel
+import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
 
+from medjax import apply
 from medjax.evaluation.run import evaluate_run
 from medjax.train.loop import train
+from medjax.train.run import load_config, load_splits, restore_best
+from medjax.types import Task, UserError
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("base", "__init__"))
 SMALL_NETWORK = {"width": 4, "depth": 2, "blocks": 1, "iterations": 2, "latent": 4}
 KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"}  # network or scanner has its own sizes
+SINGLE = "in.nii.gz"
+MADE = {
+    "anomaly": {"out.csv", "out_anomaly.nii.gz"}, "brain_segment": {"out.nii.gz"}, "ct_recon": {"out.nii.gz"},
+    "fuse": {"out_FLAIR.nii.gz"}, "mri_recon": {"out.nii.gz"}, "register": {"out_displacement.nii.gz", "out_warped.nii.gz"},
+    "translate": {"out_FLAIR.nii.gz"}, "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
+}
+"""What `apply` makes of each config's run; of others an image in the format that was read."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_config_trains_and_is_evaluated(name, tmp_path):
+def tiny(name: str):
     config = importlib.import_module(f"configs.{name}").get_config("")
     config.steps = config.eval_every = config.checkpoint_every = 2
     config.log_every = config.eval_samples = 1
@@ -29,8 +43,85 @@ def test_config_trains_and_is_evaluated(name, tmp_path):
             config.model[key] = min(config.model[key], SMALL_NETWORK[key])
     if config.data.patch and name not in KEEPS_SIZE:
         config.data.patch = tuple(min(32, size) for size in config.data.patch)
-    train(config, tmp_path / "run")
-    evaluate_run(tmp_path / "run")
-    found = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())
+    return config
+
+
+def image_file(path: Path, image: np.ndarray, spacing: tuple[float, ...]) -> Path:
+    """`(*space)` in units as a file: NIfTI, or PNG for values up to 255 without a voxel size."""
+    if not spacing and image.ndim == 2:
+        path = path.with_name(path.name.removesuffix(".nii.gz") + ".png")
+        Image.fromarray(np.uint8(np.clip(image, 0, 255))).save(path)
+    else:
+        sizes = (spacing or (1.0,) * image.ndim)[::-1]
+        nibabel.Nifti1Image(np.float32(image.T), np.diag([*sizes, *[1.0] * (4 - image.ndim)])).to_filename(path)
+    return path
+
+
+def kspace_file(path: Path, image: np.ndarray) -> Path:
+    coils = image[:, None] * np.linspace([0.5, 1], [1, 0.5], image.shape[-1]).T[None, :, None]
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(coils, (-2, -1)), norm="ortho"), (-2, -1))
+    with h5py.File(path.with_name("in.h5"), "w") as file:
+        file["kspace"] = kspace.astype(np.complex64)
+    return path.with_name("in.h5")
+
+
+def sinogram_file(path: Path, task: Task, image: np.ndarray) -> Path:
+    """A disc of water: its parallel projections are known."""
+    geometry = {"beam": "parallel", "angles_deg": {"first": 0, "last": 168, "count": 15}, "detector_count": 90,
+                "detector_mm": 1.5, "pixel_mm": 2.0, "image_shape": [40, 40]}
+    u = (np.arange(90) - 44.5) * 1.5
+    chord = 2 * np.sqrt(np.maximum(30.0**2 - u**2, 0))
+    np.save(path.with_name("in.npy"), np.float32(np.tile(0.0192 * chord, (15, 1))))
+    path.with_name("in.json").write_text(json.dumps(geometry))
+    return path.with_name("in.npy")
+
+
+def inputs_of(task: Task, config, folder: Path) -> list[str]:
+    """Files of the right kind for a run, from an image of its own test part, as flags."""
+    region = load_splits(config)["test"][0]
+    image, spacing = region.record.in_units(slice(region.start, region.stop)), region.record.spacing_mm
+    if task.kind == "sinogram":
+        return [str(sinogram_file(folder / SINGLE, task, image))]
+    if task.kind == "kspace":
+        return [str(kspace_file(folder / SINGLE, image[:3, ..., 0]))]
+    if image.ndim == 4 and config.data.ndim == 2:
+        image = image[:2]
+    if task.input_ndim < config.data.ndim:  # projections
+        image, spacing = np.stack([image.mean(1), image.mean(2)]), spacing[:1] * 3
+    if len(task.inputs) == 1:
+        return [str(image_file(folder / SINGLE, image[..., 0], spacing))]
+    found = []
+    for number, name in enumerate(task.inputs):
+        channel = image[..., min(number, image.shape[-1] - 1)]
+        values = np.indices(channel.shape).sum(0) % 2 if name == "known" else channel
+        found.append(f"{name}:{image_file(folder / f'{name}.nii.gz', values, spacing)}")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_config_trains_is_evaluated_and_applied(name, tmp_path):
+    workdir = tmp_path / "run"
+    train(tiny(name), workdir)
+    evaluate_run(workdir)
+    found = json.loads((workdir / "eval" / "metrics.json").read_text())
     assert "model" in found["rows"]
-    assert (tmp_path / "run" / "eval" / "report.html").stat().st_size > 10_000
+    assert (workdir / "eval" / "report.html").stat().st_size > 10_000
+
+    config, task = load_config(workdir), restore_best(workdir)[0].task
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    expected = MADE.get(name, {"out.nii.gz"})
+    main = next((made for made in expected if made.startswith("out.")), "out.nii.gz")
+    given = inputs_of(task, config, tmp_path)
+    with flagsaver.flagsaver(workdir=str(workdir), input=given, output=str(tmp_path / "applied" / main)):
+        if name == "synthesis":
+            with pytest.raises(UserError, match="noise"):
+                apply.main()
+            return
+        if task.kind == "kspace":  # its scale is the scanner's
+            with pytest.raises(UserError, match=r"values are .* --rescale=percentile or --rescale=range"):
+                apply.main()
+            flags.FLAGS.rescale = "range"
+        apply.main()
+    assert {path.name for path in (tmp_path / "applied").iterdir()} == expected

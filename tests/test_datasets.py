@@ -225,7 +225,8 @@ def test_full_and_low_dose_are_the_channels_of_one_volume(tmp_path, caplog):
     assert "L100" not in caplog.text
     assert sorted(r.subject for r in records) == sorted(truth)
     for record in records:
-        assert (record.modality, record.slope, record.intercept) == ("full+low", 1.0, -1024.0)
+        assert (record.modality, record.contrasts) == ("CT", ("full", "low"))  # which the task names its source by
+        assert (record.slope, record.intercept) == (1.0, -1024.0)
         assert np.allclose(record.spacing_mm, (3.0, 0.7, 0.7))
         for channel, values in enumerate(truth[record.subject]):
             # Canonical axes go up, to anterior and to the right; these slices go up, to posterior and to the left.

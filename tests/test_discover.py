@@ -88,7 +88,7 @@ def test_every_format_keeps_the_contract():
 
 
 def test_a_file_that_is_no_format_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(io.registry, "modules", lambda _: {"json": json})
+    monkeypatch.setattr(io.registry, "loaded", lambda _: {"json": json})
     io.formats.cache_clear()
     try:
         with pytest.raises(UserError, match="json: is no file format: it has no SUFFIXES, KIND, accepts, group, read"):

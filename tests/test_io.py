@@ -192,13 +192,14 @@ def test_images_and_vectors_in_the_geometry_of_a_record(tmp_path):
     nifti.write_vectors(tmp_path / "c.nii.gz", field, record)
     file = nibabel.load(tmp_path / "c.nii.gz")
     assert (file.shape, file.header.get_intent()[0]) == ((*record.image.shape[2::-1], 1, 3), "vector")
-    np.testing.assert_allclose(np.asanyarray(file.dataobj)[1, 2, 3, 0], (record.affine[:3, :3] @ steps), atol=1e-5)
+    lps = [-1, -1, 1] * (record.affine[:3, :3] @ steps)
+    np.testing.assert_allclose(np.asanyarray(file.dataobj)[1, 2, 3, 0], lps, atol=1e-5)
     flat = Record(np.zeros((4, 6, 1)), "a", "a", spacing_mm=(0.5, 2.0))
     nifti.write_image(tmp_path / "d.nii.gz", np.arange(24.0).reshape(4, 6, 1), flat)
     np.testing.assert_array_equal(only(tmp_path / "d.nii.gz").image[..., 0], np.arange(24).reshape(4, 6))
     assert only(tmp_path / "d.nii.gz").spacing_mm == (0.5, 2.0)
     nifti.write_vectors(tmp_path / "e.nii.gz", np.broadcast_to([3.0, 7.0], (4, 6, 2)), flat)
-    assert np.asanyarray(nibabel.load(tmp_path / "e.nii.gz").dataobj)[0, 0, 0, 0].tolist() == [7, 3]
+    assert np.asanyarray(nibabel.load(tmp_path / "e.nii.gz").dataobj)[0, 0, 0, 0].tolist() == [-7, -3]
 
 
 # Pictures and arrays

@@ -236,8 +236,8 @@ def test_what_pytorch_cannot_mirror_is_one_line():
         assert told in reply["error"]
 
 
-HOW_TO = re.search(r"^## How to make the tables again\n.*?^```\n(.*?)^```", (ROOT / "benchmarks" / "README.md").read_text(),
-                   re.MULTILINE | re.DOTALL)[1].splitlines()
+HOW_TO = re.search(r"^## How to repeat the measurements\n.*?^```\n(.*?)^```",
+                   (ROOT / "benchmarks" / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1].splitlines()
 TINY = ["--seconds=0.1", "--dtype=f32", "--batch=1", "--patch=16", "--volumes=2"]
 SUITES = {"torch": "unet2d,unet3d,redcnn,edsr", "xla": "edsr"}
 

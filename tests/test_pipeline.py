@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from medjax.data.pipeline import eval_batches, train_stream, value_range
+from medjax.data.pipeline import Share, eval_batches, train_stream, value_range
 from medjax.data.split import Region
 from medjax.data.statistics import foreground
 from medjax.types import Record, UserError
@@ -112,7 +112,7 @@ def test_labels_and_classes_travel_with_the_image():
 
 def test_processes_share_a_batch():
     make = partial(train_stream, regions_of(numbered((9, 16, 16))), batch_size=8, patch=(4, 4), seed=3, foreground=0.5)
-    whole, parts = make(), [make(process_index=i, process_count=4) for i in range(4)]
+    whole, parts = make(), [make(share=Share(i, 4)) for i in range(4)]
     for _ in range(3):
         batch, pieces = next(whole), [next(part) for part in parts]
         assert equal(batch, {key: np.concatenate([piece[key] for piece in pieces]) for key in batch})
@@ -161,7 +161,7 @@ def test_workers_are_sent_file_names_not_voxels(mapped_regions):
     ({"patch": (0, 2)}, r"config\.data\.patch"),
     ({"foreground": 1.5}, r"config\.data\.foreground"),
     ({"batch_size": 0}, r"config\.batch_size"),
-    ({"batch_size": 3, "process_count": 2}, r"config\.batch_size"),
+    ({"batch_size": 3, "share": Share(0, 2)}, r"config\.batch_size"),
 ])
 def test_the_stream_says_what_is_wrong(given, where):
     with pytest.raises(UserError, match=where):
@@ -209,7 +209,7 @@ def test_evaluation_skips_images_without_a_voxel_that_counts_and_can_be_thinned(
 
 def test_evaluation_processes_share_a_batch():
     make = partial(eval_batches, regions_of(numbered((5, 4, 4))), batch_size=4)
-    parts = [list(make(process_index=i, process_count=2)) for i in range(2)]
+    parts = [list(make(share=Share(i, 2))) for i in range(2)]
     for whole, first, second in zip(make(), *parts, strict=True):
         np.testing.assert_array_equal(whole["image"], np.concatenate([first["image"], second["image"]]))
         assert whole["name"] == first["name"] + second["name"]

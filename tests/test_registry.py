@@ -120,6 +120,14 @@ def test_an_installed_package_adds_its_own_models_and_metrics(extension):
     np.testing.assert_array_equal(task.measure(Prediction(example.input.image), example)["worst"], [1, 1])
 
 
+def test_an_entry_point_without_a_package_is_named(extension):
+    points = extension.parent / "extension_of_medjax-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[medjax]\nmine = no_such_package\n")
+    registry.packages.cache_clear()
+    with pytest.raises(UserError, match=r"^entry point 'mine' of the group medjax: there is no package 'no_such_package'"):
+        registry.names("models")
+
+
 def test_two_modules_of_one_name_are_refused(extension):
     (extension / "models" / "unet.py").write_text("class UNet:\n    pass\n")
     with pytest.raises(UserError, match=r"^extension_of_medjax/models/unet\.py: medjax has a module 'unet' in models"):

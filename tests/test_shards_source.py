@@ -209,14 +209,14 @@ def test_a_shard_that_breaks_under_a_stream_is_named(tmp_path, workers, break_fi
     stream.close()
 
 
-def test_a_run_from_shards_is_trained_and_judged(blocks, tmp_path, monkeypatch):
+def test_a_run_from_shards_is_trained_and_evaluated(blocks, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     small = [flag.replace("quickstart.py", "quickstart.py:source=shards").replace("(24,24)", "(16,16)") for flag in SMALL]
     code, _, err = command("train.py", *small, f"--workdir={tmp_path / 'run'}", f"--config.data.source.path={blocks}",
                            "--config.steps=2", "--config.data.workers=1")
     assert code == 0, err
-    judged = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())
-    assert judged["n"] > 0
-    assert judged["rows"]["model"]["psnr"] > 0
+    found = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())
+    assert found["n"] > 0
+    assert found["rows"]["model"]["psnr"] > 0
     assert not (tmp_path / "cache" / "medjax").exists()

@@ -6,13 +6,14 @@ import pytest
 
 from configs import quickstart
 from medjax import registry
+from medjax.data.pipeline import train_stream
 from medjax.train import sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.loop import train
-from medjax.train.padding import Padded, multiple_of
+from medjax.train.padding import multiple_of
 from medjax.train.run import Run, assemble, load_splits, resolve
 from medjax.train.step import init_state
-from medjax.types import Prediction, UserError
+from medjax.types import Prediction, Record, Region, UserError
 
 
 def volumes(model: str = "unet", **changes):
@@ -49,17 +50,9 @@ def test_a_depth_that_does_not_divide_names_those_that_do_or_is_padded(tmp_path)
     assert int(state.step) == 1
 
 
-class Given:
-    """A stream of one batch."""
-
-    get_state = set_state = close = None
-
-    def first(self):
-        return BATCH | {"label": np.ones((2, 11, 16, 16, 1), np.int32)}
-
-
 def test_padding_counts_neither_in_losses_nor_in_metrics():
-    padded = Padded(Given(), 4).first()
+    record = Record(np.zeros((11, 16, 16, 1), np.float32), "a", "a", extras={"label": np.ones((11, 16, 16, 1), np.int32)})
+    padded = train_stream([Region.whole(record)], batch_size=2, ndim=3, multiple_of=4).first()
     assert padded["image"].shape == padded["label"].shape == (2, 12, 16, 16, 1)
     config = volumes(width=4, depth=2)
     task = assemble(resolve(config, load_splits(config))).task

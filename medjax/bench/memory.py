@@ -122,7 +122,7 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
     config.batch_size, config.model.dtype = case.batch, cases.DTYPES[plan.dtype]
     config.mesh.data, config.mesh.space = plan.mesh
     run, mesh = assemble(config), config.mesh
-    first = _stream(case).first()
+    first = _stream(case, 1).first()
     multiple = padding.multiple_of(run, first, mesh.space)
     if mesh.pad:
         first = _stream(case, multiple).first()
@@ -136,11 +136,10 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
                 config.remat)
 
 
-def _stream(case: Case, multiple_of: int = 1) -> Stream:
-    """The pipeline's batches of one image that is as large as the target."""
+def _stream(case: Case, multiple: int) -> Stream:
+    """The pipeline's batches of one image that is as large as the target, its first axis padded to a multiple."""
     record = Record(np.zeros((*case.target_patch, case.channels), np.int16), "", "")
-    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim,
-                        multiple_of=multiple_of)
+    return train_stream([Region.whole(record)], batch_size=1, patch=case.target_patch, ndim=case.ndim, multiple_of=multiple)
 
 
 def _imagine_devices(count: int) -> None:

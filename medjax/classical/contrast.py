@@ -35,7 +35,7 @@ def clahe(image: Image, strength: float = 0.01) -> Image:
 def retinex(image: Image, strength: float = 1.0, sizes: tuple[float, ...] = (0.03, 0.1, 0.3)) -> Image:
     """Multi-scale retinex: the difference of the logarithm from its means over three `sizes` (Jobson et al., 1997).
 
-    The sizes are parts of the longest axis. The result is stretched from its 1st to its 99th percentile.
+    The sizes are fractions of the longest axis. The result is stretched from its 1st to its 99th percentile.
     """
     def detail_of(grey: np.ndarray) -> np.ndarray:
         light = np.log(grey + 0.01)

@@ -51,7 +51,10 @@ def wavelet(image: Image, noise: NoiseModel, strength: float = 1.0) -> Image:
 
 @method("denoise", (1.0, 2.0, 3.0))
 def median(image: Image, noise: NoiseModel, strength: float = 1.0) -> Image:
-    """The median over `strength` voxels to each side; of salt and pepper, only where a voxel was struck (Chan 2005)."""
+    """The median over `strength` voxels to each side; of salt and pepper, only where a voxel was struck (Chan 2005).
+
+    There the struck voxels do not count, unless they are most of a box: then it is black or white (Hwang and Haddad 1995).
+    """
     size = 2 * int(strength) + 1
 
     def middle(x: np.ndarray, _: float) -> np.ndarray:
@@ -60,7 +63,13 @@ def median(image: Image, noise: NoiseModel, strength: float = 1.0) -> Image:
     if noise.kind != "salt_pepper":
         return _filtered(image, noise, 1.0, middle)
     struck = (image <= 0) | (image >= 1)
-    return _per_channel(image, lambda x, c: np.where(struck[..., c], _median_of(x, ~struck[..., c], size), x))
+
+    def unstruck(x: np.ndarray, channel: int) -> np.ndarray:
+        whole, valid = middle(x, 0.0), ~struck[..., channel]
+        found = np.where((whole <= 0) | (whole >= 1), whole, _median_of(x, valid, size) if valid.any() else whole)
+        return np.where(valid, x, found)
+
+    return _per_channel(image, unstruck)
 
 
 def noise_level(image: Image) -> float:

@@ -191,7 +191,7 @@ def _score(place: Array, pair: Pair) -> Array:
 
 @jax.jit
 def _information(place: Array, pair: Pair) -> tuple[Array, Array, Array]:
-    """Mutual information (nats), the normalised one (Studholme et al., 1999), and the part of the points that overlap.
+    """Mutual information (nats), the normalised one (Studholme et al., 1999), and the fraction of the points that overlap.
 
     The other volume's grey values are spread by a cubic B-spline over the bins, so that the histogram has a gradient.
     """

@@ -17,7 +17,7 @@ Labels = Int[np.ndarray, "*space"]
 
 @method("segment")
 def otsu(image: Image, classes: int = 2, strength: float = 1.0) -> Labels:
-    """Thresholds that part the histogram best (Otsu, 1979; several: Liao, 2001): labels in order of brightness."""
+    """Thresholds that divide the histogram best (Otsu, 1979; several: Liao, 2001): labels in order of brightness."""
     grey = np.asarray(image[..., 0], np.float64)
     if len(np.unique(grey)) < classes:
         return np.zeros(grey.shape, np.int32)

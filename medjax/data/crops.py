@@ -127,7 +127,7 @@ def copy_mask(mask: np.ndarray | None, shape: Sequence[int], corner: Sequence[in
               first: int = 0) -> None:
     """As `copy_box` for a mask of an image of `shape`: False outside the image; without a mask all of it is True."""
     found = _indices(shape, corner, patch, first, out.shape[0])
-    inside = functools.reduce(np.logical_and, np.ix_(*(valid for _, valid in found)))[..., None]
+    inside = functools.reduce(np.logical_and.outer, [valid for _, valid in found])[..., None]
     out[...] = inside if mask is None else inside & mask[np.ix_(*(at for at, _ in found))]
 
 

@@ -44,18 +44,29 @@ class LabelOutput:
 class NiftiOutput:
     """An image `(*space, C)` float32 as NIfTI in its own geometry, for what was measured in a format without images.
 
-    With `vectors`, the C channels are a vector field along the spatial axes, in mm (NIfTI intent "vector").
+    With `vectors`, the C channels are a vector field along the spatial axes, in mm (NIfTI intent "vector"). With
+    `source_units`, values of a scan that was rescaled for the model go back to its own.
     """
 
     image: np.ndarray
     record: Record
     name: str = ""
     vectors: bool = False
+    source_units: bool = False
 
     def write(self, destination: Destination) -> None:
         """Writes a `.nii.gz` file."""
-        write = nifti.write_vectors if self.vectors else nifti.write_image
-        write(destination.file(self.name, ".nii.gz"), self.image, self.record)
+        target = destination.file(self.name, ".nii.gz")
+        if self.vectors:
+            nifti.write_vectors(target, self.image, self.record)
+        else:
+            image = destination.in_source_units(self.image) if self.source_units else self.image
+            nifti.write_image(target, image, self.record)
+
+
+def numbered(name: str, number: int, count: int) -> str:
+    """The name of one of `count` outputs of a kind: with its number where there are several."""
+    return name if count == 1 else f"{name}_{number:03d}" if name else f"{number:03d}"
 
 
 @dataclass(frozen=True)

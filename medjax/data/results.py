@@ -49,7 +49,7 @@ class StudyDestination:
 
     def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
         """Has the study's own format write a file or series. Raises UserError for a format that can't be written."""
-        write(self._named(name), [self.to_source(image) for image in images], self.study, self.derivation)
+        write(self._named(name), [self.in_source_units(image) for image in images], self.study, self.derivation)
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
         """As images; labels of a lossy format become PNG."""
@@ -63,6 +63,10 @@ class StudyDestination:
         base = self.target.with_name(stem(self.target, self.study) + (f"_{name}" if name else "") + suffix)
         base.parent.mkdir(parents=True, exist_ok=True)
         return base
+
+    def in_source_units(self, image: np.ndarray) -> np.ndarray:
+        """An image in the task's physical units in those of the source."""
+        return self.to_source(image)
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row."""

@@ -66,14 +66,15 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
         bar.update(len(batch.names))
         if not distributed.is_primary():
             continue
-        assert batch.example is not None
-        assert batch.prediction is not None
-        made = {name: Prediction(jax.device_get(reference.run(batch.example, strengths[name])))
-                for name, reference in references.items()}
-        rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
+        made: dict[str, Prediction] = {}
+        rows: dict[str, list[dict[str, Value]]] = {}
+        if batch.example is not None:
+            made = {name: Prediction(jax.device_get(reference.run(batch.example, strengths[name])))
+                    for name, reference in references.items()}
+            rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
         for i, name in enumerate(batch.names):
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
-            if len(names) in shown_at:
+            if len(names) in shown_at and batch.example is not None:
                 shown.append(_sample(run, batch, i, made, scores, regions))
             per_sample.append(scores)
             names.append(name)

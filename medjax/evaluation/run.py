@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from medjax.data.split import fingerprint
 from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
@@ -19,48 +22,82 @@ from medjax.train.log import read_curves
 from medjax.train.run import Run, load_splits, restore_best
 from medjax.types import UserError, Value
 
+METRICS, REPORT = "metrics.json", "report.html"
 
-def evaluate_run(workdir: Path, split: str = "test") -> None:
+
+def evaluate_run(workdir: Path, split: str = "test", again: bool = True) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
-    Several processes evaluate together, and the first one writes. Raises UserError where the data has no such part.
+    Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Several processes evaluate
+    together, and the first one writes. Raises UserError where the data has no such part.
     """
     with distributed.together():
         run, state = restore_best(workdir)
         splits, step = load_splits(run.config, workdir), int(state.step)
         if not splits[split]:
             raise UserError("--split", f"the data has no {split} part")
+    wanted = references_of(run)
+    identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
+                "references": sorted(wanted)}
+    current = "yes" if not again and distributed.is_primary() and _is_current(workdir, identity) else ""
+    if distributed.broadcast_from_primary(current):
+        if distributed.is_primary():
+            _print(workdir, run, json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8")))
+        return
     if distributed.is_primary():
         print(f"evaluating the checkpoint of step {step} on the {split} part")
-    evaluator = Evaluator(run, sharding.make_mesh())
-    references = references_of(run) if distributed.is_primary() else {}
+    divided = distributed.several() and run.config.mesh.space > 1
+    if divided and distributed.is_primary():
+        print("volumes stay divided over the processes: the model's metrics only; run eval.py in one process for the rest")
+    evaluator = Evaluator(run, _mesh(run), only_metrics=divided)
+    references = wanted if distributed.is_primary() and not divided else {}
     strengths = choose_strengths(run, evaluator, splits["val"], workdir, references)
     found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
-        _write(workdir, split, run, step, found, chosen)
+        _write(workdir, run, identity, found, chosen)
 
 
-def _write(workdir: Path, split: str, run: Run, step: int, found: Comparison, strengths: Mapping[str, float]) -> None:
+def _mesh(run: Run) -> Mesh:
+    """All devices; volumes are divided as in training where the number of devices allows."""
+    space = run.config.mesh.space
+    return sharding.make_mesh(space=space if jax.device_count() % space == 0 else 1)
+
+
+def _is_current(workdir: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the run's folder has the results of this checkpoint, data and references."""
+    try:
+        found = json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(found.get(name) == value for name, value in identity.items()) and (workdir / "eval" / REPORT).exists()
+
+
+def _write(workdir: Path, run: Run, identity: Mapping[str, Any], found: Comparison, strengths: Mapping[str, float]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
-    metrics = metrics_of(run)
+    metrics, split = metrics_of(run), str(identity["split"])
     folder = workdir / "eval"
     folder.mkdir(exist_ok=True)
-    summary = {"task": task, "split": split, "n": n, "step": step, "data_range": list(data_range), "rows": rows,
-               "strengths": strengths, "units": {name: metric.unit for name, metric in metrics.items()}}
+    summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
+               "units": {name: metric.unit for name, metric in metrics.items()},
+               "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
-    summary |= {"tables": found.tables} if any(found.tables.values()) else {}
-    write_atomically(folder / "metrics.json", json.dumps(summary, indent=1))
     write_atomically(folder / "per_sample.csv", _csv(found))
-    page.write(folder / "report.html", title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
+    page.write(folder / REPORT, title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
                metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir), panels=_panels(found, run),
                config=run.config.to_json(indent=1))
-    print(table(rows, metrics))
-    if strengths:
-        print("strengths, chosen on the validation part: " + ", ".join(f"{k} {v:g}" for k, v in strengths.items()))
-    for name, value in found.tables["model"].items():
+    write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
+    _print(workdir, run, summary)
+
+
+def _print(workdir: Path, run: Run, summary: Mapping[str, Any]) -> None:
+    print(table(summary["rows"], metrics_of(run)))
+    if summary["strengths"]:
+        chosen = ", ".join(f"{name} {value:g}" for name, value in summary["strengths"].items())
+        print(f"strengths, chosen on the validation part: {chosen}")
+    for name, value in summary["tables"]["model"].items():
         print(f"{name}:\n{np.asarray(value)}")
-    print(f"{n} {split} samples; pictures and curves: {folder / 'report.html'}")
+    print(f"{summary['n']} {summary['split']} samples; pictures and curves: {workdir / 'eval' / REPORT}")
     print(f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT")
 
 

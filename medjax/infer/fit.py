@@ -26,14 +26,15 @@ def fitted(config: Config, record: Record, rescale: str = "none", accept: Collec
     modality, units, voxel size or values differ and are not among `accept`.
     """
     domain = config.data.domain
-    for name in ("modality", "units"):
+    measured = bool(record.extras.keys() & {"kspace", "sinogram"})  # its image is only a first look at it
+    for name in ("modality",) if measured else ("modality", "units"):
         here, there = getattr(record, name), domain[name]
         if name not in accept and here and there and here != there and not (name == "units" and rescale != "none"):
             raise UserError(record.id, f"its {name} is {here}, and the model was trained on {there}; use another model, or "
                             f"--accept={name}")
     if "spacing" not in accept:
         _check_spacing(record, tuple(domain.spacing_mm))
-    if record.extras.keys() & {"kspace", "sinogram"}:
+    if "sinogram" in record.extras:  # attenuation has one scale
         return record, np.asarray
     if rescale == "none":
         if "values" not in accept:
@@ -44,6 +45,11 @@ def fitted(config: Config, record: Record, rescale: str = "none", accept: Collec
     target = tuple(domain.percentiles) if rescale == "percentile" else tuple(config.data.range)
     if not source[0] < source[1]:
         raise UserError(record.id, "has one value everywhere; there is nothing to rescale")
+    if "kspace" in record.extras:  # its scale is the scanner's; zero is zero
+        gain = target[1] / source[1]
+        scaled = {"kspace": record.extras["kspace"] * np.float32(gain)}
+        changed = replace(record, slope=record.slope * gain, extras=record.extras | scaled)
+        return changed, lambda image: image / np.float32(gain)
     gain = (target[1] - target[0]) / (source[1] - source[0])
     shift = target[0] - gain * source[0]
     changed = replace(record, slope=record.slope * gain, intercept=record.intercept * gain + shift)

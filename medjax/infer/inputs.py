@@ -67,7 +67,7 @@ def gather(paths: Mapping[str, Path], task: Task, missing: Collection[str]) -> l
 
 def read(inputs: Inputs, config: Config, task: Task) -> list[Record]:
     """The records of an input: of several contrasts, one record with a channel for each. Raises UserError."""
-    if len(task.inputs) == 1:
+    if tuple(task.inputs) == ("image",):
         return inputs.main.read()
     records = {name: study.read() for name, study in inputs.studies.items()}
     counts = {len(found) for found in records.values()}

@@ -54,7 +54,7 @@ def check_record(run: Run, record: Record) -> None:
     ndim, wanted = run.task.input_ndim, run.config.data.channels
     if record.ndim < ndim:
         raise UserError(record.id, f"is a {record.ndim}-D image and the model takes {ndim}-D ones")
-    if len(run.task.inputs) > 1 and run.task.inputs[0] != "image":
+    if run.task.inputs[0] != "image":
         wanted = len(run.task.inputs)
     if run.task.input_ndim == run.config.data.ndim and record.image.shape[-1] != wanted:
         raise UserError(record.id, f"has {record.image.shape[-1]} channels and the model was trained on {wanted}")

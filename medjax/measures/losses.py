@@ -1,6 +1,6 @@
 """Training losses over a masked batch of images `(B, *space, C)` in unit range.
 
-Each is a `Mean`: a sum over what counts, and how much that is, so that padding weighs nothing and parts of a batch add up.
+Each is a `Mean`: a sum over what counts, and how much that is, so that padding weighs nothing and microbatches add up.
 `mask` is `(B, *space, 1)` bool or None (everything counts).
 """
 

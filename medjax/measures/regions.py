@@ -31,8 +31,8 @@ def hausdorff95(pred: Regions, target: Regions, spacing_mm: Float[Array, "b n"])
     def one(pred: Array, target: Array, spacing: Array) -> Array:
         p, t = surface(pred), surface(target)
         distances = jnp.stack([distance(t, spacing), distance(p, spacing)])
-        judged = jnp.where(jnp.stack([p, t]), distances, jnp.nan)
-        value = jnp.nanpercentile(judged, 95)
+        known = jnp.where(jnp.stack([p, t]), distances, jnp.nan)
+        value = jnp.nanpercentile(known, 95)
         return jnp.where(p.any() & t.any(), value, jnp.nan)
 
     each_region = jax.vmap(one, (-1, -1, None))

@@ -30,7 +30,7 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class Conv(nn.Module):
-    """Convolution with bias and, where `act` names one, an activation, through the house's one door."""
+    """Convolution with bias and, where `act` names one, an activation, by `medjax.ops.conv`."""
 
     features: int
     kernel: int | Sequence[int] = 3

@@ -11,7 +11,7 @@ from medjax.types import Array, Context
 
 
 class FCN(nn.Module):
-    """`depth` stages of two convolutions, the grid halved between them; every stage but the first judges each voxel.
+    """`depth` stages of two convolutions, the grid halved between them; every stage but the first classifies each voxel.
 
     A coarse judgement is brought to the next finer grid by a transposed convolution and added to that one. `channels`
     are the classes. Any image size.

@@ -14,7 +14,7 @@ from medjax.types import Array, Context, UserError
 class Fusion(nn.Module):
     """One image from `modalities` contrasts, the channels of the input. A contrast that is 0 everywhere is missing.
 
-    `fusion` is "early" (one network sees all channels), "late" (a network for each, their answers averaged), or
+    `fusion` is "early" (one network sees all channels), "late" (a network for each, their outputs averaged), or
     "attention" (an encoder for each, weighed voxel by voxel, then one network). Late and attention give a missing contrast
     no weight; early has to learn it. The networks are U-Nets of `width` and `depth`.
     """
@@ -40,9 +40,9 @@ class Fusion(nn.Module):
             return self._unet()(x, train=train)
         there = (x != 0).any(tuple(range(1, x.ndim - 1)), keepdims=True)
         if self.fusion == "late":
-            answers = jnp.stack([self._unet()(x[..., m:m + 1], train=train) for m in range(self.modalities)], -1)
+            outputs = jnp.stack([self._unet()(x[..., m:m + 1], train=train) for m in range(self.modalities)], -1)
             weights = there[..., None, :] / jnp.maximum(there.sum(-1), 1)[..., None, None]
-            return (answers * weights).sum(-1)
+            return (outputs * weights).sum(-1)
         if self.fusion == "attention":
             return self._unet()(self._attended(x, there, train), train=train)
         raise UserError("config.model.fusion", f"no {self.fusion!r}; there is early, late, attention")

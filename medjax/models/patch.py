@@ -11,7 +11,7 @@ from medjax.types import Array
 class Patch(nn.Module):
     """`depth` stride-2 convolutions of 4 voxels, then a map of logits `(B, *small, 1)`.
 
-    The judged image and what it was made from are stacked by the objective. WGAN-GP needs a norm without batch
+    The image and what it was made from are stacked by the objective. WGAN-GP needs a norm without batch
     statistics (`instance`, `layer`, `none`).
     """
 

@@ -16,7 +16,7 @@ class UNet(nn.Module):
 
     Any image size: it is padded to a multiple of 2^(depth - 1) inside, and cut again. `block` is "plain" (two
     convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the variance that the last
-    layer starts with: how much an untrained network answers.
+    layer starts with: how large the output of an untrained network is.
     """
 
     ndim: int

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from medjax.measures.losses import sample_mean
+from medjax.registry import file_of
 from medjax.types import Array, Context, Key, Mean, Model, NetworkInput, Params, Prediction, UserError, Variables
 
 SOWN = "losses"
@@ -29,6 +30,9 @@ def weighted(losses: Mapping[str, Mean], text: str) -> dict[str, Mean]:
     for name, weight in parse_loss(text):
         if name not in losses:
             raise UserError("config.objective.loss", f"unknown {name!r}; choose from {', '.join(losses)}")
+        if not isinstance(losses[name], Mean):
+            raise UserError("config.objective.loss", f"{name!r} is a {type(losses[name]).__name__} where a Mean is needed "
+                            "(medjax.types; see medjax/measures/losses.py)")
         terms[name] = losses[name].times(weight)
     return terms
 
@@ -45,9 +49,20 @@ def trained(model: Model, params: Params, variables: Variables, *args: Array | C
     dropout, sample = jax.random.split(key)
     output, changed = model.apply({"params": params, **variables}, *args, train=True, mutable=[*variables, SOWN],
                                   rngs={"dropout": dropout, "sample": sample})
+    _check_output(model, output)
     changed = dict(changed)
     sown = {name: sum(values) for name, values in changed.pop(SOWN, {}).items()}
     return output, changed, sown
+
+
+def _check_output(model: Model, output: Any) -> None:
+    """Raises UserError, naming the model's file, for an output that is no image with channels and no vector."""
+    if not isinstance(output, jax.Array):
+        raise UserError(file_of(model), f"{type(model).__name__} gives {type(output).__name__}; give one array")
+    ndim = getattr(model, "ndim", output.ndim - 2)
+    if output.ndim not in (2, ndim + 2):
+        raise UserError(file_of(model), f"{type(model).__name__} gives an array of shape {output.shape}; give "
+                        f"(B, {', '.join('DHW'[-ndim:])}, C), the channels last, or (B, C)")
 
 
 def sown_losses(sown: Mapping[str, Array], mask: Array) -> dict[str, Mean]:

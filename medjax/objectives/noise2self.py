@@ -37,7 +37,7 @@ class Noise2Self(Single):
     def __post_init__(self) -> None:
         check_choice("config.objective.fill", self.fill, ("neighbour", "mean"))
         if not 0 < self.share < 0.5:
-            raise UserError("config.objective.share", f"{self.share}; give a part between 0 and 0.5")
+            raise UserError("config.objective.share", f"{self.share}; give a fraction between 0 and 0.5")
 
     def losses(self, params: dict[str, Params], player: str, variables: dict[str, Variables], example: Example,
                key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:

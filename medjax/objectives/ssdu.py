@@ -32,7 +32,7 @@ class SSDU(Single):
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise UserError("config.objective.share", f"{self.share}; give a part between 0 and 1")
+            raise UserError("config.objective.share", f"{self.share}; give a fraction between 0 and 1")
         if not isinstance(self.task, DividesMeasurement):
             raise UserError("config.objective.name", "ssdu divides a measurement, which this task has none of; use ct_recon "
                             "or mri_recon")

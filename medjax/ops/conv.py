@@ -1,4 +1,4 @@
-"""The one door for every convolution in medjax, N-d, channels last.
+"""Every convolution in medjax, N-d, channels last.
 
 A convolution is a bilinear map of an image `x` and a kernel `w` to an image `y`. It and the two adjoints of it,
 `x` from `(y, w)` and `w` from `(x, y)`, are three primitives. Each is bilinear, and its transposes are the other two,

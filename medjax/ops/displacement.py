@@ -12,7 +12,7 @@ Field = Float[Array, "b *space n"]
 
 
 def warp(image: Float[Array, "b *space c"], displacement: Field) -> Float[Array, "b *space c"]:
-    """`image` at the places `x + displacement(x)`, linearly interpolated; outside the image its edge goes on."""
+    """`image` at the places `x + displacement(x)`, linearly interpolated; outside the image its edge is repeated."""
     return jax.vmap(_warp)(image, displacement)
 
 

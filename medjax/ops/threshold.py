@@ -10,7 +10,7 @@ BINS = 128
 
 
 def otsu(x: Float[Array, "*space"], mask: Bool[Array, "*space"]) -> Float[Array, ""]:
-    """The threshold of values in 0 … 1 that parts those under the mask into two with least variance (Otsu, 1979)."""
+    """The threshold of values in 0 … 1 that divides those under the mask into two with least variance (Otsu, 1979)."""
     bins = jnp.clip((x * BINS).astype(jnp.int32), 0, BINS - 1)
     counts = jnp.zeros(BINS).at[bins.reshape(-1)].add(mask.reshape(-1).astype(jnp.float32))
     centres = (jnp.arange(BINS) + 0.5) / BINS

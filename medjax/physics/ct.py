@@ -7,8 +7,8 @@ rays run up, and the detector's elements count along x; positive angles turn sou
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +45,8 @@ class Planar:
     detector_mm: float
     shift_mm: float = 0.0
 
+    lengths: ClassVar[tuple[str, ...]] = ("detector_mm", "shift_mm")
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -60,6 +62,12 @@ class Planar:
         """Size of a pixel in mm along rows and columns of the array."""
         row, column = (self.pixel_mm,) * 2 if isinstance(self.pixel_mm, int | float) else self.pixel_mm
         return row, column
+
+    def in_pixels(self) -> "Planar":
+        """The same scan with the pixel (the mean of its two sizes) as the unit of length."""
+        unit = sum(self.spacing) / 2
+        lengths = {name: getattr(self, name) / unit for name in self.lengths}
+        return replace(self, pixel_mm=(self.spacing[0] / unit, self.spacing[1] / unit), **lengths)
 
     def __call__(self, x: Image) -> Sinogram:
         """The line integrals `(B, views, detectors, C)` of attenuation `x` per mm."""
@@ -148,6 +156,7 @@ class Fan(Planar):
     source_mm: float = 0.0
     detector_distance_mm: float = 0.0
     curved: bool = False
+    lengths = (*Planar.lengths, "source_mm", "detector_distance_mm")
     period = 2 * np.pi
 
     def __post_init__(self) -> None:

@@ -130,7 +130,7 @@ def poisson_disc(shape: tuple[int, int], acceleration: float, centre: tuple[int,
 
 def split_samples(key: PRNGKeyArray, mask: Bool[Array, "*s"], held: float = 0.4,
                   keep: int = 4) -> tuple[Bool[Array, "*s"], Bool[Array, "*s"]]:
-    """A mask in two disjoint ones, to reconstruct from and to be judged on: SSDU (Yaman 2020).
+    """A mask in two disjoint ones, to reconstruct from and to evaluate on: SSDU (Yaman 2020).
 
     A `held` fraction of the samples, at random, goes to the second; a block of `keep` in the centre stays in the first.
     """

@@ -89,17 +89,17 @@ def _table(rows: Rows, metrics: Metrics) -> list[dict[str, Any]]:
 
 def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     height, width = panel.extent_mm
-    judged = "truth" in panel.images
+    compared = "truth" in panel.images
     figures = [{
         "name": name, "image": image_png(panel, name),
-        "error": error_png(panel, name) if judged and name != "truth" else "",
+        "error": error_png(panel, name) if compared and name != "truth" else "",
         "note": ", ".join(_with_unit(metrics[k], v) for k, v in list(panel.scores.get(name, {}).items())[:2])
         or ("" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
     length, fraction = panel.scale_bar
     bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
     return {"name": panel.name, "figures": figures, "aspect": f"{width:g} / {height:g}", "bar": bar,
-            "limit": f"{panel.error_limit():g}" if judged else ""}
+            "limit": f"{panel.error_limit():g}" if compared else ""}
 
 
 def _strips(rows: Rows, per_sample: Sequence[Rows], metrics: Metrics) -> list[dict[str, Any]]:

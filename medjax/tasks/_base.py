@@ -74,10 +74,6 @@ class TaskBase:
         """The images in unit range."""
         return NetworkInput(self.unit(batch)[0])
 
-    def example(self, key: Key, batch: Batch) -> Example:
-        """A training example. Subclasses define it."""
-        raise NotImplementedError
-
     def evaluation_example(self, key: Key, batch: Batch) -> Example:
         """As `example`."""
         return self.example(key, batch)

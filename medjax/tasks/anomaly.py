@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from medjax.classical._declared import by_sample, grid
-from medjax.data.outputs import NiftiOutput, RowOutput
+from medjax.data.outputs import NiftiOutput, RowOutput, numbered
 from medjax.measures import classification
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
 from medjax.tasks._base import draw
@@ -136,9 +136,10 @@ class Anomaly(Restoration):
             mask = record.extras.get("mask")
             score = np.asarray(self.map(image, jnp.asarray(pred.image)[None],
                                         None if mask is None else jnp.asarray(mask)[None])[0])
-            suffix = "" if len(records) == 1 else f"_{number:03d}"
-            found += [NiftiOutput(score, record, f"anomaly{suffix}"),
-                      RowOutput({f"anomaly_max{suffix}": float(score.max()), f"anomaly_mean{suffix}": float(score.mean())})]
+            count = len(records)
+            found += [NiftiOutput(score, record, numbered("anomaly", number, count)),
+                      RowOutput({numbered("anomaly_max", number, count): float(score.max()),
+                                 numbered("anomaly_mean", number, count): float(score.mean())})]
         return found
 
 

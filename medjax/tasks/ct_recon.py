@@ -1,7 +1,6 @@
 """CT from its sinogram: few views, a limited angle, a low dose, or all of them; simulated from images, or as measured."""
 
 import functools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical import iterative
-from medjax.data.outputs import NiftiOutput
+from medjax.data import ct_geometry
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
@@ -151,12 +151,13 @@ class CtRecon(Reconstruction):
 
     def operators(self, record: Record) -> Scan:
         """The scanner of a measured sinogram, from its geometry."""
-        geometry = ct.from_description(json.loads(str(record.extras["ct_geometry"])), unit="pixel")
+        geometry = ct_geometry.operator(str(record.extras["ct_geometry"]), record.id).in_pixels()
         return Scan(geometry, _norm(geometry), self.filter)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The reconstructed image in HU."""
-        return [NiftiOutput(self.in_units(pred.image), record) for pred, record in zip(predictions, records, strict=True)]
+        return [NiftiOutput(self.in_units(pred.image), record, numbered("", i, len(records)))
+                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
 
 def _norm(geometry: ct.Planar) -> float:

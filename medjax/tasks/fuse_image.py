@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical._declared import by_sample, methods
-from medjax.data.outputs import NiftiOutput
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.measures import fusion
 from medjax.measures.losses import differences, masked_mean, mean_of, ssim
 from medjax.tasks._base import TaskBase
@@ -71,8 +71,8 @@ class FuseImage(TaskBase):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The fused image."""
-        return [NiftiOutput(self.in_units(pred.image), record, "fused")
-                for pred, record in zip(predictions, records, strict=True)]
+        return [NiftiOutput(self.in_units(pred.image), record, numbered("fused", i, len(records)), source_units=True)
+                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
 
 def _edge_loss(pred: Array, sources: Array, mask: Array) -> Mean:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.outputs import NiftiOutput
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.fft import fft, ifft
 from medjax.physics.mri import (
     Cartesian,
@@ -148,8 +148,9 @@ class MriRecon(Reconstruction):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The magnitude image, in the units of the measurement."""
-        return [NiftiOutput(self.in_units(magnitude(jnp.asarray(pred.image))), record)
-                for pred, record in zip(predictions, records, strict=True)]
+        return [NiftiOutput(self.in_units(magnitude(jnp.asarray(pred.image))), record, numbered("", i, len(records)),
+                            source_units=True)
+                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
     def _simulated(self, keys: Key, clean: Array) -> tuple[Array, Array, Array]:
         """Sensitivities, k-space and the complex image."""

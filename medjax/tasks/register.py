@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical._declared import by_sample, methods
-from medjax.data.outputs import NiftiOutput
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.measures import regions
 from medjax.measures.losses import differences, masked_mean, mean_of
 from medjax.ops.displacement import integrate, jacobian_determinant, warp
@@ -140,11 +140,15 @@ class Register(TaskBase):
         as ITK and ANTs have them) from each voxel of the fixed image to its place in the moving one.
         """
         found: list[Output] = []
-        for pred, record in zip(predictions, records, strict=True):
-            moving = jnp.asarray(record.in_units((..., slice(0, 1))))[None]
-            warped = np.asarray(warp(moving, jnp.asarray(pred.image)[None])[0])
-            found += [NiftiOutput(warped, record, "warped"),
-                      NiftiOutput(_in_mm(np.asarray(pred.image), record), record, "displacement", vectors=True)]
+        for i, (pred, record) in enumerate(zip(predictions, records, strict=True)):
+            moving, displacement = jnp.asarray(record.in_units((..., slice(0, 1)))), jnp.asarray(pred.image)
+            if self.ndim == record.ndim:
+                warped = np.asarray(warp(moving[None], displacement[None])[0])
+            else:  # slice by slice
+                warped = np.asarray(warp(moving, displacement))
+            field = _in_mm(np.asarray(pred.image), record)
+            found += [NiftiOutput(warped, record, numbered("warped", i, len(records))),
+                      NiftiOutput(field, record, numbered("displacement", i, len(records)), vectors=True)]
         return found
 
 
@@ -176,7 +180,7 @@ def _inner(mask: Array) -> Array:
 
 
 def _in_mm(displacement: np.ndarray, record: Record) -> np.ndarray:
-    """Voxels along the array's axes as mm: along x, y, z of LPS where the affine is known."""
-    if record.affine is not None:
-        return (displacement @ record.affine[:3, :3].T * np.array([-1.0, -1.0, 1.0])).astype(np.float32)
-    return (displacement * np.asarray(record.spacing_mm or (1.0,) * displacement.shape[-1])).astype(np.float32)
+    """Voxels along the array's axes as mm along them; slices of a volume, registered one by one, stay in their plane."""
+    lacking = record.ndim - displacement.shape[-1]
+    whole = np.pad(displacement, [(0, 0)] * record.ndim + [(lacking, 0)])
+    return (whole * np.asarray(record.spacing_mm or (1.0,) * record.ndim)).astype(np.float32)

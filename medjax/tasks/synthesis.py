@@ -41,7 +41,7 @@ class Synthesis(TaskBase):
     def example(self, key: Key, batch: Batch) -> Example:
         """Noise to true images, with which it has nothing to do."""
         image, mask = self.unit(batch)
-        image = self._sized(image)
+        image = self._sized(image * mask)
         mask = jnp.broadcast_to(mask.any(tuple(range(1, mask.ndim)), keepdims=True), (*image.shape[:-1], 1))
         return self.example_of(batch, self._noise(key, batch, image.shape[-1]), image, mask)
 

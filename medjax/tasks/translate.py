@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical._declared import by_sample
-from medjax.data.outputs import NiftiOutput
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.tasks._contrasts import channel_names, check_names
 from medjax.tasks._restoration import Restoration
 from medjax.types import (
@@ -108,9 +108,5 @@ class Translate(Restoration):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The translated image, whose units are those of the training images' target."""
-        return [NiftiOutput(self.in_units(pred.image), record, f"{self.target}{_number(i, records)}")
+        return [NiftiOutput(self.in_units(pred.image), record, numbered(self.target, i, len(records)))
                 for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
-
-
-def _number(index: int, records: Sequence[Record]) -> str:
-    return "" if len(records) == 1 else f"_{index:03d}"

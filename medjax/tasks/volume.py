@@ -1,13 +1,14 @@
 """A volume from one or few of its projections, as radiographs see them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from medjax.data.outputs import NiftiOutput
+from medjax.data.outputs import NiftiOutput, numbered
 from medjax.physics.noise import Gaussian
 from medjax.physics.projections import Projections
 from medjax.tasks._restoration import Restoration
@@ -30,7 +31,8 @@ ITERATIONS = 30
 class Volume(Restoration):
     """Volumes from `views` parallel projections around the long axis, with Gaussian noise of `sigma` times the range.
 
-    It is applied to an image `(D, W, views)` of projections (the mean along the rays); planes are taken to be square.
+    It is applied to projections (the mean along the rays) `(D, W, views)`: the channels of an image, the frames of a file,
+    or the slices of a volume; planes are taken to be square.
     """
 
     views: int = 2
@@ -79,9 +81,20 @@ class Volume(Restoration):
         """The projections smeared back along their rays."""
         return self.operator.backproject(jnp.asarray(image), image.shape[2])
 
+    def arrange(self, records: Sequence[Record]) -> list[Record]:
+        """The projections of a study as the channels of one image."""
+        first = records[0]
+        if len(records) > 1 and all(r.image.shape == (*first.image.shape[:2], 1) for r in records):
+            return [replace(first, image=np.concatenate([r.in_units() for r in records], -1), slope=1.0, intercept=0.0)]
+        if first.ndim == 3 and first.image.shape[::3] == (self.views, 1):
+            return [replace(r, image=np.moveaxis(np.asarray(r.image)[..., 0], 0, -1), spacing_mm=r.spacing_mm[1:],
+                            affine=None, extras={}) for r in records]
+        return list(records)
+
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The volume."""
-        return [NiftiOutput(self.in_units(pred.image), record) for pred, record in zip(predictions, records, strict=True)]
+        return [NiftiOutput(self.in_units(pred.image), record, numbered("", i, len(records)))
+                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -16,6 +16,7 @@ import flax
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.data.prefetch import Position
@@ -111,11 +112,20 @@ class Checkpoints:
     def restore(self, step: int, like: State) -> tuple[State, Position]:
         """The state at `step`, placed as `like` is, and the pipeline's position."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))
-        asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
+        asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore(),
+                                   versions=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=asked)
+        self._compare(found.versions)
         leaves = [found.state["opt_state"][path] for path in _by_path(like.opt_state)]
         opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), leaves)
         return State(**found.state | {"opt_state": opt_state}), found.data
+
+    def _compare(self, saved: dict[str, str]) -> None:
+        """Says which libraries have changed since: the run goes on, but not bit for bit as it would have."""
+        here = versions()
+        changed = [f"{name} {saved[name]} is now {here[name]}" for name in here if saved.get(name, here[name]) != here[name]]
+        if changed and distributed.is_primary():
+            absl_logging.warning("%s: %s; what follows may differ in the last digits", self._folder, ", ".join(changed))
 
     def networks(self, step: int) -> State:
         """The state at `step` without its optimizers: what evaluation and use need, whatever devices made it."""

@@ -21,7 +21,7 @@ from medjax.models.features import FeatureNetwork, Features
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
-from medjax.types import Metric, Model, Objective, Record, Splits, State, Task, UserError
+from medjax.types import Metric, Model, Objective, Record, Source, Splits, State, Task, UserError
 
 CONFIG, SPLIT = "config.json", "split.json"
 Config: TypeAlias = ml_collections.ConfigDict
@@ -46,6 +46,7 @@ def load_splits(config: Config, workdir: Path | None = None) -> Splits:
     """
     chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
     source = registry.build("data.sources", chosen)
+    registry.check_members("data.sources", chosen.name, source, Source)
     records = [_checked(record, chosen.name) for record in source.load()]
     spacing = registry.frozen(config.data.spacing_mm)
     if spacing:
@@ -116,6 +117,9 @@ def assemble(config: Config) -> Run:
     networks = {key: registry.build("models", config[key], **given) for key in wanted}
     objective = registry.build("objectives", config.objective, task=task, features=features_of(config), **networks)
     registry.check_members("objectives", config.objective.name, objective, Objective)
+    for key, network in networks.items():
+        context = ("context",) if key in objective.predictors else ()  # critics see images alone
+        registry.check_call("models", config[key].name, network, "image", *context)
     optimizers = {player: optimizer(config.steps, **config.optim) for player in set(objective.players)}
     return Run(config, task, objective, optimizers)
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from medjax.models.rematerialise import rematerialised
-from medjax.types import Array, Batch, Example, Key, Mean, Objective, Prediction, State, Task, Tree, Variables
+from medjax.registry import file_of
+from medjax.types import Array, Batch, Example, Key, Mean, Objective, Prediction, State, Task, Tree, UserError, Variables
 
 Optimizers = dict[str, optax.GradientTransformation]
 Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
@@ -48,8 +49,8 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
             def terms_of(own: Tree, variables: dict[str, Variables], example: Example, player: str = player,
                          others: dict[str, Tree] = params, turn: int = turn) -> tuple[dict[str, Mean], dict[str, Variables]]:
                 with rematerialised(remat):
-                    return objective.losses(others | {player: own}, player, variables, example,
-                                            jax.random.fold_in(play_key, turn))
+                    return _checked(objective, objective.losses(others | {player: own}, player, variables, example,
+                                                                jax.random.fold_in(play_key, turn)))
 
             loss, terms, variables, grads = _gradient(terms_of, params[player], variables, examples[-1], accumulate, axis)
             updates, opt_state[player] = optimizers[player].update(grads, opt_state[player], params[player])
@@ -65,6 +66,22 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
         return replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state, ema=ema), logs
 
     return step
+
+
+def _checked(objective: Objective, found: Any) -> tuple[dict[str, Mean], dict[str, Variables]]:
+    """What an objective's `losses` gives. Raises UserError, naming its file, for anything but means and variables."""
+    name = f"{type(objective).__name__}.losses"
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
+        raise UserError(file_of(objective), f"{name} gives {type(found).__name__}; give a dict of Mean (medjax.types) and "
+                        "the dict of variables")
+    for term, mean in found[0].items():
+        if not isinstance(mean, Mean):
+            raise UserError(file_of(objective), f"{name} gives {type(mean).__name__} for {term!r}; give Mean(total, count) "
+                            "(medjax.types)")
+        if jnp.ndim(mean.total) or jnp.ndim(mean.count):
+            raise UserError(file_of(objective), f"{name} gives a Mean of shape {jnp.shape(mean.total)} for {term!r}; give "
+                            "the sum over what counts")
+    return found
 
 
 def _averaged(objective: Objective, params: dict[str, Tree], variables: dict[str, Variables]) -> dict[str, dict[str, Tree]]:

@@ -83,7 +83,7 @@ class NetworkInput:
 
 @pytree
 class Example:
-    """A question with its answer: from `input` make `target`; only where `mask` `(B, *space, 1)` is true does it count.
+    """An input with its target: from `input` make `target`; only where `mask` `(B, *space, 1)` is true does it count.
 
     `ids` `(B,)` uint32 seed what is random about a sample; `spacing_mm` `(B, n)` is NaN where unknown. `extras` holds what
     else is known of the truth (the voxels of a planted lesion).

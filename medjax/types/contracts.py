@@ -122,6 +122,9 @@ class Destination(Protocol):
     def file(self, name: str, suffix: str) -> Path:
         """Where a file of any other kind goes."""
 
+    def in_source_units(self, image: np.ndarray) -> np.ndarray:
+        """An image in the task's physical units in those of the source, where the source was rescaled to them."""
+
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row of the table."""
 

@@ -121,9 +121,12 @@ def write_image(target: Path, image: np.ndarray, record: Record) -> None:
 
 
 def write_vectors(target: Path, image: np.ndarray, record: Record) -> None:
-    """A vector field `(*space, C)` in mm along the array's axes as vectors in RAS mm, intent "vector", in that geometry."""
+    """A vector field `(*space, C)` in mm along the array's axes as vectors in LPS mm, intent "vector", in that geometry.
+
+    That is what ITK and ANTs expect of a displacement field.
+    """
     grid = _grid(image, record)
-    directions = grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes
+    directions = np.diag([-1, -1, 1]) @ grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes, LPS
     axes = image.shape[-1]
     file = nibabel.Nifti1Image(_on_file_axes(image[..., ::-1] @ directions[:axes, :axes].T)[:, :, :, None], grid)
     file.header.set_intent("vector", (), "displacement")
