@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -64,7 +65,7 @@ def _mesh(run: Run) -> Mesh:
     return sharding.make_mesh(space=space if jax.device_count() % space == 0 else 1)
 
 
-def _is_current(workdir: Path, identity: Mapping[str, Any]) -> bool:
+def _is_current(workdir: Path, identity: Mapping[str, object]) -> bool:
     """Whether the run's folder has the results of this checkpoint, data and references."""
     try:
         found = json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8"))
@@ -73,7 +74,7 @@ def _is_current(workdir: Path, identity: Mapping[str, Any]) -> bool:
     return all(found.get(name) == value for name, value in identity.items()) and (workdir / "eval" / REPORT).exists()
 
 
-def _write(workdir: Path, run: Run, identity: Mapping[str, Any], found: Comparison, strengths: Mapping[str, float]) -> None:
+def _write(workdir: Path, run: Run, identity: Mapping[str, object], found: Comparison, strengths: Mapping[str, float]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
     folder = workdir / "eval"

@@ -55,7 +55,7 @@ def trained(model: Model, params: Params, variables: Variables, *args: Array | C
     return output, changed, sown
 
 
-def _check_output(model: Model, output: Any) -> None:
+def _check_output(model: Model, output: object) -> None:
     """Raises UserError, naming the model's file, for an output that is no image with channels and no vector."""
     if not isinstance(output, jax.Array):
         raise UserError(file_of(model), f"{type(model).__name__} gives {type(output).__name__}; give one array")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,9 @@ class TaskBase:
     def input(self, batch: Batch) -> NetworkInput:
         """The images in unit range."""
         return NetworkInput(self.unit(batch)[0])
+
+    if TYPE_CHECKING:  # defined by subclasses alone: one that lacks it is named when it is built
+        def example(self, key: Key, batch: Batch) -> Example: ...
 
     def evaluation_example(self, key: Key, batch: Batch) -> Example:
         """As `example`."""

@@ -68,7 +68,7 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
     return step
 
 
-def _checked(objective: Objective, found: Any) -> tuple[dict[str, Mean], dict[str, Variables]]:
+def _checked(objective: Objective, found: object) -> tuple[dict[str, Mean], dict[str, Variables]]:
     """What an objective's `losses` gives. Raises UserError, naming its file, for anything but means and variables."""
     name = f"{type(objective).__name__}.losses"
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
