@@ -74,7 +74,8 @@ def _is_current(workdir: Path, identity: Mapping[str, object]) -> bool:
     return all(found.get(name) == value for name, value in identity.items()) and (workdir / "eval" / REPORT).exists()
 
 
-def _write(workdir: Path, run: Run, identity: Mapping[str, object], found: Comparison, strengths: Mapping[str, float]) -> None:
+def _write(workdir: Path, run: Run, identity: Mapping[str, object], found: Comparison,
+           strengths: Mapping[str, float]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
     folder = workdir / "eval"
