@@ -15,9 +15,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
-# Types and shapes are checked at every call. Not by pytest's option: xdist's workers do not get it from the configuration.
-jaxtyping.install_import_hook(["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"],
-                    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")  # an int is a float
+from tests import typecheck
+
+typecheck.install()
 
 # Only now, so that the hook sees them.
 from medjax.data.sources.files import Files  # noqa: E402
