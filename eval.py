@@ -8,11 +8,10 @@ from medjax import cli
 from medjax.evaluation.run import evaluate_run
 from medjax.train import distributed
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
 JOIN = distributed.joining()
-flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:

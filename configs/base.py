@@ -4,6 +4,8 @@ Keys are absl flags (`--config.optim.lr=3e-4`). What has a `name` takes its othe
 (`medjax/models/unet.py`); the structure is chosen behind the colon: `--config=configs/quickstart.py:model=edsr`.
 """
 
+from collections.abc import Mapping
+
 import ml_collections
 
 from medjax import registry
@@ -22,7 +24,8 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.ema_decay = 0.0  # > 0: evaluation and use with averaged weights
     config.task = registry.spec("tasks", names["task"])
     config.objective = registry.spec("objectives", names["objective"])
-    for network, default in registry.find("objectives", names["objective"]).networks.items():
+    networks: Mapping[str, str] = getattr(registry.find("objectives", names["objective"]), "networks", {})
+    for network, default in networks.items():
         config[network] = registry.spec("models", names.get(network, default))
     config.features_workdir = ""  # a run whose network a perceptual loss or a Fréchet distance looks through
     config.optim = registry.keywords(optim.optimizer)

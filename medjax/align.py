@@ -21,11 +21,12 @@ from medjax.data.write import write_on_grid
 from medjax.report.alignment import picture
 from medjax.types import Record, UserError
 
-FIXED = flags.DEFINE_string("fixed", None, "The scan that stays: a NIfTI file or a DICOM series in a folder.")
-MOVING = flags.DEFINE_string("moving", None, "The scan of the same patient that is brought onto the fixed one's grid.")
-OUTPUT = flags.DEFINE_string("output", None, "The NIfTI file for the result, .nii or .nii.gz; a picture goes beside it.")
+FIXED = flags.DEFINE_string("fixed", None, "The scan that stays: a NIfTI file or a DICOM series in a folder.", required=True)
+MOVING = flags.DEFINE_string("moving", None, "The scan of the same patient that is brought onto the fixed one's grid.",
+                             required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The NIfTI file for the result, .nii or .nii.gz; a picture goes beside it.",
+                             required=True)
 SEED = flags.DEFINE_integer("seed", 0, "Chooses the points that are compared; the same seed gives the same result.")
-flags.mark_flags_as_required(["fixed", "moving", "output"])
 
 
 def main() -> None:
@@ -37,15 +38,15 @@ def main() -> None:
     for path in (target, shown):
         if path.exists():
             raise UserError(path, "is there already; name a new file")
-    study, fixed = _volume(FIXED.value)
-    _, moving = _volume(MOVING.value)
+    study, fixed, affine = _volume(FIXED.value)
+    _, moving, moving_affine = _volume(MOVING.value)
     one, other = _units(fixed), _units(moving)
     try:
-        found = rigid(one, fixed.affine, other, moving.affine, SEED.value)
+        found = rigid(one, affine, other, moving_affine, SEED.value)
     except UserError as error:
         raise UserError({"fixed": FIXED.value, "moving": MOVING.value}[error.args[0]], error.args[1]) from None
-    before, after = (resample(other, moving.affine, one.shape, fixed.affine, matrix) for matrix in (np.eye(4), found.matrix))
-    axes = nifti.affine_of(study.paths[0]) if study.format == "nifti" else fixed.affine[:, [2, 1, 0, 3]]
+    before, after = (resample(other, moving_affine, one.shape, affine, matrix) for matrix in (np.eye(4), found.matrix))
+    axes = nifti.affine_of(study.paths[0]) if study.format == "nifti" else affine[:, [2, 1, 0, 3]]
     write_on_grid(target, after[..., None], moving, axes)
     picture(shown, one, {"as scanned": before, "aligned": after}, fixed.spacing_mm)
     print(_table(found))
@@ -54,8 +55,8 @@ def main() -> None:
         print(f"next: {_next(study.paths[0], target)}")
 
 
-def _volume(path: str) -> tuple[Study, Record]:
-    """The one volume at `path`, with its place in space. Raises UserError for anything else."""
+def _volume(path: str) -> tuple[Study, Record, np.ndarray]:
+    """The one volume at `path`, and its affine. Raises UserError for anything else."""
     studies = discover(path)
     if len(studies) > 1:
         names = ", ".join(study.place.as_posix() for study in studies[:3])
@@ -63,9 +64,10 @@ def _volume(path: str) -> tuple[Study, Record]:
     records = studies[0].read()
     if len(records) > 1 or records[0].image.shape[-1] > 1:
         raise UserError(path, "holds several frames or colours; give one volume")
-    if records[0].affine is None:
+    affine = records[0].affine
+    if affine is None:
         raise UserError(path, "is no volume with a place in space; give NIfTI or a DICOM series of at least two slices")
-    return studies[0], records[0]
+    return studies[0], records[0], affine
 
 
 def _units(record: Record) -> np.ndarray:
@@ -86,7 +88,7 @@ def _next(fixed: Path, output: Path) -> str:
     """The command that trains from the one contrast to the other: the files' names differ in the contrast's alone."""
     stems = [str(path.with_name(_stem(path))) for path in (fixed, output)]
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*stems, strict=False)))
-    common = re.match(r"(.*[/_.-])?", stems[0][:alike])[0]
+    common = re.sub(r"[^/_.-]*$", "", stems[0][:alike])
     source, target = (stem[len(common):] for stem in stems)
     kind = output.name.removeprefix(_stem(output))
     return shlex.join(["python", "train.py", "--config=configs/translate.py:source=multicontrast",

@@ -27,16 +27,17 @@ from medjax.infer.predict import Predict, make_predict
 from medjax.train.run import Run, restore_best
 from medjax.types import Derivation, State, UserError, check_choice
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
-                                  "where the task takes several.")
-OUTPUT = flags.DEFINE_string("output", None, "Where the result goes: a file for a file, a folder for a folder.")
+                                  "where the task takes several.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Where the result goes: a file for a file, a folder for a folder.",
+                             required=True)
 MISSING = flags.DEFINE_list("missing", [], "Contrasts that there are not.")
 RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped to those of training; images come back in "
                               "their own units.")
 NAMES = flags.DEFINE_bool("names", False, "Write the studies' own names into the table; otherwise pseudonyms.")
 ACCEPT = flags.DEFINE_list("accept", [], f"Differences from the training images to accept: {', '.join(CHECKS)}.")
-flags.mark_flags_as_required(["workdir", "input", "output"])
+
 
 TABLE, MANIFEST = "results.csv", "apply.json"
 

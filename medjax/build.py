@@ -25,7 +25,8 @@ from medjax.types import UserError
 DATASETS = Path(__file__).parents[1] / "datasets"
 
 FROM = flags.DEFINE_string("from", "", "The file or folder that the builder reads.")
-TO = flags.DEFINE_string("to", None, "The folder that data sets are kept in; this one goes to <name>/<version> below it.")
+TO = flags.DEFINE_string("to", None, "The folder that data sets are kept in; this one goes to <name>/<version> below it.",
+                         required=True)
 PATCH = flags.DEFINE_list("patch", [], "Cut training images into blocks of this size, as 64,64,64; 0: the whole axis.")
 OVERLAP = flags.DEFINE_integer("overlap", 0, "Voxels that neighbouring blocks have in common.", lower_bound=0)
 DTYPE = flags.DEFINE_enum("dtype", "", ["", "uint8", "int16", "uint16", "int32", "float32"],
@@ -36,7 +37,6 @@ PROCESSES = flags.DEFINE_integer("processes", len(os.sched_getaffinity(0)), "How
 ENGINE = flags.DEFINE_enum("engine", "processes", shard_writer.ENGINES, "beam: Apache Beam, for more than one machine.")
 BEAM_OPTIONS = flags.DEFINE_string("beam_options", "", "Beam's own options: '--runner=FlinkRunner --flink_master=…'.")
 VERIFY = flags.DEFINE_bool("verify", False, "Read every file of a set that is there and compare its checksum.")
-flags.mark_flag_as_required("to")
 
 
 def main() -> None:
@@ -47,8 +47,9 @@ def main() -> None:
     if VERIFY.value:
         noted = shard_writer.verify(folder)
     else:
-        given = {"source": FROM.value, "patch": _numbers("patch", int, PATCH.value), "overlap": OVERLAP.value,
-                 "dtype": DTYPE.value, "fractions": _numbers("fractions", float, FRACTIONS.value)}
+        given: dict[str, Any] = {
+            "source": FROM.value, "patch": _numbers("patch", int, PATCH.value), "overlap": OVERLAP.value,
+            "dtype": DTYPE.value, "fractions": _numbers("fractions", float, FRACTIONS.value)}
         builder = cls(**given, **_options(cls, OPTIONS.value))
         try:
             noted = shard_writer.build(builder, folder, PROCESSES.value, ENGINE.value, BEAM_OPTIONS.value)

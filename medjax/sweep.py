@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_collections
+
 from medjax.files import write_atomically
 from medjax.report.table import table
 from medjax.train import distributed
@@ -95,10 +97,10 @@ def members_of(config: Config, grid: str, workdir: Path) -> list[Member]:
 
 def _axis(config: Config, text: str) -> list[tuple[str, Any]]:
     key, _, values = (part.strip() for part in text.partition("="))
-    group: Any = config
+    group = config
     for part in key.split("."):
-        if not isinstance(group, Config) or part not in group:
-            allowed = ", ".join(group) if isinstance(group, Config) else "no keys"
+        if not isinstance(group, ml_collections.ConfigDict) or part not in group:
+            allowed = ", ".join(group) if isinstance(group, ml_collections.ConfigDict) else "no keys"
             raise UserError(f"--sweep {key}", f"no such key; there is {allowed}")
         group = group[part]
     if not values:

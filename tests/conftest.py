@@ -1,6 +1,7 @@
 """Strict numerics, eight virtual CPU devices, and each program compiled once for all tests and their commands."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Most of the time goes into compiling; commands, in processes of their own, are compiled as users have them.
@@ -10,13 +11,28 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
-from medjax.data.sources.files import Files
-from medjax.types import Region
+from tests import typecheck
+
+typecheck.install()
+
+# Only now, so that the hook sees them.
+from medjax.data.sources.files import Files  # noqa: E402
+from medjax.types import Region  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Types and shapes are not checked: for mistakes that only a user without a type checker can make."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

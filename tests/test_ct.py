@@ -308,6 +308,6 @@ def test_hounsfield_units_and_windows():
     (lambda: ct.Parallel((8, 8), -1.0, angles(4), 10, 1.0), "positive sizes"),
     (lambda: dose.LowDose(1e4, method="exact"), "gaussian, poisson"),
 ])
-def test_mistakes_are_named(make, message):
+def test_mistakes_are_named(unchecked, make, message):
     with pytest.raises(UserError, match=message):
         make()

@@ -13,7 +13,7 @@ from medjax.measures.losses import l1
 from medjax.objectives.supervised import Supervised
 from medjax.tasks._restoration import Restoration
 from medjax.train.step import Optimizers
-from medjax.types import Array, Batch, Example, Key, Mean, Model, NetworkInput, UserError
+from medjax.types import Array, Batch, Example, Key, Mean, Model, NetworkInput, Objective, Task, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
@@ -42,8 +42,9 @@ class Case:
 
     def step_parts(self, dtype: str) -> "StepParts":
         """What `init_state` and `make_step` take: L1 and Adam on batches of `images`."""
-        task = Given((0.0, 1.0), self.ndim)
-        return task, Supervised(task, self.network(dtype)), {"model": optax.adam(1e-3)}, 0.0
+        task: Task = Given((0.0, 1.0), self.ndim)
+        objective: Objective = Supervised(task, self.network(dtype))
+        return task, objective, {"model": optax.adam(1e-3)}, 0.0
 
     def images(self) -> dict[str, Array]:
         """The batch of `Given`."""
@@ -70,7 +71,7 @@ class Given(Restoration):
         return {"l1": l1(pred, example.target)}
 
 
-StepParts = tuple[Given, Supervised, Optimizers, float]
+StepParts = tuple[Task, Objective, Optimizers, float]
 
 
 def choose(config: ConfigDict | None, names: Sequence[str], batches: Sequence[str] = (),

@@ -123,7 +123,7 @@ def _run_step(plan: Plan, config: ConfigDict) -> Step:
     config.mesh.data, config.mesh.space = plan.mesh
     run, mesh = assemble(config), config.mesh
     first = _stream(case, 1).first()
-    multiple = padding.multiple_of(run, cast(Batch, first), mesh.space)
+    multiple = padding.multiple_of(run, first, mesh.space)
     if mesh.pad:
         first = _stream(case, multiple).first()
     else:

@@ -69,8 +69,10 @@ def by_sample(function: Callable[[np.ndarray, float], np.ndarray]) -> Callable[[
 
 def denoisers(noise: NoiseModel) -> dict[str, Reference]:
     """The declared denoisers, as they are for an image with this noise."""
-    return {name: Reference(by_sample(lambda x, strength, fn=fn: fn(x, noise, strength)), strengths)
-            for name, (fn, strengths) in methods("denoise").items()}
+    def knowing(denoise: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+        return lambda x, strength: denoise(x, noise, strength)
+
+    return {name: Reference(by_sample(knowing(fn)), strengths) for name, (fn, strengths) in methods("denoise").items()}
 
 
 def grid(low: float, high: float, count: int) -> tuple[float, ...]:

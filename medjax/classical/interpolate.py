@@ -35,7 +35,7 @@ def spline(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> 
     return ndimage.zoom(image, zoom, order=3, mode="grid-mirror", grid_mode=True).astype(image.dtype)
 
 
-def _resize(image, factor, method):
+def _resize(image: Image, factor: int | Sequence[int], method: Pillow.Resampling) -> Image:
     """Separable: Pillow resamples two axes at a time, in float32."""
     for axis, f in enumerate(_factors(image, factor)):
         if f > 1:
@@ -46,7 +46,7 @@ def _resize(image, factor, method):
     return image
 
 
-def _factors(image, factor):
+def _factors(image: Image, factor: int | Sequence[int]) -> tuple[int, ...]:
     factors = (factor,) * (image.ndim - 1) if isinstance(factor, int) else tuple(factor)
     if len(factors) != image.ndim - 1:
         raise UserError("factor", f"{factors} for {image.ndim - 1} spatial axes; give one factor per axis")

@@ -3,10 +3,12 @@
 Measurements and images carry the batch first, and every sample is solved on its own. A fixed number of iterations runs.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, PRNGKeyArray
 
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients, inner
@@ -21,7 +23,7 @@ def sirt(A: Operator, y: Measured, iterations: int = 100, nonnegative: bool = Tr
     image = jax.eval_shape(A.adjoint, y)
     per_ray, per_pixel = (_inverse(v) for v in (A(jnp.ones(image.shape, image.dtype)), A.adjoint(jnp.ones_like(y))))
 
-    def step(x, _):
+    def step(x: Array, _: None) -> tuple[Array, None]:
         x = x + per_pixel * A.adjoint(per_ray * (y - A(x)))
         return jnp.maximum(x, 0) if nonnegative else x, None
 
@@ -49,7 +51,7 @@ def tv(A: Operator, y: Measured, weight: float | Array, iterations: int = 200, n
     step_size = 0.99 / (norm * jnp.sqrt(2.0))
     step_of_dual = _rows(step_size, y.ndim)
 
-    def step(carry, _):
+    def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, ahead, dual, flow = carry
         dual = (dual + step_of_dual * (A(ahead) - y)) / (1 + step_of_dual)
         flow = flow + (step_size * scale)[None] * _gradient(ahead, axes)
@@ -75,14 +77,14 @@ def l1_wavelet(A: Operator, y: Measured, weight: float | Array, iterations: int 
     step_size = 0.99 / jnp.square(_rows(operator_norm(A, image), len(image.shape)))
     pad = [(0, -n % 2**levels if a in axes else 0) for a, n in enumerate(image.shape)]
 
-    def denoise(x, key):
+    def denoise(x: Image, key: PRNGKeyArray) -> Image:
         shifts = tuple(jax.random.randint(key, (len(axes),), 0, 2**levels))
         wide = jnp.roll(jnp.pad(x, pad, mode="edge"), shifts, axes)
         coefficients = wavelet.shrink(wavelet.forward(wide, axes, levels, name), weight * step_size)
         back = jnp.roll(wavelet.inverse(coefficients, axes, levels, name), tuple(-s for s in shifts), axes)
         return back[tuple(slice(0, n) for n in x.shape)]
 
-    def step(carry, key):
+    def step(carry: tuple[Array, Array, Array], key: PRNGKeyArray) -> tuple[tuple[Array, Array, Array], None]:
         x, ahead, t = carry
         new = denoise(ahead - step_size * A.adjoint(A(ahead) - y), key)
         new_t = (1 + jnp.sqrt(1 + 4 * t * t)) / 2
@@ -94,7 +96,7 @@ def l1_wavelet(A: Operator, y: Measured, weight: float | Array, iterations: int 
 
 def operator_norm(A: Operator, image: jax.ShapeDtypeStruct, iterations: int = 20) -> Array:
     """The largest singular value of each sample's `A`, `(B,)`, by power iteration from a fixed start; low by 1 % or so."""
-    def step(x, _):
+    def step(x: Array, _: None) -> tuple[Array, None]:
         x = A.adjoint(A(x / jnp.sqrt(inner(x, x))))
         return x, None
 
@@ -108,16 +110,16 @@ def _rows(values: Array, ndim: int) -> Array:
     return values.reshape(-1, *(1,) * (ndim - 1))
 
 
-def _inverse(v):
+def _inverse(v: Inexact[Array, "*s"]) -> Inexact[Array, "*s"]:
     return jnp.where(jnp.abs(v) > 1e-6 * jnp.abs(v).max(), 1 / jnp.where(v == 0, 1, v), 0)
 
 
-def _gradient(x, axes):
+def _gradient(x: Image, axes: Sequence[int]) -> Inexact[Array, "axes b *space c"]:
     """Forward differences along the axes, 0 at the far edge, stacked first."""
     return jnp.stack([jnp.diff(x, axis=a, append=lax.slice_in_dim(x, x.shape[a] - 1, x.shape[a], axis=a)) for a in axes])
 
 
-def _gradient_transposed(flow, axes):
+def _gradient_transposed(flow: Inexact[Array, "axes b *space c"], axes: Sequence[int]) -> Image:
     total = jnp.zeros_like(flow[0])
     for part, a in zip(flow, axes, strict=True):
         inside = lax.slice_in_dim(part, 0, part.shape[a] - 1, axis=a)

@@ -69,7 +69,8 @@ def rigid(fixed: Volume, fixed_affine: Affine, moving: Volume, moving_affine: Af
     scans = [(fixed, fixed_affine), (moving, moving_affine)]
     smaller = min(scans, key=lambda scan: scan[0].size * abs(np.linalg.det(scan[1])))
     swapped = smaller is not scans[0]
-    found = _fit(*(reversed(scans) if swapped else scans), np.random.default_rng(seed))
+    one, other = reversed(scans) if swapped else scans
+    found = _fit(one, other, np.random.default_rng(seed))
     centre = _middle(*scans[0])
     return Rigid.of(np.linalg.inv(found.matrix), centre, found.nmi) if swapped else found
 

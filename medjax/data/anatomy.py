@@ -4,11 +4,12 @@ Everything is a function of position in mm from the centre of the body, so a 2-D
 the size of the array only sets how finely it is sampled. Edges are soft over one voxel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 Points = tuple[np.ndarray, np.ndarray, np.ndarray]  # z, y, x in mm, shapes that broadcast to the image's
+Vector = Sequence[float] | np.ndarray
 
 FIELD_MM = {"chest": 400.0, "brain": 220.0}  # what the longest in-plane side covers
 
@@ -29,11 +30,13 @@ class Canvas:
         self.shape = shape
         self._random = random
         axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * voxel for n in shape]
+        grid: tuple[np.ndarray, ...]
         if len(shape) == 2:
-            grid = (np.float32(random.uniform(-45, 55)), -axes[0][:, None], axes[1][None, :])  # row 0 is anterior
+            height = np.full((1, 1), random.uniform(-45, 55), np.float32)
+            grid = (height, -axes[0][:, None], axes[1][None, :])  # row 0 is anterior
         else:
             grid = tuple(np.ix_(*axes))
-        self.straight = tuple(np.broadcast_to(np.float32(axis), shape) for axis in grid)
+        self.straight = tuple(np.broadcast_to(axis, shape) for axis in grid)
         bend = np.float32(0.012 * voxel * max(shape[-2:]))
         self.points = tuple(axis + bend * self.waves(4, 170.0) for axis in self.straight)
 
@@ -47,7 +50,8 @@ class Canvas:
             total += np.sin(phase + np.float32(self._random.uniform(0, 2 * np.pi)))
         return total * np.float32(np.sqrt(2 / count))
 
-    def ellipsoid(self, centre, radii, turn: float = 0.0, folds: np.ndarray | float = 0.0) -> np.ndarray:
+    def ellipsoid(self, centre: Vector, radii: Vector, turn: float = 0.0,
+                  folds: np.ndarray | float = 0.0) -> np.ndarray:
         """How much of each voxel lies in an ellipsoid (0..1), turned by `turn` rad in the axial plane.
 
         `centre` and `radii` are z, y, x in mm; `folds` moves the surface outwards by that part of its radius.
@@ -59,10 +63,10 @@ class Canvas:
         radius = np.sqrt((z / rz) ** 2 + (y / ry) ** 2 + (x / rx) ** 2) - folds
         return self.soft((1 - radius) * min(ry, rx))
 
-    def tube(self, start, end, radius: float) -> np.ndarray:
+    def tube(self, start: Vector, end: Vector, radius: float) -> np.ndarray:
         """How much of each voxel lies within `radius` mm of the line between two points (z, y, x in mm)."""
-        start, along = np.asarray(start, np.float32), np.subtract(end, start).astype(np.float32)
-        offset = [p - s for p, s in zip(self.points, start, strict=True)]
+        begin, along = np.asarray(start, np.float32), np.subtract(end, start).astype(np.float32)
+        offset = [p - s for p, s in zip(self.points, begin, strict=True)]
         where = sum(o * a for o, a in zip(offset, along, strict=True)) / np.float32(max(along @ along, 1e-6))
         where = np.clip(where, 0, 1)
         distance = np.sqrt(sum((o - where * a) ** 2 for o, a in zip(offset, along, strict=True)))

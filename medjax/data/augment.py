@@ -30,7 +30,7 @@ class Augment:
     shift: float = 0.0
     contrast: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 0 or (name in ("flip", "scale") and value > 1):
                 raise UserError(f"config.augment.{name}", f"{value}; give 0 or more, for flip and scale at most 1")
@@ -50,9 +50,9 @@ class Augment:
         units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
         fields = [name for name, value in batch.items() if name != "image" and value.shape[:-1] == units.shape[:-1]]
-        return batch | {name: jax.vmap(self._field)(keys, batch[name]) for name in fields} | {
-            "image": jax.vmap(self._image)(keys, units),
-            "slope": jnp.ones_like(batch["slope"]), "intercept": jnp.zeros_like(batch["intercept"])}
+        return {**batch, **{name: jax.vmap(self._field)(keys, batch[name]) for name in fields},
+                "image": jax.vmap(self._image)(keys, units),
+                "slope": jnp.ones_like(batch["slope"]), "intercept": jnp.zeros_like(batch["intercept"])}
 
     def _image(self, key: Key, image: Array) -> Array:
         """One image `(*space, C)`."""

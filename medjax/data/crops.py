@@ -52,7 +52,8 @@ class Images:
 
     def mask(self, region: int, index: int) -> np.ndarray | None:
         """Its mask `(*space, 1)` bool, or None where the record has none."""
-        return None if self._masks[region] is None else self._view(self._masks[region], region, index)
+        mask = self._masks[region]
+        return None if mask is None else self._view(mask, region, index)
 
     def empty(self, rows: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
         """Arrays for `image` and every field of a batch, their boxes of `shape`."""

@@ -27,6 +27,7 @@ __all__ = ["Stream", "eval_batches", "train_stream", "value_range", "whole_batch
 ENDLESS = 1 << 40
 EPOCHS = 1 << 63  # the last word of the random counter: batches count below it, epochs from it
 HostBatch = dict[str, np.ndarray]
+NamedBatch = dict[str, Any]  # a host batch, and `name`, a list of strings
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Stream:
     def close(self) -> None:
         """Ends the reading threads and processes; the position stays."""
         if self._batches is not None:
-            self._batches.close()
+            self._batches.close()  # type: ignore[attr-defined]  # grain's iterators, which have no types, can be closed
         self._batches = None
 
     def _read_from(self, start: int) -> Iterator[HostBatch]:
@@ -171,8 +172,8 @@ class Patches:
         room = np.maximum(self._room[regions], 0)
         corners = np.minimum((draws[:, 2:] * (room + 1)).astype(int), room)
         for row, place in enumerate(zip(regions.tolist(), indices.tolist(), corners.tolist(), strict=True)):
-            points = self._points[place[0]] if draws[row, 0] < self._share else ()
-            yield self._around(points, place, draws[row]) if len(points) else place
+            points = self._points[place[0]] if draws[row, 0] < self._share else None
+            yield place if points is None or not len(points) else self._around(points, place, draws[row])
 
     def _around(self, points: np.ndarray | Stored, place: Place, draws: np.ndarray) -> Place:
         """The place moved to where its patch has one of the points in it."""
@@ -236,8 +237,8 @@ class EvalBatches:
         largest = tuple(int(n) for n in np.max(self.images.shapes, axis=0))
         self.shape = (-(-largest[0] // multiple_of) * multiple_of, *largest[1:])
         corner = (0,) * ndim
-        places = [(region, index, corner) for region, count in enumerate(self.images.counts.tolist())
-                  for index in range(count) if self._counts(region, index)]
+        places: list[Place] = [(region, index, corner) for region, count in enumerate(self.images.counts.tolist())
+                               for index in range(count) if self._counts(region, index)]
         if limit and limit < len(places):
             places = [places[int((i + 0.5) * len(places) / limit)] for i in range(limit)]
         if not places:
@@ -248,12 +249,12 @@ class EvalBatches:
     def __len__(self) -> int:
         return -(-self.samples // self._size)
 
-    def __iter__(self) -> Iterator[HostBatch]:
+    def __iter__(self) -> Iterator[NamedBatch]:
         for start in range(0, self.samples, self._size):
             numbers = range(start, start + self._size)
             places = [self._all[min(n, self.samples - 1)] for n in numbers]
             names = [self.images.name(*place) if n < self.samples else "" for n, place in zip(numbers, places, strict=True)]
-            yield self._batch(places, np.array([n < self.samples for n in numbers], np.float32)) | {"name": names}
+            yield {**self._batch(places, np.array([n < self.samples for n in numbers], np.float32)), "name": names}
 
     def _counts(self, region: int, index: int) -> bool:
         mask = self.images.mask(region, index)

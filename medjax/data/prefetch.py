@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,15 @@ from medjax.types import Array, Batch
 
 HostArrays = dict[str, np.ndarray]
 Place = Callable[[HostArrays], Mapping[str, Array]]
+Position: TypeAlias = dict[str, int]  # of a stream: how many batches were taken, and what they depend on
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A stream that goes on from a saved position; those of several members have one each."""
+
+    def get_state(self) -> Position | list[Position]: ...
+    def set_state(self, state: Position | list[Position]) -> None: ...
 
 
 def to_device(batches: Iterable[dict[str, Any]], place: Place, depth: int = 2) -> "DeviceBatches":
@@ -29,7 +38,7 @@ class DeviceBatches:
         self._batches = batches
         self._place = place
         self._depth = depth
-        self._state = batches.get_state() if hasattr(batches, "get_state") else None
+        self._state = _position(batches)
         self._thread: threading.Thread | None = None
         self.waited = 0.0
 
@@ -48,13 +57,15 @@ class DeviceBatches:
         self._state = state
         return batch
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> Position | list[Position]:
         """The position of what was taken from here, not of what was read ahead."""
+        assert self._state is not None  # only the position of a stream that has one is asked for
         return self._state
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: Position | list[Position]) -> None:
         """Goes to a saved position; what was read ahead is dropped."""
         self.close()
+        assert isinstance(self._batches, Resumable)
         self._batches.set_state(state)
         self._state = state
 
@@ -82,8 +93,7 @@ class DeviceBatches:
     def _read(self, ready: queue.Queue, stop: threading.Event) -> None:
         try:
             for batch in self._batches:
-                state = self._batches.get_state() if hasattr(self._batches, "get_state") else None
-                ready.put((self._placed(batch), state))
+                ready.put((self._placed(batch), _position(self._batches)))
                 if stop.is_set():
                     return
             ready.put((StopIteration(), None))
@@ -92,4 +102,8 @@ class DeviceBatches:
 
     def _placed(self, batch: dict[str, Any]) -> dict[str, Any]:
         arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
-        return batch | self._place(arrays)
+        return {**batch, **self._place(arrays)}
+
+
+def _position(batches: Iterable[dict[str, Any]]) -> Position | list[Position] | None:
+    return batches.get_state() if isinstance(batches, Resumable) else None

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from medjax.evaluation.references import measured
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
-from medjax.types import Example, Metric, NetworkInput, Prediction, Record, Reference, Region, State
+from medjax.types import Example, Metric, NetworkInput, Prediction, Record, Reference, Region, State, Value
 
 SHOWN = 4
 
@@ -36,11 +35,11 @@ class Comparison:
     matrix); some samples to look at.
     """
 
-    per_sample: list[dict[str, dict[str, Any]]]
+    per_sample: list[dict[str, dict[str, Value]]]
     names: list[str]
     shown: list[Sample]
     rows: dict[str, dict[str, float]]
-    tables: dict[str, dict[str, Any]]
+    tables: dict[str, dict[str, Value]]
 
 
 def metrics_of(run: Run) -> dict[str, Metric]:
@@ -58,7 +57,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     state = jax.device_put(state, sharding.replicated(evaluator.mesh))
     measure = measured(run)
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
-    per_sample: list[dict[str, dict[str, Any]]] = []
+    per_sample: list[dict[str, dict[str, Value]]] = []
     names: list[str] = []
     shown: list[Sample] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
@@ -68,9 +67,9 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
         if not distributed.is_primary():
             continue
         made: dict[str, Prediction] = {}
-        rows: dict[str, list[dict[str, Any]]] = {}
+        rows: dict[str, list[dict[str, Value]]] = {}
         if batch.example is not None:
-            made = {name: Prediction(np.asarray(reference.run(batch.example, strengths[name])))
+            made = {name: Prediction(jax.device_get(reference.run(batch.example, strengths[name])))
                     for name, reference in references.items()}
             rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
         for i, name in enumerate(batch.names):
@@ -91,7 +90,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
 
 
 def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],
-            scores: dict[str, dict[str, Any]], regions: list[Region]) -> Sample:
+            scores: dict[str, dict[str, Value]], regions: list[Region]) -> Sample:
     """What a figure shows of one sample, without the padding that made its batch one shape."""
     whole = batch.example
     assert whole is not None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from medjax import registry
 from medjax.files import write_atomically
-from medjax.train.evaluator import EVAL_SEED, Evaluator, rows_of
+from medjax.train.evaluator import EVAL_SEED, Evaluator, rows_of, scalars
 from medjax.train.run import Run
-from medjax.types import Example, Metric, Prediction, Reference, Region, check_choice
+from medjax.types import Array, Example, Metric, Prediction, Reference, Region, Value, check_choice
 
 SAMPLES = 4  # validation samples that a strength is chosen on
 MOST = 12  # strengths tried of a method at most, beyond its grid where the best lies at an end
 FILE = "references.json"
+Measure: TypeAlias = Callable[[Array, Example], list[dict[str, Value]]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def references_of(run: Run) -> dict[str, Reference]:
     return {name: found[name] for name in ("input", *wanted) if name in found}
 
 
-def measured(run: Run) -> Callable[[Any, Example], list[dict[str, Any]]]:
+def measured(run: Run) -> Measure:
     """A function from a reference's images and their example to the metrics of its samples."""
     program = jax.jit(lambda image, example: run.task.measure(Prediction(image), example))
     return lambda image, example: rows_of(jax.device_get(program(image, example)), len(example.ids))
@@ -92,12 +93,12 @@ def _middle(reference: Reference) -> float:
     return reference.strengths[len(reference.strengths) // 2] if reference.strengths else 1.0
 
 
-def _score(run: Run, measure: Callable[[Any, Example], list[dict[str, Any]]], examples: Examples, reference: Reference,
+def _score(run: Run, measure: Measure, examples: Examples, reference: Reference,
            metric: Metric, strength: float) -> float:
-    rows = []
+    rows: list[dict[str, Value]] = []
     for example, count in examples.batches:
-        rows += measure(np.asarray(reference.run(example, strength)), example)[:count]
-    return float(run.task.summarise(rows)[metric.name])
+        rows += measure(jax.device_get(reference.run(example, strength)), example)[:count]
+    return scalars(run.task.summarise(rows))[metric.name]
 
 
 def _search(grid: tuple[float, ...], score: Callable[[float], float], metric: Metric) -> float:

@@ -23,7 +23,7 @@ from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
 from medjax.train.run import Run, held_split, load_splits, restore_best
-from medjax.types import Region, UserError
+from medjax.types import Region, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
 
@@ -83,7 +83,7 @@ def _mesh(run: Run) -> Mesh:
     return sharding.make_mesh(space=space if jax.device_count() % space == 0 else 1)
 
 
-def _is_current(workdir: Path, identity: Mapping[str, Any]) -> bool:
+def _is_current(workdir: Path, identity: Mapping[str, object]) -> bool:
     """Whether the run's folder has the results of this checkpoint, data and references."""
     try:
         found = json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8"))
@@ -92,7 +92,8 @@ def _is_current(workdir: Path, identity: Mapping[str, Any]) -> bool:
     return all(found.get(name) == value for name, value in identity.items()) and (workdir / "eval" / REPORT).exists()
 
 
-def _write(workdir: Path, run: Run, identity: Mapping[str, Any], found: Comparison, strengths: Mapping[str, float]) -> None:
+def _write(workdir: Path, run: Run, identity: Mapping[str, object], found: Comparison,
+           strengths: Mapping[str, float]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
     folder = workdir / "eval"
@@ -132,10 +133,11 @@ def _csv(found: Comparison) -> str:
     return text.getvalue()
 
 
-def _columns(values: dict[str, Any]) -> dict[str, float]:
+def _columns(values: Mapping[str, Value]) -> dict[str, float]:
     flat: dict[str, float] = {}
     for name, value in values.items():
-        flat |= {f"{name}_{i}": v for i, v in enumerate(np.ravel(value))} if np.ndim(value) else {name: value}
+        several = np.ndim(value) > 0
+        flat |= {f"{name}_{i}" if several else name: v for i, v in enumerate(np.ravel(np.asarray(value)).tolist())}
     return flat
 
 

@@ -1,8 +1,7 @@
 """A trained model on one record, whatever its size: from the record to the whole of its prediction."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from medjax.data.pipeline import HostBatch, whole_batch
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
-from medjax.types import Batch, Key, Operator, Prediction, Record, State, UserError
+from medjax.types import Array, Batch, Key, Operator, Prediction, Record, State, Tree, UserError
 
 VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles, where the task allows
 USE_SEED = 2  # what is random in use is the same for a sample in every run
@@ -30,7 +29,8 @@ def make_predict(run: Run, state: State) -> Predict:
     @jax.jit
     def program(batch: Batch, key: Key, operator: Operator | None) -> Prediction:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
-        given = task.input(batch if operator is None else {**batch, "operator": operator})
+        found: dict[str, Tree] = {**batch} if operator is None else {**batch, "operator": operator}
+        given = task.input(found)
         return objective.predict(params, variables, given, keys)
 
     def one(batch: HostBatch, operator: Operator | None) -> Prediction:
@@ -75,11 +75,12 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
     space = batch["image"].shape[1:-1]
     on_grid = [name for name, array in batch.items() if array.shape[1:-1] == space]
 
-    def of_tile(tile: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def of_tile(tile: HostBatch) -> HostBatch:
         found = predict({**batch, **{name: array[None] for name, array in tile.items()}})
-        return {"image": found.image} | ({} if found.std is None else {"std": found.std})
+        return {name: np.asarray(array) for name, array in (("image", found.image), ("std", found.std)) if array is not None}
 
-    made = tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))
+    # Arrays of NumPy, as those of `device_get`.
+    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))}
     return Prediction(made["image"], made.get("std"))
 
 
@@ -94,8 +95,8 @@ def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _stacked(predictions: list[Prediction]) -> Prediction:
     """Slices' predictions as those of a volume."""
-    def stack(values: list[Any], axis: int = 0) -> Any:
-        return None if values[0] is None else np.stack(values, axis)
+    def stack(values: Sequence[Array | None], axis: int = 0) -> Tree:
+        return None if values[0] is None else np.stack([np.asarray(value) for value in values], axis)
 
     return Prediction(stack([p.image for p in predictions]), stack([p.std for p in predictions]),
                       stack([p.samples for p in predictions], 1),

@@ -35,13 +35,14 @@ def mutual_information(fused: Fused, sources: Sources, mask: Mask = None) -> Per
         return _entropy(table.sum(0)) + _entropy(table.sum(1)) - _entropy(joint)
 
     weights = _weights(fused, mask)
-    return sum(jax.vmap(one)(_flat(fused[..., 0]), _flat(sources[..., m]), weights) for m in range(sources.shape[-1]))
+    each = [jax.vmap(one)(_flat(fused[..., 0]), _flat(sources[..., m]), weights) for m in range(sources.shape[-1])]
+    return sum(each[1:], each[0])
 
 
 def structure(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """The mean over sources of the SSIM with the fused image."""
     each = [image_quality.ssim(fused, sources[..., m:m + 1], 1.0, mask) for m in range(sources.shape[-1])]
-    return sum(each) / len(each)
+    return sum(each[1:], each[0]) / len(each)
 
 
 def edges(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:

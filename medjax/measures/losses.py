@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from medjax.measures import image_quality
 from medjax.measures.image_quality import Images, Mask
@@ -17,8 +18,8 @@ from medjax.types import Array, Mean
 Loss = Callable[..., Mean]
 
 
-def masked_mean(values: Array, mask: Mask = None) -> Mean:
-    """The mean of `values` `(B, *space, C)` over the voxels of `mask`."""
+def masked_mean(values: Array, mask: Bool[Array, "..."] | None = None) -> Mean:
+    """The mean of `values` `(B, *space, C)` over the voxels of `mask`, broadcastable to them."""
     if mask is None:
         return Mean(values.sum(), jnp.full((), math.prod(values.shape), jnp.float32))
     weight = jnp.broadcast_to(mask, values.shape)
@@ -67,7 +68,7 @@ def gradient(pred: Images, target: Images, mask: Mask = None) -> Mean:
     return mean_of(*(masked_mean(jnp.abs(difference), both) for difference, both in differences(pred - target, mask)))
 
 
-def differences(image: Array, mask: Mask = None) -> list[tuple[Array, Mask]]:
+def differences(image: Array, mask: Mask = None) -> list[tuple[Array, Bool[Array, "..."] | None]]:
     """The forward differences along each spatial axis, and where both of their voxels count."""
     found = []
     for axis in range(1, image.ndim - 1):

@@ -53,12 +53,14 @@ class Fusion(nn.Module):
 
     def _attended(self, x: Array, there: Array, train: bool) -> Array:
         """The contrasts' features, weighed by a softmax over those that are there."""
-        features, scores = [], []
+        features: list[Array] = []
+        each: list[Array] = []
         for m in range(self.modalities):
             h = ConvNormAct(self.width, norm=self.norm, dtype=self.dtype)(x[..., m:m + 1], train)
             h = ConvNormAct(self.width, norm=self.norm, dtype=self.dtype)(h, train)
             features.append(h)
-            scores.append(Conv(1, kernel=1, dtype=self.dtype)(h))
-        scores = jnp.where(there, jnp.concatenate(scores, -1).astype(jnp.float32), -1e9)
+            each.append(Conv(1, kernel=1, dtype=self.dtype)(h))
+        scores = jnp.where(there, jnp.concatenate(each, -1).astype(jnp.float32), -1e9)
         weights = nn.softmax(scores).astype(features[0].dtype)
-        return sum(weights[..., m:m + 1] * h for m, h in enumerate(features))
+        weighed = [weights[..., m:m + 1] * h for m, h in enumerate(features)]
+        return sum(weighed[1:], weighed[0])

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 
 import jax
@@ -72,7 +73,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 @contextlib.contextmanager
-def _short_spins():
+def _short_spins() -> Iterator[None]:
     """OpenMP, as it is loaded, is told to sleep soon between calls, where its threads would take XLA's cores."""
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
     if not chosen:

@@ -1,14 +1,13 @@
 """What objectives share: running a network in training and in use, and the weighted sum of named losses."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from medjax.measures.losses import sample_mean
 from medjax.registry import file_of
-from medjax.types import Array, Key, Mean, Model, NetworkInput, Params, Prediction, UserError, Variables
+from medjax.types import Array, Context, Key, Mean, Model, NetworkInput, Params, Prediction, UserError, Variables
 
 SOWN = "losses"
 
@@ -38,13 +37,13 @@ def weighted(losses: Mapping[str, Mean], text: str) -> dict[str, Mean]:
     return terms
 
 
-def initial(model: Model, key: Key, *args: Any) -> tuple[Params, Variables]:
+def initial(model: Model, key: Key, *args: Array | Context) -> tuple[Params, Variables]:
     """A network's first parameters, and its other variables but for what it sows."""
     variables = model.init(key, *args)
     return variables["params"], {name: found for name, found in variables.items() if name not in ("params", SOWN)}
 
 
-def trained(model: Model, params: Params, variables: Variables, *args: Any,
+def trained(model: Model, params: Params, variables: Variables, *args: Array | Context,
             key: Key) -> tuple[Array, Variables, dict[str, Array]]:
     """A network's output in training, its other variables after it, and the losses that it sowed, `(B,)` each."""
     dropout, sample = jax.random.split(key)
@@ -56,7 +55,7 @@ def trained(model: Model, params: Params, variables: Variables, *args: Any,
     return output, changed, sown
 
 
-def _check_output(model: Model, output: Any) -> None:
+def _check_output(model: Model, output: object) -> None:
     """Raises UserError, naming the model's file, for an output that is no image with channels and no vector."""
     if not isinstance(output, jax.Array):
         raise UserError(file_of(model), f"{type(model).__name__} gives {type(output).__name__}; give one array")

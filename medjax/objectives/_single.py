@@ -1,6 +1,8 @@
 """What objectives share that train one network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from medjax.objectives._players import initial, used
 from medjax.types import Example, Key, Model, NetworkInput, Params, Prediction, Task, Variables
@@ -13,7 +15,7 @@ class Single:
     task: Task
     model: Model
 
-    networks = {"model": "unet"}
+    networks: ClassVar[Mapping[str, str]] = {"model": "unet"}
     players = ("model",)
     predictors = ("model",)
     batches = 1

@@ -1,7 +1,8 @@
 """Adversarial learning: a model and a critic that tells its images from true ones (Goodfellow et al., 2014)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class Adversarial:
     critic_steps: int = 1
     conditional: bool = False
 
-    networks = {"model": "unet", "critic": "patch"}
+    networks: ClassVar[Mapping[str, str]] = {"model": "unet", "critic": "patch"}
     predictors = ("model",)
 
     def __post_init__(self) -> None:

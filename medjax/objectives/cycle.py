@@ -1,6 +1,8 @@
 """CycleGAN: two modalities, translated there and back without paired images (Zhu et al., 2017)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ class Cycle:
     identity: float = 0.5
     buffer: int = 32
 
-    networks = {"model": "unet", "critic": "patch"}
+    networks: ClassVar[Mapping[str, str]] = {"model": "unet", "critic": "patch"}
     players = ("model", "critic")
     predictors = ("model",)
     batches = 1

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -23,7 +24,13 @@ from jax.interpreters import ad, batching, mlir
 from medjax import native
 from medjax.types import Array, UserError
 
+Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
+Lowered = Sequence[mlir.Value | Sequence[mlir.Value]]
+Unknown = Any  # the operand of a transpose that is solved for: a placeholder of JAX that has an `aval`
+Attributes = Callable[[dict[str, Any]], dict[str, Any]]
+Axis = tuple[int, bool]  # of an operand or a result, and whether its indices are grouped
+Folds = tuple[tuple[Axis, Axis], tuple[Axis, Axis]]  # for each operand: into which axis of it, and of the result
 
 
 def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
@@ -117,27 +124,29 @@ def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
 # do not tell of the result's shape: `space` of an image, `kernel` of a kernel.
 
 
-def _forward_shape(x, w, *, stride, dilation, padding, **_):
+def _forward_shape(x: ShapedArray, w: ShapedArray, *, stride: Sizes, dilation: Sizes, padding: Pairs, **_: Any) -> Sizes:
     space = tuple((size + low + high - (k - 1) * d - 1) // s + 1 for size, k, s, d, (low, high)
                   in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
     return (x.shape[0], *(max(size, 0) for size in space), w.shape[-1])
 
 
-def _data_shape(y, w, *, space, groups, **_):
+def _data_shape(y: ShapedArray, w: ShapedArray, *, space: Sizes, groups: int, **_: Any) -> Sizes:
     return (y.shape[0], *space, w.shape[-2] * groups)
 
 
-def _weights_shape(x, y, *, kernel, groups, **_):
+def _weights_shape(x: ShapedArray, y: ShapedArray, *, kernel: Sizes, groups: int, **_: Any) -> Sizes:
     return (*kernel, x.shape[-1] // groups, y.shape[-1])
 
 
-def _forward_xla(x, w, *, stride, dilation, padding, groups, precision):
+def _forward_xla(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
+                 precision: str | None) -> Array:
     image = _letters(x)
     return lax.conv_general_dilated(x, w, stride, padding, rhs_dilation=dilation, feature_group_count=groups,
                                     dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
 
 
-def _data_xla(y, w, *, space, stride, dilation, padding, groups, precision):
+def _data_xla(y: Array, w: Array, *, space: Sizes, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
+              precision: str | None) -> Array:
     image, axes = _letters(y), range(y.ndim - 2)
     pads = []
     for size, out, k, s, d, (low, _) in zip(space, y.shape[1:-1], w.shape, stride, dilation, padding, strict=False):
@@ -150,7 +159,8 @@ def _data_xla(y, w, *, space, stride, dilation, padding, groups, precision):
                                     dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
 
 
-def _weights_xla(x, y, *, kernel, stride, dilation, padding, groups, precision):
+def _weights_xla(x: Array, y: Array, *, kernel: Sizes, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
+                 precision: str | None) -> Array:
     space = _letters(x)[1:-1]
     pads = []
     for size, out, k, s, d, (low, _) in zip(x.shape[1:-1], y.shape[1:-1], kernel, stride, dilation, padding, strict=True):
@@ -159,11 +169,11 @@ def _weights_xla(x, y, *, kernel, stride, dilation, padding, groups, precision):
                                     dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"), precision=precision)
 
 
-def _letters(image) -> str:
+def _letters(image: Array) -> str:
     return "N" + "DHW"[5 - image.ndim:] + "C"
 
 
-def _split(v, axis: int, groups: int):
+def _split(v: Array, axis: int, groups: int) -> Array:
     """`v` with its axis `groups * n` made two, groups first."""
     axis %= v.ndim
     return v.reshape(*v.shape[:axis], groups, v.shape[axis] // groups, *v.shape[axis + 1:])
@@ -172,10 +182,12 @@ def _split(v, axis: int, groups: int):
 # Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
 
 
-def _lower_on_cpu(primitive: Primitive, in_xla, target: str, attributes, ctx, *operands, **geometry):
-    if not _onednn_fits(ctx, geometry):
+def _lower_on_cpu(primitive: Primitive, in_xla: mlir.LoweringRule, target: str, attributes: Attributes,
+                  ctx: mlir.LoweringRuleContext, *operands: mlir.Value, **geometry: Any) -> Lowered:
+    arguments, results = ([a for a in avals if isinstance(a, ShapedArray)] for avals in (ctx.avals_in, ctx.avals_out))
+    if not _onednn_fits([*arguments, *results], ctx, geometry):
         return in_xla(ctx, *operands, **geometry)
-    if ctx.avals_in[0].dtype == jnp.bfloat16 and not _bfloat16_fits(*ctx.avals_in, **geometry):
+    if arguments[0].dtype == jnp.bfloat16 and not _bfloat16_fits(*arguments, **geometry):
         in_float32 = functools.partial(_in_float32, primitive)
         return mlir.lower_fun(in_float32, multiple_results=False)(ctx, *operands, **geometry)
     low = [low for low, _ in geometry["padding"]]
@@ -185,7 +197,8 @@ def _lower_on_cpu(primitive: Primitive, in_xla, target: str, attributes, ctx, *o
     return call(ctx, *operands, groups=np.int64(geometry["groups"]), **vectors, **attributes(geometry))
 
 
-def _bfloat16_fits(x, y, *_, kernel=None, dilation, **__) -> bool:
+def _bfloat16_fits(x: ShapedArray, y: ShapedArray, *_: ShapedArray, dilation: Sizes, kernel: Sizes | None = None,
+                   **__: Any) -> bool:
     """Whether oneDNN convolves bfloat16 on this processor, and rightly.
 
     Where a thread may get fewer slices of depth than the kernel reaches over, the weight gradient of volumes (3.2)
@@ -198,12 +211,11 @@ def _bfloat16_fits(x, y, *_, kernel=None, dilation, **__) -> bool:
     return min(y.shape[1], y.shape[0] * y.shape[1] // native.threads()) >= (kernel[0] - 1) * dilation[0] + 1
 
 
-def _in_float32(primitive: Primitive, x, w, *bias, **geometry):
+def _in_float32(primitive: Primitive, x: Array, w: Array, *bias: Array, **geometry: Any) -> Array:
     return primitive.bind(x.astype(jnp.float32), w.astype(jnp.float32), *bias, **geometry).astype(x.dtype)
 
 
-def _onednn_fits(ctx, geometry) -> bool:
-    avals = (*ctx.avals_in, *ctx.avals_out)
+def _onednn_fits(avals: Sequence[ShapedArray], ctx: mlir.LoweringRuleContext, geometry: dict[str, Any]) -> bool:
     static = all(isinstance(size, int) and size > 0 for aval in avals for size in aval.shape)
     inside = all(low >= 0 and high >= 0 for low, high in geometry["padding"])
     return (static and inside and avals[0].dtype in (jnp.float32, jnp.bfloat16)
@@ -211,7 +223,7 @@ def _onednn_fits(ctx, geometry) -> bool:
             and _devices_to_partition_over(ctx.module_context.axis_context) == 1 and _wants_onednn())
 
 
-def _devices_to_partition_over(context) -> int:
+def _devices_to_partition_over(context: mlir.AxisContext) -> int:
     """How many devices XLA's partitioner may split the operation over; inside `shard_map` it is split already."""
     if isinstance(context, mlir.ShardingContext):
         return context.num_devices
@@ -229,8 +241,8 @@ def _wants_onednn() -> bool:
     return wish != "xla" and native.available()
 
 
-def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array], target: str,
-               attributes: Callable[[dict[str, Any]], dict[str, Any]]) -> Primitive:
+def _primitive(name: str, shape: Callable[..., Sizes], xla: Callable[..., Array], target: str,
+               attributes: Attributes) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, b, *_, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
     primitive.def_impl(functools.partial(_eager, primitive))
@@ -241,16 +253,16 @@ def _primitive(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[.
     return primitive
 
 
-def _bilinear(name: str, shape: Callable[..., tuple[int, ...]], xla: Callable[..., Array], kind: int) -> Primitive:
+def _bilinear(name: str, shape: Callable[..., Sizes], xla: Callable[..., Array], kind: int) -> Primitive:
     return _primitive(name, shape, xla, "medjax_convolve", lambda _: {"kind": np.int64(kind)})
 
 
-def _eager(primitive: Primitive, *operands, **geometry):
+def _eager(primitive: Primitive, *operands: Array, **geometry: Any) -> Array:
     return _jitted(primitive, tuple(geometry.items()))(*operands)
 
 
 @functools.cache
-def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]):
+def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]) -> Callable[..., Array]:
     return jax.jit(functools.partial(primitive.bind, **dict(geometry)))
 
 
@@ -262,15 +274,15 @@ _weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.
 
 
-def _to_forward(y, w, geometry):
+def _to_forward(y: Array, w: Array, geometry: dict[str, Any]) -> Array:
     return _bind(_forward, y, w, **{k: v for k, v in geometry.items() if k not in ("space", "kernel")})
 
 
-def _to_data(y, w, x, geometry):
+def _to_data(y: Array, w: Array, x: Unknown, geometry: dict[str, Any]) -> Array:
     return _bind(_data, y, w, space=x.aval.shape[1:-1], **{k: v for k, v in geometry.items() if k != "kernel"})
 
 
-def _to_weights(x, y, w, geometry):
+def _to_weights(x: Array, y: Array, w: Unknown, geometry: dict[str, Any]) -> Array:
     return _bind(_weights, x, y, kernel=w.aval.shape[:-2], **{k: v for k, v in geometry.items() if k != "space"})
 
 
@@ -282,7 +294,8 @@ ad.defbilinear(_weights, lambda w, x, y, **g: _to_data(y, w, x, g), lambda w, x,
 # vmap: a mapped axis folds into the batch or the channels; where both operands are mapped, into groups.
 
 
-def _batch(primitive: Primitive, folds, operands, mapped, **geometry):
+def _batch(primitive: Primitive, folds: Folds, operands: Sequence[Array], mapped: Sequence[int | None],
+           **geometry: Any) -> tuple[Array, int]:
     (n,) = {v.shape[at] for v, at in zip(operands, mapped, strict=True) if at is not None}
     groups = geometry["groups"]
     if None in mapped:
@@ -296,7 +309,8 @@ def _batch(primitive: Primitive, folds, operands, mapped, **geometry):
     return _unfold(_bind(primitive, *operands, **geometry), n, out_axis, out_parts), 0
 
 
-def _fold(v, at: int, axis: int, groups: int):
+def _fold(v: Array, at: int | None, axis: int, groups: int) -> Array:
+    assert at is not None  # only mapped operands are folded
     v = jnp.moveaxis(v, at, 0)
     n, *shape = v.shape
     place = axis % len(shape)
@@ -304,7 +318,7 @@ def _fold(v, at: int, axis: int, groups: int):
     return inside_groups.reshape(*shape[:place], n * shape[place], *shape[place + 1:])
 
 
-def _unfold(v, n: int, axis: int, groups: int):
+def _unfold(v: Array, n: int, axis: int, groups: int) -> Array:
     place = axis % v.ndim
     size = v.shape[place] // n
     split = v.reshape(*v.shape[:place], groups, n, size // groups, *v.shape[place + 1:])
@@ -323,7 +337,7 @@ for _p, _folds in (
 # A bias and relu come after the convolution in one pass over memory. Derivatives are those of the separate steps.
 
 
-def _biased_in_steps(x, w, bias, *, leak, **geometry):
+def _biased_in_steps(x: Array, w: Array, bias: Array, *, leak: float, **geometry: Any) -> Array:
     y = _add_bias(_forward.bind(x, w, **geometry), bias)
     return y if leak == 1 else jnp.where(y > 0, y, leak * y)
 
@@ -335,11 +349,12 @@ batching.primitive_batchers[_biased] = lambda operands, mapped, **geometry: (
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _convolve_biased(x, w, bias, leak, geometry):
+def _convolve_biased(x: Array, w: Array, bias: Array, leak: float, geometry: tuple[tuple[str, Any], ...]) -> Array:
     return _biased.bind(x, w, bias, leak=leak, **dict(geometry))
 
 
-def _biased_jvp(leak, geometry, primals, tangents):
+def _biased_jvp(leak: float, geometry: tuple[tuple[str, Any], ...], primals: tuple[Array, Array, Array],
+                tangents: tuple[Array | SymbolicZero, ...]) -> tuple[Array, Array]:
     (x, w, bias), (dx, dw, dbias) = primals, tangents
     y = _convolve_biased(x, w, bias, leak, geometry)
     dy = jnp.zeros_like(y)

@@ -4,16 +4,21 @@ XLA gathers a sharded batch on one device for an FFT; here the batch stays where
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Complex, Inexact
 
 from medjax.ops import linear
+
+Partition: TypeAlias = tuple[Mesh, Callable[[Array], Array], NamedSharding, tuple[NamedSharding]]
 
 
 def fft(x: Inexact[Array, "*s"], ndim: int) -> Complex[Array, "*s"]:
@@ -26,7 +31,7 @@ def ifft(x: Inexact[Array, "*s"], ndim: int) -> Complex[Array, "*s"]:
     return _centred(x, ndim, inverse=True)
 
 
-def _centred(x, ndim, inverse):
+def _centred(x: Inexact[Array, "*s"], ndim: int, inverse: bool) -> Complex[Array, "*s"]:
     """Moving the origin by `m` is a phase of `m` turns over the axis: for even sizes a change of signs."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.complex64))
     space = x.shape[-ndim:]
@@ -36,7 +41,7 @@ def _centred(x, ndim, inverse):
     return _phased(out, ndim, inverse, back=True) * scale.astype(x.real.dtype)
 
 
-def _phased(x, ndim, inverse, back=False):
+def _phased(x: Complex[Array, "*s"], ndim: int, inverse: bool, back: bool = False) -> Complex[Array, "*s"]:
     for axis in range(ndim):
         n = x.shape[axis - ndim]
         middle = n // 2
@@ -55,21 +60,21 @@ class _Fourier:
     inverse: bool
     columns = 0
 
-    def forward(self, x):
+    def forward(self, x: Complex[Array, "n *space"]) -> Complex[Array, "n *space"]:
         return _partitioned(self.ndim, self.inverse)(x)
 
     transpose = forward
 
 
 @functools.cache
-def _partitioned(ndim: int, inverse: bool):
+def _partitioned(ndim: int, inverse: bool) -> Callable[[Array], Array]:
     """The transform with the batch left where it is, and whole axes of space on every device."""
     kind = lax.FftType.IFFT if inverse else lax.FftType.FFT
 
-    def transform(x):
+    def transform(x: Array) -> Array:
         return lax.fft(x, kind, x.shape[-ndim:])
 
-    def partition(mesh, arguments, result):
+    def partition(mesh: Mesh, arguments: Sequence[jax.ShapeDtypeStruct], result: jax.ShapeDtypeStruct) -> Partition:
         batch = NamedSharding(arguments[0].sharding.mesh, PartitionSpec(*arguments[0].sharding.spec[:1]))
         return mesh, transform, batch, (batch,)
 

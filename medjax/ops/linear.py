@@ -1,18 +1,20 @@
 """Linear maps that bring their own transpose: differentiable to any order in both modes, mapped, jitted, sharded."""
 
 import functools
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax._src import dispatch
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Inexact
 
 
+@runtime_checkable
 class LinearMap(Protocol):
     """A hashable pair of functions, each the other's transpose, that treat all indices of one axis (`columns`) alike.
 
@@ -45,30 +47,31 @@ def apply_transpose(linear: LinearMap, y: Inexact[Array, "*t"], *tables: Array) 
     return _linear.bind(y, *map(lax.stop_gradient, tables), linear=linear, transposed=True)
 
 
-def _plain(x, *tables, linear, transposed):
+def _plain(x: Array, *tables: Array, linear: LinearMap, transposed: bool) -> Array:
     return linear.transpose(x, *tables) if transposed else linear.forward(x, *tables)
 
 
-def _abstract(x, *tables, **which):
+def _abstract(x: ShapedArray, *tables: ShapedArray, **which: Any) -> ShapedArray:
     structs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (x, *tables)]
     out = jax.eval_shape(functools.partial(_plain, **which), *structs)
     return x.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
 
 @functools.partial(jax.jit, static_argnames=("linear", "transposed"))
-def _eager(x, *tables, linear, transposed):
+def _eager(x: Array, *tables: Array, linear: LinearMap, transposed: bool) -> Array:
     return _linear.bind(x, *tables, linear=linear, transposed=transposed)
 
 
-def _jvp(primals, tangents, **which):
+def _jvp(primals: Sequence[Array], tangents: Sequence[Array], **which: Any) -> tuple[Array, Array]:
     return _linear.bind(*primals, **which), _linear.bind(tangents[0], *primals[1:], **which)
 
 
-def _transpose(cotangent, x, *tables, linear, transposed):
+def _transpose(cotangent: Array, x: Any, *tables: Array, linear: LinearMap,
+               transposed: bool) -> list[Array | None]:
     return [_linear.bind(cotangent, *tables, linear=linear, transposed=not transposed), *[None] * len(tables)]
 
 
-def _batch(operands, mapped, **which):
+def _batch(operands: Sequence[Array], mapped: Sequence[Any], **which: Any) -> tuple[Array, int]:
     """The mapped axis folds into the columns; where tables are mapped too, each has its own call."""
     x, *tables = operands
     if any(m is not None for m in mapped[1:]):

@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import pywt
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Float, Inexact
 
 from medjax.ops.separable import correlate_axis, pad_axis
 from medjax.types import UserError
@@ -44,14 +44,14 @@ def shrink(coefficients: Inexact[Array, "*s"], threshold: Array | float) -> Inex
     return coefficients * (jnp.maximum(magnitude - threshold, 0) / jnp.maximum(magnitude, jnp.finfo(magnitude.dtype).tiny))
 
 
-def _coarse(x, axes):
+def _coarse(x: Array, axes: tuple[int, ...]) -> tuple[slice, ...]:
     """The index of the coarse band."""
     halved = {a % x.ndim for a in axes}
     return tuple(slice(0, n // 2) if a in halved else slice(None) for a, n in enumerate(x.shape))
 
 
 @functools.cache
-def _filters(name: str) -> np.ndarray:
+def _filters(name: str) -> Float[np.ndarray, "2 taps"]:
     """The low and the high pass, `(2, taps)`."""
     if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
         raise UserError("wavelet.name", f"no orthogonal wavelet {name!r}; take haar, db2 …, sym2 … or coif1 …")
@@ -59,14 +59,14 @@ def _filters(name: str) -> np.ndarray:
     return np.asarray([wavelet.rec_lo, wavelet.rec_hi], np.float32)
 
 
-def _split(x, axis, filters):
+def _split(x: Inexact[Array, "*s"], axis: int, filters: Float[np.ndarray, "2 taps"]) -> Inexact[Array, "*s"]:
     """Low and high band, one after the other: every other sample of two correlations with the centred filters."""
     before, after = _reach(filters)
     wide = _wrap(x, before, after, axis)
     return jnp.concatenate([correlate_axis(wide, taps, axis, stride=2) for taps in filters], axis)
 
 
-def _merge(x, axis, filters):
+def _merge(x: Inexact[Array, "*s"], axis: int, filters: Float[np.ndarray, "2 taps"]) -> Inexact[Array, "*s"]:
     """The transpose of `_split`: even and odd samples, each from every other tap."""
     axis %= x.ndim
     before, _ = _reach(filters)
@@ -80,12 +80,12 @@ def _merge(x, axis, filters):
     return jnp.stack(phases, axis + 1).reshape(x.shape)
 
 
-def _reach(filters):
+def _reach(filters: Float[np.ndarray, "2 taps"]) -> tuple[int, int]:
     """How far the centred filters reach before and after a pair of samples."""
     taps = filters.shape[1]
     return taps // 2 - 1, taps - 2 - (taps // 2 - 1)
 
 
-def _wrap(x, before, after, axis):
+def _wrap(x: Inexact[Array, "*s"], before: int, after: int, axis: int) -> Inexact[Array, "*t"]:
     """`x` continued periodically, also where it is shorter than the filter."""
     return pad_axis(x, before, after, axis, "wrap") if before or after else x

@@ -16,7 +16,7 @@ WINDOWS = {
 """Level and width in HU."""
 
 
-def hu_to_attenuation(hu: Real[Array, "*s"], water: float = WATER_PER_MM) -> Real[Array, "*s"]:
+def hu_to_attenuation(hu: Real[Array, "*s"], water: float | Real[Array, ""] = WATER_PER_MM) -> Real[Array, "*s"]:
     """Attenuation per mm of CT numbers in HU; below -1000 HU there is nothing."""
     return jnp.maximum(hu / 1000 + 1, 0) * water
 

@@ -1,5 +1,6 @@
 """Test objects made of ellipsoids, as images and as exact line integrals: oracles of operators, data without patients."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ class Ellipsoids:
             total += value * 2 * np.sqrt(np.maximum(b * b - a * c, 0)) / a
         return total
 
-    def _each(self):
+    def _each(self) -> Iterator[tuple[np.ndarray, np.ndarray, float, float]]:
         return zip(self.centre, self.half_axes, self.angle, self.value, strict=True)
 
 
@@ -52,7 +53,7 @@ def shepp_logan(radius: float, peak: float = 1.0, ndim: int = 2) -> Ellipsoids:
                       table[:, 0] * peak)
 
 
-def _turn(point, angle):
+def _turn(point: Sequence[np.ndarray], angle: float) -> list[np.ndarray]:
     x, y, *z = point
     return [x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle), *z]
 

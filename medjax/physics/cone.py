@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from medjax.ops import linear
 from medjax.physics import fbp
@@ -44,7 +44,7 @@ class Cone:
     detector_distance_mm: float
     shift_mm: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
         for name, count in (("voxel_mm", 3), ("detector_mm", 2)):
             value = getattr(self, name)
@@ -59,9 +59,20 @@ class Cone:
     @property
     def plane(self) -> Fan:
         """The fan beam of the middle plane."""
-        voxel_mm, detector_mm = np.asarray(self.voxel_mm), np.asarray(self.detector_mm)
-        return Fan(self.shape[1:], (float(voxel_mm[1]), float(voxel_mm[2])), self.angles, self.detectors[1],
-                   float(detector_mm[1]), self.shift_mm, self.source_mm, self.detector_distance_mm)
+        return Fan(self.shape[1:], self.spacing[1:], self.angles, self.detectors[1], self.pitch_mm[1], self.shift_mm,
+                   self.source_mm, self.detector_distance_mm)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Size of a voxel in mm: slice, row, column."""
+        size = self.voxel_mm
+        return (float(size),) * 3 if isinstance(size, int | float) else (float(size[0]), float(size[1]), float(size[2]))
+
+    @property
+    def pitch_mm(self) -> tuple[float, float]:
+        """Size of an element of the panel in mm: row, column."""
+        size = self.detector_mm
+        return (float(size),) * 2 if isinstance(size, int | float) else (float(size[0]), float(size[1]))
 
     def __call__(self, x: Volume) -> Projections:
         """The line integrals `(B, views, rows, columns, C)` of attenuation `x` per mm."""
@@ -83,7 +94,7 @@ class Cone:
         """FDK with the plain ramp."""
         return self.fbp(y)
 
-    def _check(self, y):
+    def _check(self, y: Projections) -> None:
         expected = (len(self.angles), *self.detectors)
         if y.shape[1:4] != expected:
             raise UserError("ct.projections", f"{y.shape[1:4]} where the geometry has {expected} (views, rows, columns)")
@@ -96,7 +107,7 @@ class _ConeJoseph:
     geometry: Cone
     columns = -1
 
-    def forward(self, x):
+    def forward(self, x: Float[Array, "d h w n"]) -> Float[Array, "v r u n"]:
         stacks = jnp.moveaxis(x, 0, 2)
         out: Any = 0
         for sweep, turn in _cone_sweeps(self.geometry):
@@ -106,7 +117,7 @@ class _ConeJoseph:
             out = out + jnp.pad(rays, ((0, 1), (0, 0), (0, 0), (0, 0)))[at]
         return jnp.swapaxes(out, 1, 2)
 
-    def transpose(self, y):
+    def transpose(self, y: Float[Array, "v r u n"]) -> Float[Array, "d h w n"]:
         rays = jnp.swapaxes(y, 1, 2)
         stacks: Any = 0
         for sweep, turn in _cone_sweeps(self.geometry):
@@ -139,18 +150,19 @@ class _ConeSweep:
         chunk = max(1, _CHUNK // (detectors * (self.slices + self.detector_rows) * n))
         wide = jnp.pad(stacks, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
-        def project_views(_, tables):
+        def project_views(_: None, tables: tuple[Array, ...]) -> tuple[None, Array]:
             step = functools.partial(self._add_row, tables)
             start = zeros((*tables[0].shape[:2], self.detector_rows, n), stacks)
             return None, lax.scan(step, start, (centred(stacks.shape[0]), wide))[0]
 
-        tables = tuple(_in_chunks(np.asarray(t), chunk) for t in (*_full(self.plane.lines, self.plane.length.shape),
+        tables = tuple(jnp.asarray(_in_chunks(t, chunk)) for t in (*_full(self.plane.lines, self.plane.length.shape),
                                                                  *_full(self.rise, self.plane.length.shape)))
         _, rays = lax.scan(project_views, None, tables)
         rays = rays.reshape(-1, *rays.shape[2:])[: len(self.plane.views)]
         return rays * self._lengths(stacks.dtype)
 
-    def _add_row(self, tables, total, step):
+    def _add_row(self, tables: tuple[Array, ...], total: Float[Array, "v u r n"],
+                 step: tuple[Array, Array]) -> tuple[Float[Array, "v u r n"], None]:
         i, slab = step
         at = position(tables[:3], i)
         column = jnp.clip((at >> self.plane.lines.bits) + self.plane.shape[1] // 2, -2, self.plane.shape[1]) + 2
@@ -171,7 +183,7 @@ class _ConeSweep:
         padded = jnp.pad(rays * self._lengths(rays.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         rise = tuple(np.pad(t, ((0, 0), (1, 1)), mode="edge") for t in _full(self.rise, rays.shape[:2]))
 
-        def spread_to_rows(_, i):
+        def spread_to_rows(_: None, i: Int[Array, " k"]) -> tuple[None, Array]:
             step = functools.partial(self._add_view, i[:, None])
             start = zeros((chunk, columns, self.slices, n), rays)
             return None, lax.scan(step, start, (padded, rise, self.plane.footprint.tables))[0]
@@ -180,7 +192,8 @@ class _ConeSweep:
         _, stacks = lax.scan(spread_to_rows, None, i)
         return stacks.reshape(-1, *stacks.shape[2:])[:rows]
 
-    def _add_view(self, i, total, step):
+    def _add_view(self, i: Int[Array, "k 1"], total: Float[Array, "k w d n"],
+                  step: tuple[Array, tuple[Array, ...], Any]) -> tuple[Float[Array, "k w d n"], None]:
         view, rise, tables = step
         profiles = self._profiles(view, position(tuple(t[None] for t in rise), i))
         flat = profiles.reshape(-1, *profiles.shape[2:])
@@ -189,7 +202,7 @@ class _ConeSweep:
             total = total + weight[..., None, None] * take(flat, base + detector)
         return total, None
 
-    def _profiles(self, view, rise):
+    def _profiles(self, view: Float[Array, "u2 r2 n"], rise: Int[Array, "k u2"]) -> Float[Array, "k u2 d n"]:
         """What the rays of one view bring to rows of the grid, over slices: `(rows, columns of the panel, slices, n)`."""
         z = centred(self.slices)[None, None]
         per_row = rise[..., None].astype(jnp.float32) * 2.0 ** (1 - self.bits - self.extra)
@@ -204,14 +217,14 @@ class _ConeSweep:
             total = total + hat(distance, self.bits)[..., None] * take(flat, base + row + 1)
         return total
 
-    def _height(self, rise, row):
+    def _height(self, rise: Int[Array, "..."], row: Int[Array, "..."]) -> Int[Array, "..."]:
         """The slice, counted from the middle one, where a ray is: fixed point with `bits`."""
         steps = 2 * row.astype(jnp.int32) - (self.detector_rows - 1)
         fine = (steps * (rise & (2**self.extra - 1))) >> self.extra
         half = 0 if self.slices % 2 else 2 ** (self.bits - 1)
         return steps * (rise >> self.extra) + fine - half
 
-    def _lengths(self, dtype):
+    def _lengths(self, dtype: np.dtype) -> Float[Array, "v u r 1"]:
         return jnp.asarray(self.plane.length[:, :, None, None] * self.slant[None, :, :, None], dtype)
 
 
@@ -224,10 +237,10 @@ def _cone_sweeps(geometry: Cone) -> list[tuple[_ConeSweep, bool]]:
             for sweep, turn in zip(ray_sweeps(geometry.plane), (False, True), strict=True) if sweep is not None]
 
 
-def _lift(geometry, sweep, turn):
+def _lift(geometry: Cone, sweep: Sweep, turn: bool) -> _ConeSweep:
     """A sweep of the middle plane made one of the cone: the rays' rise is the panel's row height, shrunk to the plane."""
     distances = np.stack([_distance(geometry, sweep, turn, i) for i in (0, 1)])
-    per_row = geometry.detector_mm[0] / (2 * geometry.voxel_mm[0] * geometry.detector_distance_mm)
+    per_row = geometry.pitch_mm[0] / (2 * geometry.spacing[0] * geometry.detector_distance_mm)
     start, slope = distances[0] * per_row, (distances[1] - distances[0]) * per_row
     mine = sweep.length > 0
     start, slope = np.where(mine, start, start[mine].mean()), np.where(mine, slope, 0)
@@ -236,13 +249,13 @@ def _lift(geometry, sweep, turn):
     rows = geometry.detectors[0]
     bits, extra = bits_for(rows * steepest + 2), int(np.floor(np.log2(rows)))
     u = geometry.plane.positions_mm
-    v = (np.arange(rows) - (rows - 1) / 2) * geometry.detector_mm[0]
+    v = (np.arange(rows) - (rows - 1) / 2) * geometry.pitch_mm[0]
     slant = np.sqrt(1 + v[None] ** 2 / (geometry.detector_distance_mm**2 + u[:, None] ** 2))
     return _ConeSweep(sweep, geometry.shape[0], rows, Lines.of(start, slope, bits + extra), bits, extra, slant,
                       int(np.ceil(1 / flattest + 2 * _SLACK)))
 
 
-def _distance(geometry, sweep, turn, i):
+def _distance(geometry: Cone, sweep: Sweep, turn: bool, i: int) -> Float[np.ndarray, "v u"]:
     """How far along the central ray the rays have come at row `i` of a sweep, in mm, `(views, columns)`."""
     plane = geometry.plane
     points, directions = (v[:, sweep.views] for v in plane.rays())
@@ -255,11 +268,11 @@ def _distance(geometry, sweep, turn, i):
     return plane.source_mm - x * s + y * c
 
 
-def _fdk(geometry, projections, filter):
+def _fdk(geometry: Cone, projections: Float[Array, "v r u n"], filter: str) -> Float[Array, "d h w n"]:
     """Weighted, filtered along the panel's rows and back-projected."""
     plane = geometry.plane
     fbp.check_detector(plane)
-    v = (np.arange(geometry.detectors[0]) - (geometry.detectors[0] - 1) / 2) * geometry.detector_mm[0]
+    v = (np.arange(geometry.detectors[0]) - (geometry.detectors[0] - 1) / 2) * geometry.pitch_mm[0]
     tilt = geometry.detector_distance_mm / np.sqrt(
         geometry.detector_distance_mm**2 + plane.positions_mm[None] ** 2 + v[:, None] ** 2)
     weights = (fbp.view_weights(plane)[:, None] * fbp.redundancy(plane))[:, None] * tilt[None]
@@ -268,57 +281,57 @@ def _fdk(geometry, projections, filter):
     return _back_project(geometry, filtered)
 
 
-def _back_project(geometry, filtered):
+def _back_project(geometry: Cone, filtered: Float[Array, "v u r n"]) -> Float[Array, "d h w n"]:
     """Every view looked up at each voxel's place on the panel: first along its columns, then along its rows."""
     slices, rows, columns = geometry.shape
-    dz, dy, dx = geometry.voxel_mm
+    dz, dy, dx = geometry.spacing
     panel_rows, panel_columns = geometry.detectors
     n = filtered.shape[-1]
     chunk = min(rows, max(1, _CHUNK // (columns * (slices + panel_rows) * n)))
     x = (jnp.arange(columns) - (columns - 1) / 2)[None, :] * dx
     z = (jnp.arange(slices) - (slices - 1) / 2)[None, None, :] * dz
 
-    def add_view(y, total, step):
+    def add_view(y: Array, total: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
         view, c, s = step
         index, weight = _neighbours(geometry.plane.detector(c, s, x, y), panel_columns)
         stacks = (1 - weight)[..., None] * take(view, index) + weight[..., None] * take(view, index + 1)
         scale = geometry.plane.magnification(c, s, x, y)[..., None]
-        height = z * scale * (geometry.detector_distance_mm / geometry.source_mm / geometry.detector_mm[0])
+        height = z * scale * (geometry.detector_distance_mm / geometry.source_mm / geometry.pitch_mm[0])
         index, weight = _neighbours(height + (panel_rows - 1) / 2, panel_rows)
         index += _offsets(stacks)
         flat = stacks.reshape(-1, n)
         seen = (1 - weight) * take(flat, index) + weight * take(flat, index + 1)
         return total + seen * jnp.square(scale)[..., None], None
 
-    def image_rows(_, y):
+    def image_rows(_: None, y: Float[Array, " k"]) -> tuple[None, Array]:
         start = zeros((chunk, columns, slices, n), filtered)
         return None, lax.scan(functools.partial(add_view, y[:, None]), start, (wide, c, s))[0]
 
     wide = jnp.pad(filtered, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    c, s = (np.asarray(f(geometry.angles), np.float32) for f in (np.cos, np.sin))
+    c, s = (jnp.asarray(f(geometry.angles), jnp.float32) for f in (np.cos, np.sin))
     y = ((rows - 1) / 2 - jnp.arange(-(-rows // chunk) * chunk)).reshape(-1, chunk) * dy
     _, stacks = lax.scan(image_rows, None, y)
     return jnp.moveaxis(stacks.reshape(-1, *stacks.shape[2:])[:rows], 2, 0)
 
 
-def _neighbours(at, count):
+def _neighbours(at: Float[Array, "*s"], count: int) -> tuple[Int[Array, "*s"], Float[Array, "*s 1"]]:
     """The lower neighbour on an axis of `count`, padded by one on either side, and the upper one's weight."""
     at = jnp.clip(at, -1, count)
     index = jnp.clip(jnp.floor(at).astype(jnp.int32), -1, count - 1)
     return index + 1, (at - index)[..., None]
 
 
-def _offsets(profiles):
+def _offsets(profiles: Float[Array, "a b k n"]) -> Int[Array, "a b 1"]:
     """Where each profile of `(a, b, k, n)` starts in the flat table `(a b k, n)`, `(a, b, 1)`."""
     a, b, k, _ = profiles.shape
     return (jnp.arange(a * b, dtype=jnp.int32) * k).reshape(a, b, 1)
 
 
-def _full(lines, shape):
+def _full(lines: Lines, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return tuple(np.broadcast_to(t, shape) for t in lines.tables)
 
 
-def _in_chunks(table, chunk):
+def _in_chunks(table: Int[np.ndarray, "v u"], chunk: int) -> Int[np.ndarray, "chunks chunk u"]:
     """Rows in groups of `chunk`, the last group filled up."""
     padded = np.pad(table, ((0, -len(table) % chunk), (0, 0)), mode="edge")
     return padded.reshape(-1, chunk, table.shape[1])

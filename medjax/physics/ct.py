@@ -6,23 +6,23 @@ rays run up, and the detector's elements count along x; positive angles turn sou
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact, Int
 
 from medjax.ops import linear
 from medjax.physics import fbp
 from medjax.physics.footprint import Affine, Footprint, Projective
 from medjax.physics.joseph import Sweep, lines_across
-from medjax.physics.rays import Lines
+from medjax.physics.rays import Lines, Values
 from medjax.types import UserError
 
-Image = Float[Array, "b h w c"]
-Sinogram = Float[Array, "b v d c"]
+Image: TypeAlias = Float[Array, "b h w c"]
+Sinogram: TypeAlias = Float[Array, "b v d c"]
 
 
 def angles(views: int, span: float = 180.0, start: float = 0.0) -> tuple[float, ...]:
@@ -47,7 +47,7 @@ class Planar:
 
     lengths: ClassVar[tuple[str, ...]] = ("detector_mm", "shift_mm")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "angles", tuple(float(a) for a in self.angles))
         object.__setattr__(self, "shape", tuple(self.shape))
         if not self.angles:
@@ -89,7 +89,7 @@ class Planar:
         """Filtered back-projection with the plain ramp."""
         return self.fbp(y)
 
-    def _check(self, y):
+    def _check(self, y: Sinogram) -> None:
         if y.shape[1:3] != (len(self.angles), self.detectors):
             expected = (len(self.angles), self.detectors)
             raise UserError("ct.sinogram", f"{y.shape[1:3]} where the geometry has {expected} (views, detectors)")
@@ -137,11 +137,11 @@ class Parallel(Planar):
         u = self.positions_mm[None]
         return np.stack([u * c, u * s]), np.stack([-s, c])
 
-    def detector(self, c, s, x, y):
+    def detector(self, c: Values, s: Values, x: Values, y: Values) -> Values:
         """The detector index, not rounded, of the ray through `(x, y)` mm at the angle with cosine `c` and sine `s`."""
         return (x * c + y * s - self.shift_mm) / self.detector_mm + (self.detectors - 1) / 2
 
-    def magnification(self, c, s, x, y):
+    def magnification(self, c: Values, s: Values, x: Values, y: Values) -> float:
         """How much larger than at the axis a point's image on the detector is: 1."""
         return 1.0
 
@@ -159,7 +159,7 @@ class Fan(Planar):
     lengths = (*Planar.lengths, "source_mm", "detector_distance_mm")
     period = 2 * np.pi
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.radius_mm < self.source_mm <= self.detector_distance_mm:
             raise UserError("ct.source_mm", f"source {self.source_mm:g} mm from the axis, {self.detector_distance_mm:g} mm "
@@ -201,14 +201,14 @@ class Fan(Planar):
         along = -(source * direction).sum(0)
         return source + along * direction, direction
 
-    def detector(self, c, s, x, y):
+    def detector(self, c: Values, s: Values, x: Values, y: Values) -> Values:
         """The detector index, not rounded, of the ray through `(x, y)` mm at the angle with cosine `c` and sine `s`."""
         xp = np if isinstance(x, np.ndarray) else jnp
         across, along = x * c + y * s, self.source_mm - x * s + y * c
         u = xp.arctan2(across, along) if self.curved else across / along
         return (u * self.detector_distance_mm - self.shift_mm) / self.detector_mm + (self.detectors - 1) / 2
 
-    def magnification(self, c, s, x, y):
+    def magnification(self, c: Values, s: Values, x: Values, y: Values) -> Values:
         """How much larger than at the axis a point's image on the detector is."""
         if self.curved:
             return self.source_mm / ((x * c + y * s) ** 2 + (self.source_mm - x * s + y * c) ** 2) ** 0.5
@@ -222,15 +222,15 @@ class _Joseph:
     geometry: Planar
     columns = -1
 
-    def forward(self, x):
-        sinogram = 0
+    def forward(self, x: Float[Array, "h w n"]) -> Float[Array, "v d n"]:
+        sinogram: Any = 0
         for sweep, turn in zip(ray_sweeps(self.geometry), (False, True), strict=True):
             if sweep is not None:
                 rays = sweep.project(jnp.swapaxes(x, 0, 1) if turn else x)
                 sinogram = sinogram + _place(rays, sweep.views, len(self.geometry.angles))
         return sinogram
 
-    def transpose(self, y):
+    def transpose(self, y: Float[Array, "v d n"]) -> Float[Array, "h w n"]:
         image: Any = 0
         for sweep, turn in zip(ray_sweeps(self.geometry), (False, True), strict=True):
             if sweep is not None:
@@ -239,7 +239,7 @@ class _Joseph:
         return image
 
 
-def columns_last(fn, v):
+def columns_last(fn: Callable[[Array], Array], v: Inexact[Array, "b *s c"]) -> Inexact[Array, "b *t c"]:
     """Applies a function on `(*s, columns)` to `(B, *s, C)`."""
     batch, channels = v.shape[0], v.shape[-1]
     columns = jnp.moveaxis(v, 0, -2).reshape(*v.shape[1:-1], batch * channels)
@@ -247,7 +247,7 @@ def columns_last(fn, v):
     return jnp.moveaxis(out.reshape(*out.shape[:-1], batch, channels), -2, 0)
 
 
-def _place(rays, views, count):
+def _place(rays: Float[Array, "v d n"], views: Int[np.ndarray, " v"], count: int) -> Float[Array, "count d n"]:
     """The views of one sweep among all `count`, zeros for the others."""
     at = np.full(count, len(views))
     at[views] = np.arange(len(views))
@@ -260,7 +260,7 @@ def ray_sweeps(geometry: Parallel | Fan) -> tuple[Sweep | None, Sweep | None]:
     return _sweep(geometry, turn=False), _sweep(geometry, turn=True)
 
 
-def _sweep(geometry, turn):
+def _sweep(geometry: Parallel | Fan, turn: bool) -> Sweep | None:
     points, directions = (np.stack([-v[1], v[0]]) for v in geometry.rays())
     shape, spacing = geometry.shape, geometry.spacing
     if turn:
@@ -285,11 +285,11 @@ def _sweep(geometry, turn):
     return Sweep(shape, views, lines, length[views].astype(np.float32), footprint)
 
 
-def _cos_sin(angles):
+def _cos_sin(angles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angles)[:, None], np.sin(angles)[:, None]
 
 
-def _index(geometry, turn, c, s, i, j):
+def _index(geometry: Parallel | Fan, turn: bool, c: Values, s: Values, i: Values, j: Values) -> Values:
     """The detector index at row `i` and column `j` of a sweep, counted from the middle ones."""
     row, column = (j, i) if turn else (i, j)
     (rows, columns), (dy, dx) = geometry.shape, geometry.spacing

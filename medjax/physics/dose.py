@@ -1,11 +1,11 @@
 """Low-dose CT: photon and electronic noise of line integrals, set by a dose or by the noise it leaves in the image."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, Real
+from jaxtyping import Array, Key, PRNGKeyArray, Real, UInt32
 
 from medjax.ops.window import WATER_PER_MM, attenuation_to_hu, hu_to_attenuation
 from medjax.physics.analytic import Ellipsoids
@@ -28,13 +28,13 @@ class LowDose:
     method: str = static(default="gaussian")
     measured: bool = static(default=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("gaussian", "poisson"):
             raise UserError("dose.method", f"no {self.method!r}; there is gaussian, poisson")
         if self.measured and self.method != "gaussian":
             raise UserError("dose.method", "noise on top of measured noise is not Poisson; set method=gaussian")
 
-    def __call__(self, key: Key[Array, ""], y: Real[Array, "*s"]) -> Real[Array, "*s"]:
+    def __call__(self, key: PRNGKeyArray, y: Real[Array, "*s"]) -> Real[Array, "*s"]:
         """Noisy line integrals of one sample. A detector that counts less than one photon reads one."""
         if self.measured:
             return y + jnp.sqrt(self._missing_variance(y)) * jax.random.normal(key, y.shape, y.dtype)
@@ -48,12 +48,13 @@ class LowDose:
             counts = expected + jnp.sqrt(expected) * jax.random.normal(count_key, y.shape, y.dtype)
         return jnp.log(full) - jnp.log(jnp.maximum(counts + read, 1))
 
-    def _missing_variance(self, y):
+    def _missing_variance(self, y: Real[Array, "*s"]) -> Real[Array, "*s"]:
         rest = (1 - self.dose) / self.dose
         shot = jnp.exp(y) / self.photons
         return rest * shot * (1 + (1 + self.dose) / self.dose * jnp.square(self.electronic) * shot)
 
 
+@runtime_checkable
 class Scanner(Protocol):
     """A CT geometry: `Parallel`, `Fan` or `Cone`."""
 
@@ -62,8 +63,8 @@ class Scanner(Protocol):
     def fbp(self, y: Array, filter: str = "ramp") -> Array: ...
 
 
-def add_noise(scanner: Scanner, noise: LowDose, key: Key[Array, " b"], hu: Array, filter: str = "ramp",
-              water: float = WATER_PER_MM) -> Array:
+def add_noise(scanner: Scanner, noise: LowDose, key: Key[Array, " b"] | UInt32[Array, "b 2"], hu: Array,
+              filter: str = "ramp", water: float | Real[Array, ""] = WATER_PER_MM) -> Array:
     """CT images in HU as a scan at the given dose would show them: `hu` plus the reconstruction of the noise alone.
 
     One key per image. What the images show, sharpness included, stays; only noise is added.
@@ -89,7 +90,7 @@ def photons_for_noise(scanner: Scanner, noise_hu: float, diameter_mm: float = 20
     return float(np.square(np.std(attenuation_to_hu(middle, water)) / noise_hu))
 
 
-def _middle(image):
+def _middle(image: Array) -> Array:
     """The central eighth of each axis."""
     cut = [slice(n // 2 - max(n // 16, 2), n // 2 + max(n // 16, 2)) for n in image.shape[1:3]]
     return image[:, cut[0], cut[1]]

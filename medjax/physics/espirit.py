@@ -2,19 +2,22 @@
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Complex
+from jaxtyping import Array, Complex, Float, Real
 
 from medjax.types import UserError
 
+Scalar = float | Real[Array, ""]
+
 
 @functools.partial(jax.jit, static_argnames=("calibration", "kernel", "iterations"))
-def espirit(kspace: Complex[Array, "coils *space"], calibration: int = 24, kernel: int = 6, threshold: float = 0.02,
-            crop: float = 0.95, iterations: int = 100) -> Complex[Array, "coils *space"]:
+def espirit(kspace: Complex[Array, "coils *space"], calibration: int = 24, kernel: int = 6, threshold: Scalar = 0.02,
+            crop: Scalar = 0.95, iterations: int = 100) -> Complex[Array, "coils *space"]:
     """Maps `(coils, *space)` whose squares sum to 1, and to 0 where the eigenvalue stays under `crop` (no object).
 
     `calibration` is the width of the centre that is used, `kernel` that of the k-space kernels, of which those count whose
@@ -31,12 +34,12 @@ def espirit(kspace: Complex[Array, "coils *space"], calibration: int = 24, kerne
     return jnp.where(eigenvalue > crop, maps, 0)
 
 
-def _centre(kspace, width):
+def _centre(kspace: Complex[Array, "coils *space"], width: int) -> Complex[Array, "coils *centre"]:
     start = [n // 2 - width // 2 for n in kspace.shape[1:]]
     return kspace[(slice(None), *(slice(s, s + width) for s in start))]
 
 
-def _kernels(centre, kernel, threshold):
+def _kernels(centre: Complex[Array, "coils *centre"], kernel: int, threshold: Scalar) -> Complex[Array, "m coils *kernel"]:
     """Orthonormal kernels that span the rows of the calibration matrix, `(m, coils, *kernel)`; those left out are 0."""
     ndim, width = centre.ndim - 1, centre.shape[1] - kernel + 1
     offsets = itertools.product(range(kernel), repeat=ndim)
@@ -47,7 +50,7 @@ def _kernels(centre, kernel, threshold):
     return kept.reshape(-1, len(centre), *[kernel] * ndim)
 
 
-def _gram(kernels, kernel, space):
+def _gram(kernels: Complex[Array, "m coils *k"], kernel: int, space: Sequence[int]) -> Complex[Array, "coils coils *space"]:
     """At every pixel the `(coils, coils)` matrix of the kernels' images: the transform of the kernels' correlations."""
     ndim = kernels.ndim - 2
     axes, size = tuple(range(2, 2 + ndim)), 2 * kernel
@@ -60,10 +63,11 @@ def _gram(kernels, kernel, space):
     return images * (np.prod(space) / kernel**ndim)
 
 
-def _largest_eigenvector(matrix, iterations):
+def _largest_eigenvector(matrix: Complex[Array, "c c *space"],
+                         iterations: int) -> tuple[Complex[Array, "c *space"], Float[Array, "1 *space"]]:
     """Of the Hermitian matrices `(c, c, *space)` by power iteration: vectors `(c, *space)` of unit length, and values."""
 
-    def step(vector, _):
+    def step(vector: Array, _: None) -> tuple[Array, Array]:
         new = jnp.einsum("cd...,d...->c...", matrix, vector, precision="highest")
         value = jnp.linalg.norm(new, axis=0, keepdims=True)
         return new / jnp.maximum(value, 1e-12), value

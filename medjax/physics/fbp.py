@@ -1,6 +1,6 @@
 """Filtered back-projection: Ramachandran and Lakshminarayanan 1971; fan and cone after Feldkamp 1984, Parker 1982."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def _back_project(geometry: Any, filtered: Float[Array, "v d n"]) -> Float[Array
     return lax.scan(add_view, zeros((rows, columns, filtered.shape[-1]), filtered), (wide, c, s))[0]
 
 
-def toeplitz(geometry, filter: str) -> Array:
+def toeplitz(geometry: Any, filter: str) -> Float[Array, "d d"]:
     """The ramp filter as a matrix over detectors, `(D, D)`, per mm at the axis."""
     if filter not in WINDOWS:
         raise UserError("fbp.filter", f"unknown {filter!r}; choose from {', '.join(WINDOWS)}")
@@ -78,12 +78,12 @@ def check_detector(geometry: Any) -> None:
                         "other; filtered back-projection needs both alike: reconstruct iteratively")
 
 
-def obliquity(geometry) -> np.ndarray:
+def obliquity(geometry: Any) -> Float[np.ndarray, "1 d"]:
     """The cosine of each detector's angle to the central ray, `(1, D)`."""
     return np.cos(geometry.fan_angles)[None, :]
 
 
-def view_weights(geometry) -> np.ndarray:
+def view_weights(geometry: Any) -> Float[np.ndarray, " v"]:
     """The angle in radians for which each view stands; gaps of a limited scan stand for nothing."""
     weights, _, _ = _gaps(geometry.angles, geometry.period)
     return weights
@@ -109,7 +109,7 @@ def redundancy(geometry: Any) -> np.ndarray:
     return np.where(beta < first, rise, np.where(beta <= last, 1.0, fall))
 
 
-def _gaps(angles, period):
+def _gaps(angles: Sequence[float], period: float) -> tuple[np.ndarray, float, float]:
     """Half the way to both neighbours on a circle of `period`; where the scan starts, and how far it goes."""
     turned = np.round(np.mod(angles, period), 9) % np.round(period, 9)
     places, which, counts = np.unique(turned, return_inverse=True, return_counts=True)

@@ -6,7 +6,7 @@ Indices count from 1, so that 0 and one past the last stand for rays beside the 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,7 @@ from medjax.physics.rays import Lines, bits_for, hat, position, take
 Met = Iterator[tuple[Int[Array, "h w"], Float[Array, "h w"]]]
 
 
+@runtime_checkable
 class Footprint(Protocol):
     """Of a sweep's views; `taps` detectors at most meet a pixel. A scan over `tables` goes through the views."""
 
@@ -49,9 +50,10 @@ class Affine:
     def of(cls, index: Callable[..., np.ndarray], shape: tuple[int, int], detectors: int) -> "Affine":
         """From the detector index `(views, h, w)` at row `i` and column `j` from the middle ones, in float64."""
         i, j = (np.arange(n) - n // 2 for n in shape)
-        origin = index(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
-        along, across = index(0, j[None, None].astype(float)), index(i[None, :, None].astype(float), 0) - origin
-        pixel = np.abs(index(0, np.ones((1, 1, 1))) - origin)
+        zero = np.zeros((1, 1, 1))
+        origin = index(zero, zero)
+        along, across = index(zero, j[None, None].astype(float)), index(i[None, :, None].astype(float), zero) - origin
+        pixel = np.abs(index(zero, np.ones((1, 1, 1))) - origin)
         bits = bits_for(np.abs(along).max() + np.abs(across).max() + pixel.max() + 1)
         fixed = [np.round(t * 2.0**bits).astype(np.int32) for t in (across, along, pixel)]
         return cls(fixed[0], fixed[1], fixed[2][:, 0, 0], detectors, bits, int(np.ceil(2 * pixel.max() - 1e-9)))
@@ -61,7 +63,7 @@ class Affine:
         """What a view needs."""
         return self.across, self.along, self.pixel, (1 / self.pixel).astype(np.float32)
 
-    def meet(self, tables, i, j):
+    def meet(self, tables: Any, i: Int[Array, "h 1"], j: Int[Array, "1 w"]) -> Met:
         """As `Footprint`; `i` and `j` are all rows and columns."""
         across, along, pixel, per_pixel = tables
         at = across + along
@@ -99,7 +101,7 @@ class Projective:
         """What a view needs."""
         return *(np.pad(t, ((0, 0), (1, 1)), mode="edge") for t in self.lines.tables), self.cos, self.sin
 
-    def meet(self, tables, i, j):
+    def meet(self, tables: Any, i: Int[Array, "h 1"], j: Int[Array, "1 w"]) -> Met:
         """As `Footprint`."""
         left, right = (self.index(*tables[3:], i, j + k) for k in (-1, 1))
         first = jnp.floor(jnp.minimum(left, right) - self.slack).astype(jnp.int32) + 1

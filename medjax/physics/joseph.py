@@ -5,6 +5,7 @@ pixels. Trailing columns (batch, channels, slices) lie contiguous, so a table lo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ class Sweep:
         middle, bits = columns // 2, self.lines.bits
         tables = tuple(jnp.asarray(t) for t in self.lines.tables)
 
-        def add_row(total, step):
+        def add_row(total: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
             i, row = step
             at = position(tables, i)
             column = jnp.clip((at >> bits) + middle, -2, columns) + 2
@@ -52,7 +53,7 @@ class Sweep:
         rows, columns = self.shape
         i, j = centred(rows)[:, None], centred(columns)[None, :]
 
-        def add_view(total, step):
+        def add_view(total: Array, step: tuple[Array, Any]) -> tuple[Array, None]:
             view, tables = step
             for detector, weight in self.footprint.meet(tables, i, j):
                 total = total + weight[..., None] * take(view, detector)
@@ -64,7 +65,8 @@ class Sweep:
         return lax.scan(add_view, start, (padded, self.footprint.tables))[0]
 
 
-def lines_across(points: np.ndarray, directions: np.ndarray, shape: tuple[int, int], spacing: tuple[float, float]):
+def lines_across(points: np.ndarray, directions: np.ndarray, shape: tuple[int, int],
+                 spacing: tuple[float, float]) -> tuple[Lines, np.ndarray, np.ndarray]:
     """Lines, path lengths and the rays' membership for the sweep over rows.
 
     `points` and `directions` are `(2, views, detectors or 1)`: (row, column) coordinates in mm from the image's middle,

@@ -4,10 +4,12 @@ Images are complex `(B, *space, 1)`, k-space and sensitivities complex `(B, coil
 of k-space at index `n // 2`. Transforms are orthonormal, so image and k-space have noise of the same standard deviation.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Complex, Float, Inexact, Key, Real
+from jaxtyping import Array, Bool, Complex, Float, Inexact, PRNGKeyArray, Real
 
 from medjax.ops.fft import fft, ifft
 from medjax.types import UserError, pytree
@@ -45,7 +47,7 @@ class Cartesian:
         """The zero-filled image; with maps whose squares sum to 1 it has the object's intensity."""
         return self.adjoint(y)
 
-    def _check(self, space):
+    def _check(self, space: tuple[int, ...]) -> None:
         if space != self.maps.shape[2:]:
             raise UserError("mri.shape", f"{space} where the coil maps have {self.maps.shape[2:]}; make them equal")
 
@@ -65,7 +67,7 @@ def root_sum_of_squares(coil_images: Inexact[Array, "b coils *space"]) -> Float[
     return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(coil_images)), axis=1))[..., None]
 
 
-def random_lines(key: Key[Array, ""], shape: tuple[int, ...], acceleration: float,
+def random_lines(key: PRNGKeyArray, shape: tuple[int, ...], acceleration: float,
                  centre: float = 0.08) -> Bool[Array, "*s"]:
     """Whole lines along the first axis at random places of the last, a `centre` fraction in the middle always (fastMRI).
 
@@ -77,7 +79,7 @@ def random_lines(key: Key[Array, ""], shape: tuple[int, ...], acceleration: floa
     return jnp.broadcast_to(chosen, shape)
 
 
-def equispaced_lines(key: Key[Array, ""], shape: tuple[int, ...], acceleration: float,
+def equispaced_lines(key: PRNGKeyArray, shape: tuple[int, ...], acceleration: float,
                      centre: float = 0.08) -> Bool[Array, "*s"]:
     """Whole lines along the first axis, evenly spaced from a random start, a `centre` fraction in the middle always.
 
@@ -126,7 +128,7 @@ def poisson_disc(shape: tuple[int, int], acceleration: float, centre: tuple[int,
     return jnp.asarray(mask)
 
 
-def split_samples(key: Key[Array, ""], mask: Bool[Array, "*s"], held: float = 0.4,
+def split_samples(key: PRNGKeyArray, mask: Bool[Array, "*s"], held: float = 0.4,
                   keep: int = 4) -> tuple[Bool[Array, "*s"], Bool[Array, "*s"]]:
     """A mask in two disjoint ones, to reconstruct from and to evaluate on: SSDU (Yaman 2020).
 
@@ -154,7 +156,7 @@ def birdcage(coils: int, shape: tuple[int, ...], radius: float = 1.5) -> Complex
     return jnp.asarray(stacked / np.sqrt((np.abs(stacked) ** 2).sum(0)), jnp.complex64)
 
 
-def smooth_phase(key: Key[Array, ""], shape: tuple[int, ...], strength: float = 1.0) -> Complex[Array, "*s"]:
+def smooth_phase(key: PRNGKeyArray, shape: tuple[int, ...], strength: float = 1.0) -> Complex[Array, "*s"]:
     """A phase that varies slowly over the image, to make complex images of magnitudes: `exp(i phi)`.
 
     `phi` is a random quadratic whose coefficients have standard deviation `strength` radians.
@@ -167,7 +169,7 @@ def smooth_phase(key: Key[Array, ""], shape: tuple[int, ...], strength: float = 
     return jnp.exp(1j * sum(w * t for w, t in zip(weights, terms, strict=True)))
 
 
-def _line_counts(shape, acceleration, centre):
+def _line_counts(shape: tuple[int, ...], acceleration: float, centre: float) -> tuple[int, int, slice]:
     size = shape[-1]
     total, low = round(size / acceleration), round(size * centre)
     if acceleration < 1 or low > total:
@@ -177,7 +179,7 @@ def _line_counts(shape, acceleration, centre):
     return size, total, slice(start, start + low)
 
 
-def _scatter(shape, slope, centre, seed):
+def _scatter(shape: tuple[int, int], slope: float, centre: Sequence[int], seed: int) -> Bool[np.ndarray, "h w"]:
     """Random places, each taken if no taken one lies within the distance there."""
     rows, columns = shape
     r = np.hypot(*np.meshgrid(*((np.arange(n) - n // 2) / (n / 2) for n in shape), indexing="ij"))

@@ -7,7 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Key, Real
+from jaxtyping import Array, Inexact, PRNGKeyArray, Real
 
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
 from medjax.types import UserError, pytree, static
@@ -21,7 +21,7 @@ class Gaussian:
 
     sigma: Strength
 
-    def __call__(self, key: Key[Array, ""], y: Inexact[Array, "*s"]) -> Inexact[Array, "*s"]:
+    def __call__(self, key: PRNGKeyArray, y: Inexact[Array, "*s"]) -> Inexact[Array, "*s"]:
         return y + self.sigma * _normal(key, y)
 
 
@@ -32,7 +32,7 @@ class Rician:
 
     sigma: Strength
 
-    def __call__(self, key: Key[Array, ""], y: Inexact[Array, "*s"]) -> Real[Array, "*s"]:
+    def __call__(self, key: PRNGKeyArray, y: Inexact[Array, "*s"]) -> Real[Array, "*s"]:
         parts = self.sigma * jax.random.normal(key, (2, *y.shape), jnp.finfo(y.dtype).dtype)
         return jnp.hypot(jnp.real(y) + parts[0], jnp.imag(y) + parts[1])
 
@@ -49,11 +49,11 @@ class PoissonGaussian:
     sigma: Strength = 0.0
     method: str = static(default="gaussian")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in ("gaussian", "poisson"):
             raise UserError("noise.method", f"no {self.method!r}; there is gaussian, poisson")
 
-    def __call__(self, key: Key[Array, ""], y: Real[Array, "*s"]) -> Real[Array, "*s"]:
+    def __call__(self, key: PRNGKeyArray, y: Real[Array, "*s"]) -> Real[Array, "*s"]:
         rate = jnp.maximum(y, 0)
         if self.method == "gaussian":
             variance = rate / self.photons + jnp.square(self.sigma)
@@ -77,7 +77,7 @@ class Speckle:
     grain: tuple[float, ...] = static(default=())
     range_db: float | None = static(default=None)
 
-    def __call__(self, key: Key[Array, ""], y: Real[Array, "*s c"]) -> Real[Array, "*s c"]:
+    def __call__(self, key: PRNGKeyArray, y: Real[Array, "*s c"]) -> Real[Array, "*s c"]:
         if self.grain and len(self.grain) != y.ndim - 1:
             raise UserError("noise.grain", f"{len(self.grain)} sizes for {y.ndim - 1} axes; give one per axis")
         parts = jax.random.normal(key, (2, *y.shape), y.dtype) * jnp.sqrt(0.5).astype(y.dtype)
@@ -100,13 +100,13 @@ class SaltAndPepper:
     low: Strength = 0.0
     high: Strength = 1.0
 
-    def __call__(self, key: Key[Array, ""], y: Real[Array, "*s c"]) -> Real[Array, "*s c"]:
+    def __call__(self, key: PRNGKeyArray, y: Real[Array, "*s c"]) -> Real[Array, "*s c"]:
         draw = jax.random.uniform(key, (*y.shape[:-1], 1), y.dtype)
         struck = jnp.where(draw < self.fraction / 2, self.low, self.high).astype(y.dtype)
         return jnp.where(draw < self.fraction, struck, y)
 
 
-def _normal(key, y):
+def _normal(key: PRNGKeyArray, y: Inexact[Array, "*s"]) -> Inexact[Array, "*s"]:
     """Normal numbers of unit variance, for complex data in each part."""
     if not jnp.issubdtype(y.dtype, jnp.complexfloating):
         return jax.random.normal(key, y.shape, y.dtype)
@@ -114,7 +114,7 @@ def _normal(key, y):
     return jax.lax.complex(parts[0], parts[1])
 
 
-def _correlate(white, size, axis):
+def _correlate(white: Real[Array, "*s"], size: float, axis: int) -> Real[Array, "*s"]:
     """White noise smoothed along `axis` by a Gaussian of standard deviation `size`, its variance kept."""
     radius = math.ceil(3 * size)
     taps = gaussian_taps(size, radius)

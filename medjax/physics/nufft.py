@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from medjax.ops import linear
 from medjax.ops.fft import fft, ifft
@@ -134,11 +134,12 @@ class _Interpolation:
     width: int
     columns = -1
 
-    def forward(self, cells, first, weights, *bins):
+    def forward(self, cells: Float[Array, "cells n"], first: Int[Array, "m ndim"], weights: Float[Array, "m ndim width"],
+                *bins: Array) -> Float[Array, "m n"]:
         """Every sample gathers from the cells around it: a loop over all axes but the last, which is unrolled."""
         ndim = len(self.grid)
 
-        def add(total, offset):
+        def add(total: Array, offset: Array) -> tuple[Array, None]:
             row: Any = 0
             weight: Any = 1.0
             for axis in range(ndim - 1):
@@ -151,9 +152,10 @@ class _Interpolation:
 
         offsets = np.asarray(list(itertools.product(range(self.width), repeat=ndim - 1)), np.int32)
         start = zeros((first.shape[0], cells.shape[1]), cells)
-        return lax.scan(add, start, offsets.reshape(-1, ndim - 1))[0]
+        return lax.scan(add, start, jnp.asarray(offsets.reshape(-1, ndim - 1)))[0]
 
-    def transpose(self, samples, first, weights, *bins):
+    def transpose(self, samples: Float[Array, "m n"], first: Int[Array, "m ndim"], weights: Float[Array, "m ndim width"],
+                  *bins: Array) -> Float[Array, "cells n"]:
         """Every tile of the grid sums its samples, as a product of two kernel matrices; overlaps of tiles are added."""
         ndim, n = len(self.grid), samples.shape[1]
         reach = _TILE + self.width - 1
@@ -167,7 +169,8 @@ class _Interpolation:
             windows = windows.at[tile].set(sums, unique_indices=True, indices_are_sorted=True)
         return self._overlap(windows.reshape(*counts, *windows.shape[1:])).reshape(-1, n)
 
-    def _window(self, ids, samples, offset, weights):
+    def _window(self, ids: Int[Array, " k"], samples: Float[Array, "m n"], offset: Int[Array, "m ndim"],
+                weights: Float[Array, "m ndim width"]) -> Float[Array, "*reach n"]:
         """The cells around one tile, from the samples `ids`: `(reach…, n)`."""
         cell = jnp.arange(_TILE + self.width - 1)[None]
         value = take(samples, ids)
@@ -181,7 +184,7 @@ class _Interpolation:
             value = kernel.reshape(*kernel.shape, *[1] * (value.ndim - 1)) * value[:, None]
         return jnp.tensordot(kernels[0], value, (0, 0), precision="highest")
 
-    def _overlap(self, windows):
+    def _overlap(self, windows: Float[Array, "*tiles n"]) -> Float[Array, "*grid n"]:
         """Windows `(tiles…, reach…, n)` added up on the periodic grid."""
         ndim = len(self.grid)
         for axis in range(ndim):
@@ -194,46 +197,47 @@ class _Interpolation:
         return jnp.transpose(windows, (*order, 2 * ndim))
 
 
-def _interpolation(plan):
+def _interpolation(plan: Plan) -> _Interpolation:
     return _Interpolation(plan.grid, plan.weights.shape[-1])
 
 
-def _tables(plan):
+def _tables(plan: Plan) -> tuple[Array, ...]:
     return plan.first, plan.weights, *plan.tiles, *plan.members
 
 
-def _scaled(x, plan):
+def _scaled(x: Inexact[Array, "*s"], plan: Plan) -> Inexact[Array, "*s"]:
     for axis, factor in enumerate(plan.deapodise):
         x = x * factor.reshape(*(-1 if a == x.ndim - len(plan.shape) + axis else 1 for a in range(x.ndim)))
     return x
 
 
-def _margins(plan):
+def _margins(plan: Plan) -> list[tuple[int, int]]:
     """What the image gets on either side to fill the grid, its centre kept."""
     return [(g // 2 - n // 2, g - n - (g // 2 - n // 2)) for n, g in zip(plan.shape, plan.grid, strict=True)]
 
 
-def _as_columns(v, space):
+def _as_columns(v: Complex[Array, "*s"], space: int) -> Float[Array, "cells n2"]:
     """Complex `(…, *space)` to real `(cells, 2 n)`."""
     flat = v.reshape(-1, int(np.prod(v.shape[v.ndim - space:]))).T
     return jnp.stack([flat.real, flat.imag], axis=2).reshape(len(flat), -1)
 
 
-def _from_columns(columns, shape, space=None):
+def _from_columns(columns: Float[Array, "cells n2"], shape: tuple[int, ...],
+                  space: int | None = None) -> Complex[Array, "*s"]:
     """Real `(cells, 2 n)` to complex `(*shape, cells)`, or, with `space` axes, `shape`."""
     pairs = columns.reshape(len(columns), -1, 2)
     flat = lax.complex(pairs[..., 0], pairs[..., 1]).T
     return flat.reshape(*shape, -1) if space is None else flat.reshape(shape)
 
 
-def _deapodisation(n, grid, beta, width):
+def _deapodisation(n: int, grid: int, beta: float, width: int) -> Float[Array, " n"]:
     """One over the kernel's transform, and the root by which the finer grid's transform is smaller."""
     t = np.sqrt((beta**2 - (np.pi * width * (np.arange(n) - n // 2) / grid) ** 2).astype(complex))
     transform = (width * np.sinh(t) / t).real
     return jnp.asarray(np.sqrt(grid / n) / transform, jnp.float32)
 
 
-def _bins(first, grid):
+def _bins(first: Int[np.ndarray, "m ndim"], grid: tuple[int, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Tiles grouped by the power of two that holds their number of samples, and the samples of each."""
     counts = [g // _TILE for g in grid]
     tile = np.ravel_multi_index(tuple((first // _TILE).T), counts)
@@ -251,11 +255,11 @@ def _bins(first, grid):
 
 
 @jax.jit
-def _density(plan, iterations=15):
+def _density(plan: Plan, iterations: int = 15) -> Float[Array, " m"]:
     """Weights with which the samples cover their surroundings evenly (Pipe and Menon 1999)."""
     interpolation, tables = _interpolation(plan), _tables(plan)
 
-    def step(w, _):
+    def step(w: Array, _: None) -> tuple[Array, None]:
         covered = linear.apply(interpolation, linear.apply_transpose(interpolation, w, *tables), *tables)
         return w / covered, None
 

@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, Real
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
 
 from medjax.ops.conv import conv
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
@@ -12,6 +12,7 @@ from medjax.types import UserError, pytree, static
 
 Scalar = float | Real[Array, ""]
 Image = Float[Array, "b *space c"]
+Coarse = Float[Array, "b *coarse c"]
 
 _LITTLE = 1e-2  # of the known pixels' weight, beside which a wider mean counts
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
@@ -29,7 +30,7 @@ class Blur:
     kernels: tuple[Float[Array, "..."], ...]
     boundary: str = static(default="reflect")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.boundary not in _PAD_MODES:
             raise UserError("blur.boundary", f"no {self.boundary!r}; there is {', '.join(_PAD_MODES)}")
 
@@ -90,11 +91,11 @@ class Decimate:
     psf: str = static(default="gaussian")
     fwhm: Scalar = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.psf not in ("box", "gaussian"):
             raise UserError("decimate.psf", f"no {self.psf!r}; there is box, gaussian")
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Coarse:
         """The coarse image `(B, *space / factor, C)`."""
         for axis, factor in self._axes(x, divide=True):
             taps = self._taps(factor)
@@ -102,21 +103,21 @@ class Decimate:
             x = correlate_axis(pad_axis(x, reach, reach, axis, "symmetric"), taps, axis, stride=factor)
         return x
 
-    def adjoint(self, y: Image) -> Image:
+    def adjoint(self, y: Coarse) -> Image:
         """The exact transpose: the fine image that each coarse pixel looked at."""
         return jax.linear_transpose(self, self._fine(y))(y)[0]
 
-    def init(self, y: Image) -> Image:
+    def init(self, y: Coarse) -> Image:
         """The coarse image on the fine grid, by cubic interpolation (Keys 1981)."""
         for axis, factor in self._axes(y):
             y = _interpolate(y, factor, axis)
         return y
 
-    def _fine(self, y):
+    def _fine(self, y: Image) -> jax.ShapeDtypeStruct:
         space = [n * f for n, f in zip(y.shape[1:-1], self.factor, strict=True)]
         return jax.ShapeDtypeStruct((y.shape[0], *space, y.shape[-1]), y.dtype)
 
-    def _axes(self, x, divide=False):
+    def _axes(self, x: Image, divide: bool = False) -> list[tuple[int, int]]:
         if len(self.factor) != x.ndim - 2:
             raise UserError("decimate.factor", f"{self.factor} for {x.ndim - 2} spatial axes; give one factor per axis")
         for size, factor in zip(x.shape[1:-1], self.factor, strict=True):
@@ -124,7 +125,7 @@ class Decimate:
                 raise UserError("decimate.factor", f"{factor} does not divide the size {size}; crop or pad the image")
         return [(axis, factor) for axis, factor in enumerate(self.factor, start=1) if factor > 1]
 
-    def _taps(self, factor):
+    def _taps(self, factor: int) -> Float[Array, " k"]:
         if self.psf == "box":
             return jnp.full((factor,), 1 / factor)
         reach = math.ceil(1.2 * factor)
@@ -162,12 +163,12 @@ class Mask:
         return known + (1 - mask) * fill
 
 
-def random_pixels(key: Key[Array, ""], shape: tuple[int, ...], keep: Scalar) -> Bool[Array, "*space 1"]:
+def random_pixels(key: PRNGKeyArray, shape: tuple[int, ...], keep: Scalar) -> Bool[Array, "*space 1"]:
     """A mask `(*shape, 1)` in which each pixel is known with probability `keep`."""
     return jax.random.uniform(key, (*shape, 1)) < keep
 
 
-def random_boxes(key: Key[Array, ""], shape: tuple[int, ...], count: int, size: int) -> Bool[Array, "*space 1"]:
+def random_boxes(key: PRNGKeyArray, shape: tuple[int, ...], count: int, size: int) -> Bool[Array, "*space 1"]:
     """A mask `(*shape, 1)` with `count` missing boxes of `size` pixels a side, anywhere inside, overlaps allowed."""
     if size > min(shape):
         raise UserError("inpaint.size", f"boxes of {size} do not fit into {shape}; make them smaller")
@@ -184,7 +185,7 @@ def random_boxes(key: Key[Array, ""], shape: tuple[int, ...], count: int, size: 
 _MOTION_POINTS = 512
 
 
-def _convolve(x, kernel, mode):
+def _convolve(x: Image, kernel: Float[Array, "..."], mode: str) -> Image:
     """Convolution by one kernel: one axis by shifted slices, more by the convolution of one channel at a time."""
     if kernel.ndim != x.ndim - 2:
         raise UserError("blur.kernel", f"{kernel.ndim} axes for {x.ndim - 2} spatial axes; give one kernel axis each")
@@ -201,7 +202,7 @@ def _convolve(x, kernel, mode):
     return jnp.moveaxis(planes.reshape(*channels_first.shape[:2], *planes.shape[1:-1]), 1, -1)
 
 
-def _interpolate(x, factor, axis):
+def _interpolate(x: Image, factor: int, axis: int) -> Float[Array, "b *fine c"]:
     """Cubic convolution on a grid `factor` times finer, the pixel blocks aligned."""
     phases = []
     wide = pad_axis(x, 2, 2, axis, "symmetric")
@@ -212,7 +213,7 @@ def _interpolate(x, factor, axis):
     return jnp.stack(phases, axis + 1).reshape(*x.shape[:axis], x.shape[axis] * factor, *x.shape[axis + 1:])
 
 
-def _keys(t, a=-0.5):
+def _keys(t: float, a: float = -0.5) -> float:
     t = abs(t)
     if t < 1:
         return (a + 2) * t**3 - (a + 3) * t**2 + 1

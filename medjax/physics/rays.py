@@ -7,12 +7,15 @@ bits both are exact on every device.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
+
+Values = TypeVar("Values", np.ndarray, Array)  # on the host while tables are made, on the device in a scan
 
 _EXTRA_BITS = 10
 

@@ -1,12 +1,14 @@
 """Small charts as SVG text; colours come from the page's style sheet, so they follow light and dark."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from markupsafe import Markup, escape
 
-Points = Sequence[tuple[float, float]]
+Points: TypeAlias = Sequence[tuple[float, float]]
+Scale: TypeAlias = Callable[[float], float]  # a value's place in the chart
 
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 34
@@ -50,7 +52,7 @@ def strips(values: Mapping[str, Sequence[float]], label: str, classes: Sequence[
     return _svg(parts, label, height)
 
 
-def _strip(row, kind, middle, across):
+def _strip(row: np.ndarray, kind: str, middle: float, across: Scale) -> list[str]:
     """Dots spread up and down in a fixed pattern, so that the page is the same whenever it is written."""
     offsets = ((np.arange(row.size) * 0.618034) % 1 - 0.5) * 22
     dots = [f'<circle cx="{across(v):.1f}" cy="{middle + o:.1f}" r="2.6"/>' for v, o in zip(row, offsets, strict=True)]
@@ -61,17 +63,17 @@ def _strip(row, kind, middle, across):
     return [f'<g class="{kind}">', box, '<g class="dots">', *dots, "</g></g>"]
 
 
-def _svg(parts, label, height=HEIGHT):
+def _svg(parts: Sequence[str], label: str, height: float = HEIGHT) -> Markup:
     body = "".join(parts)
     return Markup(f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')
 
 
-def _y_axis(ticks, up):
+def _y_axis(ticks: Sequence[float], up: Scale) -> str:
     return "".join(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{up(t):.1f}" y2="{up(t):.1f}"/>'
                    f'<text x="{_LEFT - 8}" y="{up(t) + 4:.1f}" text-anchor="end">{_number(t)}</text>' for t in ticks)
 
 
-def _x_axis(ticks, across, height=HEIGHT, grid=False):
+def _x_axis(ticks: Sequence[float], across: Scale, height: float = HEIGHT, grid: bool = False) -> str:
     bottom = height - _BOTTOM + 8 if grid else height - _BOTTOM
     marks = []
     for tick in ticks:
@@ -82,13 +84,13 @@ def _x_axis(ticks, across, height=HEIGHT, grid=False):
     return "".join(marks)
 
 
-def _scale(low, high, start, stop, log):
+def _scale(low: float, high: float, start: float, stop: float, log: bool) -> Scale:
     if log:
         low, high = math.log(low), math.log(high)
     return lambda v: start + ((math.log(v) if log else v) - low) / (high - low) * (stop - start)
 
 
-def _limits(values, log):
+def _limits(values: np.ndarray, log: bool) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if log:
         margin = (high / low) ** 0.05
@@ -97,7 +99,7 @@ def _limits(values, log):
     return low - margin, high + margin
 
 
-def _ticks(low, high):
+def _ticks(low: float, high: float) -> list[float]:
     """Round numbers between the limits, about four."""
     rough = (high - low) / 4
     decade = 10.0 ** math.floor(math.log10(rough))
@@ -105,7 +107,7 @@ def _ticks(low, high):
     return [round(k * step, 12) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _log_ticks(low, high):
+def _log_ticks(low: float, high: float) -> list[float]:
     """Decades; with 2 and 5 between them where there are few, and every other one where there are many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     few = math.log10(high / low) < 2
@@ -114,7 +116,7 @@ def _log_ticks(low, high):
     return [mark for mark in marks if low <= mark <= high]
 
 
-def _number(value):
+def _number(value: float) -> str:
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         mantissa, _, power = f"{value:.0e}".partition("e")
         return f"{mantissa}e{int(power)}".replace("-", "−")
@@ -123,7 +125,7 @@ def _number(value):
     return f"{value:.6g}".replace("-", "−")
 
 
-def _thin(points):
+def _thin(points: Points) -> Points:
     """Means over equal bins where there are more points than the eye can tell apart; what is not finite is left out."""
     found = np.array([p for p in points if np.isfinite(p[1])], float).reshape(-1, 2)
     if len(found) <= _MOST_POINTS:
@@ -131,5 +133,5 @@ def _thin(points):
     return [tuple(part.mean(0)) for part in np.array_split(found, _MOST_POINTS)]
 
 
-def _shorten(name):
+def _shorten(name: str) -> str:
     return name if len(name) <= 12 else name[:11] + "…"

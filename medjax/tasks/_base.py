@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from medjax.types import (
     Reference,
     Splits,
     UserError,
+    Value,
 )
 
 
@@ -36,11 +37,21 @@ class TaskBase:
     data_range: tuple[float, float]
     ndim: int
 
-    inputs = ("image",)
+
     kind = "image"
     tileable = True
     keeps_format = False
-    metrics: ClassVar[tuple[Metric, ...]] = ()
+
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the images that make one input."""
+        return ("image",)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """None."""
+        return ()
 
     @property
     def scale(self) -> tuple[int, ...]:
@@ -56,7 +67,7 @@ class TaskBase:
         """How many channels the network makes of images with `channels`."""
         return channels
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Config values of the task that follow from the data. Raises UserError where the data doesn't fit the task."""
         return {}
 
@@ -64,11 +75,14 @@ class TaskBase:
         """The images in unit range."""
         return NetworkInput(self.unit(batch)[0])
 
+    if TYPE_CHECKING:  # defined by subclasses alone: one that lacks it is named when it is built
+        def example(self, key: Key, batch: Batch) -> Example: ...
+
     def evaluation_example(self, key: Key, batch: Batch) -> Example:
         """As `example`."""
         return self.example(key, batch)
 
-    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """The means of the samples' metrics, over those that are a number."""
         return {name: mean_of_numbers([sample[name] for sample in samples]) for name in samples[0]}
 

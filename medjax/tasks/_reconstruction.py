@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from medjax.classical._declared import methods
 from medjax.physics.sampling import Subset
 from medjax.tasks._restoration import Restoration
-from medjax.types import Array, Context, Example, Measurement, NetworkInput, Operator, Reference, UserError
+from medjax.types import Array, Batch, Context, Example, Measurement, NetworkInput, Operator, Reference, Tree, UserError
 
 Solver = Callable[[Operator, Array, float], Array]
 
@@ -35,6 +35,18 @@ class Reconstruction(Restoration):
         """The input, and the solvers."""
         found = {name: Reference(_jitted(solver), strengths) for name, (solver, strengths) in self.solvers().items()}
         return super().references() | found
+
+
+def with_operator(batch: Batch, operator: Operator) -> Batch:
+    """The batch with the operator that measured its images."""
+    found: dict[str, Tree] = {**batch, "operator": operator}
+    return found
+
+
+def operator_of(batch: Batch) -> Operator | None:
+    """The operator that measured a batch's images, where it has one."""
+    found: Tree = batch.get("operator")
+    return found if isinstance(found, Operator) else None
 
 
 def measurement_of(context: Context) -> Measurement:

@@ -24,7 +24,7 @@ class Restoration(TaskBase):
     keeps_format = True
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
+    def metrics(self) -> tuple[Metric, ...]:
         """Those of `measures`."""
         return metrics_of(self.measures)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,8 +123,8 @@ class Anomaly(Restoration):
         maps = {row: np.asarray(self.map(image, jnp.asarray(pred.image)[None], mask)[0])
                 for row, pred in predictions.items()}
         maps = {row: m / max(float(m.max()), 1e-6) for row, m in maps.items()}
-        everything: dict[str, Any] = {"input": example.input.image, **maps,
-                                      "truth": np.asarray(example.extras["lesion"], np.float32)}
+        everything: dict[str, Array | np.ndarray] = {"input": example.input.image, **maps,
+                                                     "truth": np.asarray(example.extras["lesion"], np.float32)}
         return {row: self.in_units(picture) for row, picture in everything.items()}
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:

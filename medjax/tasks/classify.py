@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +24,7 @@ from medjax.types import (
     Reference,
     Splits,
     UserError,
+    Value,
     check_choice,
 )
 
@@ -60,7 +60,7 @@ class Classify(TaskBase):
         """One logit per class."""
         return len(self.classes)
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Balanced class weights. Raises UserError for images without a class, or classes without a training image."""
         truth = {name: np.array([self._present(r.record) for r in regions]) for name, regions in splits.items()}
         counts = truth["train"].sum(0)
@@ -125,7 +125,7 @@ class Classify(TaskBase):
     def _probability(self, logits: Array) -> Array:
         return jax.nn.softmax(logits) if self.head == "softmax" else jax.nn.sigmoid(logits)
 
-    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """Accuracy, and the means over classes of precision, recall, F1 and AUC; under softmax, the confusion matrix
         (rows: true class). A single class is decided at probability 0.5.
         """
@@ -136,7 +136,7 @@ class Classify(TaskBase):
         precision, recall, f1 = classification.precision_recall_f1(found, truth)
         present = truth.any(0)
         auc = [classification.auroc(p, t) for p, t in zip(probability.T, truth.T, strict=True)]
-        summary: dict[str, Any] = {
+        summary: dict[str, Value] = {
             "accuracy": float((found == truth).all(-1).mean()) if one_of_many else float((found == truth).mean()),
             "auc": mean_of_numbers(auc)}
         for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):

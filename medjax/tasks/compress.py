@@ -1,6 +1,9 @@
 """Lossy compression: the image through a code of few bits, for networks with a narrow code (`autoencoder`)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from medjax.classical._declared import by_sample, methods
 from medjax.tasks._restoration import Restoration
@@ -26,5 +29,8 @@ class Compress(Restoration):
         """Codecs at the same rate, for pictures of one or three channels; the input is what is asked for."""
         if self.ndim != 2:
             return {}
-        return {name: Reference(by_sample(lambda x, strength, fn=fn: fn(x, self.rate)), strengths)
-                for name, (fn, strengths) in methods("compress").items()}
+
+        def at_rate(codec: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, _: codec(x, self.rate)
+
+        return {name: Reference(by_sample(at_rate(fn)), strengths) for name, (fn, strengths) in methods("compress").items()}

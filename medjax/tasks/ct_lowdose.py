@@ -3,7 +3,6 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,7 @@ class CtLowDose(Restoration):
             raise UserError("config.task.photons", f"{self.photons} photons, {self.noise_hu} HU; give positive numbers")
         check_choice("config.task.filter", self.filter, WINDOWS)
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Nothing. Raises UserError for images whose pixel size is not known."""
         check_spacing(splits, "the noise of CT depends on")
         return {}

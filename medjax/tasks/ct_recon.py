@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
 from medjax.tasks._base import check_spacing, spacing_of
-from medjax.tasks._reconstruction import Reconstruction, Solver, restricted
+from medjax.tasks._reconstruction import Reconstruction, Solver, operator_of, restricted
 from medjax.types import (
     Array,
     Batch,
@@ -43,7 +42,7 @@ AIR = -1000.0
 class Scan:
     """A CT geometry whose unit of length is the pixel, divided by about its norm; `init` is filtered back-projection."""
 
-    geometry: Any = static()
+    geometry: ct.Planar = static()
     norm: float = static()
     filter: str = static(default="ramp")
 
@@ -91,7 +90,7 @@ class CtRecon(Reconstruction):
             raise UserError("config.task", f"{self.views} views over {self.span} degrees, {self.photons} photons, dose "
                             f"{self.dose}; give at least one view, up to 360 degrees, photons >= 0, 0 < dose <= 1")
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Nothing. Raises UserError for images whose pixel size is not known."""
         check_spacing(splits, "attenuation depends on")
         return {}
@@ -101,7 +100,7 @@ class CtRecon(Reconstruction):
         """Attenuation per mm of the top of the range."""
         return WATER_PER_MM * (self.data_range[1] - AIR) / 1000
 
-    def operator(self, shape: tuple[int, int]) -> Scan:
+    def operator(self, shape: tuple[int, ...]) -> Scan:
         """The simulated scanner for images of `shape`, on unit range."""
         return _scan(shape, self.views, self.span, self.beam, self.filter)
 
@@ -120,7 +119,8 @@ class CtRecon(Reconstruction):
 
     def input(self, batch: Batch) -> NetworkInput:
         """The filtered back-projection of the sinogram; the context has the sinogram and its scanner."""
-        operator = batch["operator"] if "operator" in batch else self.operator(batch["image"].shape[1:-1])
+        given = operator_of(batch)
+        operator = given if isinstance(given, Scan) else self.operator(batch["image"].shape[1:-1])
         return self.measured(operator, batch["sinogram"] / (operator.norm * self._per_pixel(batch)))
 
     def _per_pixel(self, batch: Batch) -> Array:
@@ -160,21 +160,22 @@ class CtRecon(Reconstruction):
                 for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
 
-def _norm(geometry: Any) -> float:
+def _norm(geometry: ct.Planar) -> float:
     views, shape = len(geometry.angles), geometry.shape
     return float(np.sqrt(views * max(shape)))
 
 
 @functools.lru_cache(maxsize=16)
-def _scan(shape: tuple[int, int], views: int, span: float, beam: str, filter: str) -> Scan:
-    radius = math.hypot(*shape) / 2
+def _scan(shape: tuple[int, ...], views: int, span: float, beam: str, filter: str) -> Scan:
+    rows, columns = shape
+    radius = math.hypot(rows, columns) / 2
     if beam == "parallel":
         detectors = 2 * math.ceil(radius)
-        geometry = ct.Parallel(shape, 1.0, ct.angles(views, span or 180.0), detectors, 1.0)
+        geometry: ct.Planar = ct.Parallel((rows, columns), 1.0, ct.angles(views, span or 180.0), detectors, 1.0)
     else:  # the source at twice the image's diagonal, the detector as far behind the axis: magnification 2
         source = 4 * radius
         width = 2 * source * math.tan(math.asin(radius / source))
         detectors = 2 * math.ceil(width / 2)
-        geometry = ct.Fan(shape, 1.0, ct.angles(views, span or 360.0), detectors, 2.0, source_mm=source,
+        geometry = ct.Fan((rows, columns), 1.0, ct.angles(views, span or 360.0), detectors, 2.0, source_mm=source,
                           detector_distance_mm=2 * source)
     return Scan(geometry, float(np.sqrt(views * max(shape))), filter)

@@ -11,7 +11,7 @@ from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Blur
 from medjax.physics.sampling import PerSample
 from medjax.tasks._base import draw
-from medjax.tasks._reconstruction import Reconstruction
+from medjax.tasks._reconstruction import Reconstruction, operator_of, with_operator
 from medjax.types import Array, Batch, Key, NetworkInput, UserError, check_bounds, check_choice
 
 
@@ -39,13 +39,14 @@ class Deblur(Reconstruction):
         blur_key, noise_key = jax.random.split(key)
         operator = PerSample(jax.vmap(self._blur)(self.keys(blur_key, batch)))
         y = self.per_sample(noise_key, batch, Gaussian(self.sigma), operator(clean))
-        return self.with_image(batch, y) | {"operator": operator}
+        return with_operator(self.with_image(batch, y), operator)
 
     def input(self, batch: Batch) -> NetworkInput:
         """The blurred image; the context has the blur where it is known."""
         image, _ = self.unit(batch)
-        if "operator" in batch:
-            return self.measured(batch["operator"], image)
+        operator = operator_of(batch)
+        if operator is not None:
+            return self.measured(operator, image)
         if self.blur == "gaussian" and self.size[0] == self.size[1]:
             return self.measured(self._gaussian(jnp.asarray(self.size[0])), image)
         return NetworkInput(image)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +47,7 @@ class Fuse(Restoration):
         """One contrast."""
         return 1
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """The channels' names. Raises UserError where a contrast is not there, or none would be left."""
         names = channel_names(splits)
         check_names("config.task.target", (self.target,), names)
@@ -94,9 +93,12 @@ class Fuse(Restoration):
                     "average": Reference(by_sample(lambda x, _: x[..., others].mean(-1, keepdims=True)))}
         at, noise = slice(self._at, self._at + 1), NoiseModel("rician", self.strength)
         own = methods("denoise") if self.strength else {}
+
+        def of_target(denoise: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: denoise(x[..., at], noise, strength)
+
         return {"input": Reference(lambda example, _: example.input.image[..., at])} | {
-            name: Reference(by_sample(lambda x, s, fn=fn: fn(x[..., at], noise, s)), strengths)
-            for name, (fn, strengths) in own.items()}
+            name: Reference(by_sample(of_target(fn)), strengths) for name, (fn, strengths) in own.items()}
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The clean contrast, whose units are those of the training images."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +36,7 @@ class FuseImage(TaskBase):
         """One grey image."""
         return 1
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """The channels' names."""
         return {"contrasts": channel_names(splits)}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +76,7 @@ class MriRecon(Reconstruction):
             raise UserError("config.data", f"the images have {channels} channels; MRI is reconstructed from one")
         return 2
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Nothing; but measured k-space can't be cut, nor padded to one size."""
         sizes = {r.record.image.shape[-3:-1]: r.record.id for part in splits.values() for r in part
                  if "kspace" in r.record.extras}

@@ -1,8 +1,7 @@
 """Registration: the displacement that brings one image of a subject onto another, learned on known deformations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +59,7 @@ class Register(TaskBase):
         """A displacement along every axis."""
         return self.ndim
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """The contrasts' names. Raises UserError where a contrast is not there, or some voxel sizes are not known."""
         names = channel_names(splits)
         check_names("config.task", [name for name in (self.fixed, self.moving) if name] or names, names)
@@ -123,7 +122,10 @@ class Register(TaskBase):
 
     def references(self) -> dict[str, Reference]:
         """No displacement, and registration without training."""
-        found = {name: Reference(by_sample(lambda x, s, fn=fn: fn(x[..., 1], x[..., 0], s)), strengths)
+        def of_pair(register: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: register(x[..., 1], x[..., 0], strength)
+
+        found = {name: Reference(by_sample(of_pair(fn)), strengths)
                  for name, (fn, strengths) in methods("register").items() if self.ndim == 2 or name != "tvl1"}
         return {"input": Reference(lambda example, _: jnp.zeros_like(example.target))} | found
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from medjax.types import (
     Reference,
     Splits,
     UserError,
+    Value,
     check_choice,
 )
 
@@ -77,7 +77,7 @@ class Segment(TaskBase):
         """One logit per class."""
         return len(self.classes)
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Nothing. Raises UserError for labels outside the classes, classes without a training voxel, and images of which
         some have a voxel size and others none.
         """
@@ -139,11 +139,11 @@ class Segment(TaskBase):
         return {"dice": jnp.nanmean(dice, -1), "iou": jnp.nanmean(iou, -1), "hausdorff95": jnp.nanmean(far, -1),
                 "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
 
-    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """Means over samples and classes where there is a number; `volume_dice` counts the voxels of all samples as one."""
         pooled = {name: np.sum([s[name] for s in samples], axis=0) for name in ("hits", "voxels")}
         volume = 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1)
-        summary: dict[str, Any] = {"volume_dice": float(volume.mean())}
+        summary: dict[str, Value] = {"volume_dice": float(volume.mean())}
         for name in ("dice", "iou", "hausdorff95"):
             summary[name] = mean_of_numbers([s[name] for s in samples])
         if len(self.classes) > 2:
@@ -153,7 +153,11 @@ class Segment(TaskBase):
     def references(self) -> dict[str, Reference]:
         """Segmentation without training, on the first channel; region growing and edges find one region only."""
         k = len(self.classes)
-        return {name: Reference(by_sample(lambda x, s, fn=fn: np.eye(k, dtype=np.float32)[fn(x, k, s)]), strengths)
+
+        def one_hot(segment: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: np.eye(k, dtype=np.float32)[segment(x, k, strength)]
+
+        return {name: Reference(by_sample(one_hot(fn)), strengths)
                 for name, (fn, strengths) in methods("segment").items() if k == 2 or name == "otsu"}
 
     def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 from medjax.measures import sets
 from medjax.models.features import Features, random_network
 from medjax.tasks._base import TaskBase
-from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, Prediction, Record, Reference, UserError
+from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, Prediction, Record, Reference, UserError, Value
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Synthesis(TaskBase):
         return {"code": network.code(jnp.broadcast_to(pred.image, example.target.shape)),
                 "true_code": network.code(example.target)}
 
-    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """The Fréchet distance, and how much made images differ from one another, as a part of how much true ones do."""
         made, true = (np.array([sample[name] for sample in samples], np.float64) for name in ("code", "true_code"))
         if len(made) < 2:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +54,7 @@ class Translate(Restoration):
         """One contrast."""
         return 1
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """The channels' names and the intensity curve. Raises UserError where a contrast is not there."""
         names = channel_names(splits)
         check_names("config.task.source", self.source, names)

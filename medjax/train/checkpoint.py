@@ -11,7 +11,6 @@ import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import flax
 import jax
@@ -20,9 +19,10 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from medjax.data.prefetch import Position
 from medjax.files import NO_ROOM
 from medjax.train import distributed
-from medjax.types import Metric, State, UserError
+from medjax.types import Array, Metric, State, Tree, UserError
 
 # Orbax warns of every checkpoint without metrics; most are meant to have none.
 logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
@@ -59,7 +59,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
         self._writing = 0
 
-    def save(self, state: State, data: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+    def save(self, state: State, data: Position, metrics: dict[str, float] | None = None) -> None:
         """Starts writing the state and the pipeline's position; returns once they are copied from the device.
 
         Raises UserError where the disk has no room for it; the checkpoints that are there stay as they are.
@@ -85,7 +85,7 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         return self._first_sound(steps if best is None else [best, *(step for step in steps if step != best)])
 
-    def restore_latest(self, like: State) -> tuple[State, dict[str, Any]] | None:
+    def restore_latest(self, like: State) -> tuple[State, Position] | None:
         """The newest sound checkpoint: its state, placed as `like` is, and the pipeline's position.
 
         Damaged ones are said and set aside, as `<step>.damaged`. None where there is no checkpoint yet. Raises UserError
@@ -109,7 +109,7 @@ class Checkpoints:
             if later > step:
                 self._manager.delete(later)
 
-    def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+    def restore(self, step: int, like: State) -> tuple[State, Position]:
         """The state at `step`, placed as `like` is, and the pipeline's position."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _storable(like))
         asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore(),
@@ -132,7 +132,7 @@ class Checkpoints:
         state, _ = self.contents(step)
         return State(**state | {"opt_state": {}})
 
-    def contents(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def contents(self, step: int) -> tuple[dict[str, Tree], Position]:
         """All arrays at `step`, the optimizers' by path, with a copy in every process; and the pipeline's position."""
         here = jax.devices() if distributed.several() else jax.devices()[:1]
         place = NamedSharding(Mesh(np.array(here), ("copies",)), PartitionSpec())
@@ -216,10 +216,10 @@ def _checksum(path: Path) -> int:
     return total
 
 
-def _storable(state: State) -> dict[str, Any]:
+def _storable(state: State) -> dict[str, Tree]:
     """The state as nested dictionaries; what optax makes of its own types goes by path."""
     return vars(state) | {"opt_state": _by_path(state.opt_state)}
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def _by_path(tree: Tree) -> dict[str, Array]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -65,7 +65,7 @@ def exchange(text: str) -> list[str]:
     if not several():
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
-    longest = int(np.max(multihost_utils.process_allgather(np.int64([data.size]))))
+    longest = int(np.max(multihost_utils.process_allgather(np.array([data.size], np.int64))))
     padded = np.zeros((1, max(longest, 1)), np.uint8)
     padded[0, :data.size] = data
     return [bytes(row).rstrip(b"\0").decode() for row in np.asarray(multihost_utils.process_allgather(padded[0]))]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from medjax.data.pipeline import EvalBatches, Share, eval_batches
 from medjax.train import distributed, padding, sharding
 from medjax.train.run import Run
 from medjax.train.step import make_predict
-from medjax.types import Array, Batch, Example, Key, Prediction, Region, State
+from medjax.types import Array, Batch, Example, Key, Prediction, Region, State, Value
 
 EVAL_SEED = 1  # the degradation of evaluation images is the same in every run
 
@@ -28,7 +27,7 @@ class Evaluated:
     names: list[str]
     example: Example | None
     prediction: Prediction | None
-    metrics: list[dict[str, Any]]
+    metrics: list[dict[str, Value]]
 
 
 class Evaluator:
@@ -76,16 +75,16 @@ class Evaluator:
             yield Evaluated(names, example, pred, rows_of(metrics, len(names)))
 
 
-def rows_of(metrics: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+def rows_of(metrics: Mapping[str, Array | np.ndarray], count: int) -> list[dict[str, Value]]:
     """The metrics of the first `count` samples, as Python numbers and lists: what fills a batch up comes last."""
     return [{name: np.asarray(values)[i].tolist() for name, values in metrics.items()} for i in range(count)]
 
 
-def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+def scalars(metrics: Mapping[str, Value]) -> dict[str, float]:
     """The metrics that are one number."""
-    return {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+    return {name: float(np.asarray(value)) for name, value in metrics.items() if np.ndim(value) == 0}
 
 
-def summary(run: Run, evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+def summary(run: Run, evaluated: Sequence[Evaluated]) -> dict[str, Value]:
     """The metrics of all samples together."""
     return run.task.summarise([metrics for batch in evaluated for metrics in batch.metrics])

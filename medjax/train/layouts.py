@@ -4,9 +4,9 @@ Runs that differ in their seed or learning rate alone are members of one program
 leading member axis. A single run has one member and no such axis.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from medjax import registry
 from medjax.data.augment import Augment
 from medjax.data.pipeline import HostBatch, Share
+from medjax.data.prefetch import Position
 from medjax.train import padding, sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.optim import optimizer
@@ -29,11 +30,11 @@ MEMBER = PartitionSpec("member")
 class HostStream(Protocol):
     """What gives a loop its batches."""
 
-    def __iter__(self) -> "HostStream": ...
+    def __iter__(self) -> Iterator[HostBatch]: ...
     def __next__(self) -> HostBatch: ...
     def first(self) -> HostBatch: ...
-    def get_state(self) -> Any: ...
-    def set_state(self, state: Any) -> None: ...
+    def get_state(self) -> Position: ...
+    def set_state(self, state: Position) -> None: ...
     def close(self) -> None: ...
 
 
@@ -55,7 +56,7 @@ class Layout(Protocol):
     def join(self, states: Sequence[State]) -> State:
         """The state of all members."""
 
-    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+    def streams(self, streams: Sequence[HostStream]) -> Iterable[HostBatch]:
         """The streams of all members as one."""
 
     def place(self, batch: HostBatch) -> dict[str, Array]:
@@ -110,7 +111,7 @@ class OneRun:
         """The only one."""
         return states[0]
 
-    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+    def streams(self, streams: Sequence[HostStream]) -> Iterable[HostBatch]:
         """The only one."""
         return streams[0]
 
@@ -138,7 +139,7 @@ class SideBySide:
         self._mesh = member_mesh(len(configs))
         self._place = NamedSharding(self._mesh, MEMBER)
         self._init = jax.jit(initial(run))
-        self._rates = jax.device_put(np.float32([config.optim.lr for config in configs]), self._place)
+        self._rates = jax.device_put(np.array([config.optim.lr for config in configs], np.float32), self._place)
         self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
 
     @property
@@ -158,7 +159,7 @@ class SideBySide:
         """The states, stacked, each on its device."""
         return jax.device_put(jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), self._place)
 
-    def streams(self, streams: Sequence[HostStream]) -> HostStream:
+    def streams(self, streams: Sequence[HostStream]) -> Iterable[HostBatch]:
         """Their batches, stacked."""
         return Stacked(streams)
 
@@ -192,12 +193,13 @@ class Stacked:
         """The members' first batches, without moving."""
         return _stacked([stream.first() for stream in self._streams])
 
-    def get_state(self) -> list[Any]:
+    def get_state(self) -> list[Position]:
         """The members' positions."""
         return [stream.get_state() for stream in self._streams]
 
-    def set_state(self, state: Sequence[Any]) -> None:
-        """Goes to saved positions."""
+    def set_state(self, state: list[Position]) -> None:
+        """Goes to saved positions, one of each member."""
+
         for stream, own in zip(self._streams, state, strict=True):
             stream.set_state(own)
 
@@ -242,8 +244,8 @@ def members_step(run: Run, mesh: Mesh) -> Callable[[State, Batch, Array], tuple[
                          config.accumulate, remat=config.remat)
         return step(state, batch)
 
-    def here(*members: Any) -> tuple[State, dict[str, Array]]:
-        return jax.lax.map(one, members)
+    def here(state: State, batch: Batch, rates: Array) -> tuple[State, dict[str, Array]]:
+        return jax.lax.map(one, (state, batch, rates))
 
     mapped = jax.shard_map(here, mesh=mesh, in_specs=MEMBER, out_specs=MEMBER)
     return jax.jit(mapped, donate_argnums=0, compiler_options=sharding.compiler_options(config.remat))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import jax
 import numpy as np
@@ -206,7 +205,7 @@ def _save(run: Run, layout: Layout, members: Sequence[Member], state: State, bat
         with member.log.timed("eval"):
             metrics = _validate(layout.evaluator, own, member, step) if evaluated and member.splits["val"] else None
         with member.log.timed("checkpoint"):
-            member.checkpoints.save(own, positions if len(members) == 1 else positions[i], metrics)
+            member.checkpoints.save(own, positions[i] if isinstance(positions, list) else positions, metrics)
 
 
 def _report(layout: Layout, members: Sequence[Member], step: int, logs: dict[str, Array], ids: Array) -> None:
@@ -248,7 +247,7 @@ class Stop:
     def __init__(self) -> None:
         self._asked: int | None = None
         signals = () if distributed.several() else (signal.SIGTERM, signal.SIGINT)
-        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
             number: signal.signal(number, self._ask) for number in signals}
 
     @property

@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules by name; thin over optax."""
 
-from typing import Any
+from collections.abc import Callable
 
 import optax
 
@@ -36,7 +36,7 @@ def optimizer(steps: int, *, name: str = "adamw", lr: float = 1e-3, schedule: st
 def learning_rate(steps: int, lr: float, schedule: str, warmup: int, decay_rate: float, decay_every: int) -> optax.Schedule:
     """The learning rate by step."""
     warmup = min(warmup, steps // 2)
-    after: dict[str, Any] = {
+    after: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(lr),
         "exponential": lambda: optax.exponential_decay(lr, decay_every, decay_rate),
         "step": lambda: optax.exponential_decay(lr, decay_every, decay_rate, staircase=True),

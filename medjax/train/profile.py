@@ -1,11 +1,11 @@
 """A trace of some steps, for TensorBoard's profiler or Perfetto."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from medjax.types import UserError
+from medjax.types import Array, UserError
 
 
 def parse_steps(text: str) -> tuple[int, int]:
@@ -32,7 +32,7 @@ class Profile:
             jax.profiler.start_trace(str(self.folder))
             self._running = True
 
-    def after(self, step: int, logs: Any) -> bool:
+    def after(self, step: int, logs: Mapping[str, Array]) -> bool:
         """To be told after it, with what it made; whether the trace is written."""
         if not self._running or step < self._last:
             return False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import ml_collections
@@ -21,7 +21,7 @@ from medjax.models.features import FeatureNetwork, Features
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
-from medjax.types import Metric, Objective, Record, Source, Splits, State, Task, UserError
+from medjax.types import Metric, Model, Objective, Record, Source, Splits, State, Task, UserError
 
 CONFIG, SPLIT = "config.json", "split.json"
 Config: TypeAlias = ml_collections.ConfigDict
@@ -206,7 +206,7 @@ def _features(workdir: str) -> Features:
         run, state = restore_best(Path(workdir))
         params, variables = jax.device_get(state.for_use())
         data = run.config.data
-        module: Any = getattr(run.objective, "model", None)
+        module: Model | None = getattr(run.objective, "model", None)
         if module is None:
             raise UserError(workdir, f"a run of {run.config.objective.name} has no network called model to look through")
         return FeatureNetwork(module, {"params": params["model"], **variables["model"]}, data.ndim, data.channels)
@@ -228,9 +228,10 @@ def may_change(key: str) -> bool:
     return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
 
 
-def flat(config: Config, prefix: str = "") -> dict[str, Any]:
+def flat(config: Config, prefix: str = "") -> dict[str, object]:
     """The values of a config by their whole key."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Config) else {prefix + key: registry.frozen(value)}
+        nested = isinstance(value, ml_collections.ConfigDict)
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: registry.frozen(value)}
     return found

@@ -1,8 +1,7 @@
 """Where arrays live: a mesh of devices `(data, space)`, batches split over it, the state copied to each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.data.pipeline import Share
 from medjax.models.rematerialise import COMPILER_OPTIONS
-from medjax.types import Batch, State, UserError, check_choice
+from medjax.train.step import Step
+from medjax.types import Array, Batch, State, UserError, check_choice
 
 MODES = ("jit", "shard_map", "pmap")
 FSDP_FROM = 2**14
@@ -32,9 +32,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh, batch: Mapping[str, Any]) -> dict[str, NamedSharding]:
+def batch_sharding(mesh: Mesh, batch: Mapping[str, Array | np.ndarray]) -> dict[str, NamedSharding]:
     """Samples over `data`; the first spatial axis of images and masks over `space`."""
-    def spec(array: jax.Array) -> PartitionSpec:
+    def spec(array: Array | np.ndarray) -> PartitionSpec:
         return PartitionSpec("data", "space") if array.ndim > 2 else PartitionSpec("data")
 
     return {name: NamedSharding(mesh, spec(array)) for name, array in batch.items()}
@@ -52,7 +52,7 @@ def share_of(mesh: Mesh) -> Share:
                  int(mesh.devices.shape[1] // planes))
 
 
-def place(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+def place(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     """A batch, of which each process has read its share, on the devices of the mesh."""
     share, placed = share_of(mesh), {}
     for name, where in batch_sharding(mesh, batch).items():
@@ -63,7 +63,7 @@ def place(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     return placed
 
 
-def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:
+def state_sharding(mesh: Mesh, state: State, fsdp: bool) -> State:
     """Where a state lives: a copy on every device, or with `fsdp` each large array split over `data` (ZeRO-3).
 
     An array is split along its longest axis that divides, from `FSDP_FROM` elements up: smaller ones cost more to
@@ -71,7 +71,7 @@ def state_sharding(mesh: Mesh, state: Any, fsdp: bool) -> Any:
     """
     ways = mesh.shape["data"]
 
-    def spec(array: Any) -> PartitionSpec:
+    def spec(array: Array) -> PartitionSpec:
         axes = [i for i, size in enumerate(array.shape) if size % ways == 0]
         if not fsdp or array.size < FSDP_FROM or not axes:
             return PartitionSpec()
@@ -87,7 +87,7 @@ def offloaded(shardings: State) -> State:
     return replace(shardings, opt_state=away)
 
 
-def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any, remat: str = "none") -> Callable[..., Any]:
+def parallel(step: Step, mesh: Mesh, mode: str, shardings: State, remat: str = "none") -> Step:
     """The step as one program over the mesh, its state kept as `shardings` say.
 
     "jit": the compiler splits it. "shard_map" and "pmap": each device runs the step (made with `axis="data"`) on its own
@@ -95,7 +95,7 @@ def parallel(step: Callable[..., Any], mesh: Mesh, mode: str, shardings: Any, re
     """
     options = compiler_options(remat)
     if mode == "jit":
-        def fetched(state: State, batch: Batch) -> Any:
+        def fetched(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
             return step(replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device)), batch)
 
         away = any(place.memory_kind == "pinned_host" for place in jax.tree.leaves(shardings))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +68,7 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
     return step
 
 
-def _checked(objective: Objective, found: Any) -> tuple[dict[str, Mean], dict[str, Variables]]:
+def _checked(objective: Objective, found: object) -> tuple[dict[str, Mean], dict[str, Variables]]:
     """What an objective's `losses` gives. Raises UserError, naming its file, for anything but means and variables."""
     name = f"{type(objective).__name__}.losses"
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
@@ -126,13 +125,15 @@ def _gradient(terms_of: Terms, params: Tree, variables: dict[str, Variables], ex
     if axis:
         counts = jax.lax.psum(counts, axis)
 
-    def loss_fn(own: Tree, variables: dict[str, Variables], example: Example) -> tuple[Array, Any]:
+    def loss_fn(own: Tree, variables: dict[str, Variables],
+                example: Example) -> tuple[Array, tuple[dict[str, Array], dict[str, Variables]]]:
         terms, variables = terms_of(own, variables, example)
         shares = {name: Mean(mean.total, mean.count if counts is None else counts[name]).value
                   for name, mean in terms.items()}
         return sum(shares.values(), jnp.zeros(())), (shares, variables)
 
-    def one(variables: dict[str, Variables], example: Example) -> tuple[dict[str, Variables], Any]:
+    def one(variables: dict[str, Variables],
+            example: Example) -> tuple[dict[str, Variables], tuple[Array, dict[str, Array], Tree]]:
         (loss, (shares, variables)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, variables, example)
         return variables, (loss, shares, grads)
 

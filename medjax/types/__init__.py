@@ -31,6 +31,7 @@ from medjax.types.contracts import (
     Source,
     Task,
     TranslatesContrasts,
+    Value,
     WritableFormat,
 )
 from medjax.types.errors import DivergedError, UserError, check_bounds, check_choice
@@ -68,6 +69,7 @@ __all__ = [
     "TranslatesContrasts",
     "Tree",
     "UserError",
+    "Value",
     "Variables",
     "WritableFormat",
     "check_bounds",

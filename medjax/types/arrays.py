@@ -23,7 +23,8 @@ Batch: TypeAlias = Mapping[str, Array]
 `id`         `(B,)` uint32, names the sample: it seeds whatever is random about it
 `count`      `(B,)` float32: 1 for a sample, 0 for one that only fills a batch up
 `spacing_mm` `(B, n)` float32, the voxel size along each spatial axis; NaN where unknown
-and what else the records carry: `mask` `(B, *space, 1)` bool (False where nothing is to be counted), `label`, `kspace`, …
+and what else the records carry: `mask` `(B, *space, 1)` bool (False where nothing is to be counted), `label`, `kspace`, …;
+`operator`, a pytree of arrays, where the images were measured by one
 """
 
 
@@ -36,6 +37,7 @@ def static(**kwargs: Any) -> Any:
 def pytree(cls: type) -> Any:
     """A frozen dataclass whose fields are leaves of a pytree, but for those made with `static()`."""
     cls = dataclass(frozen=True)(cls)
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]  # JAX makes them of placeholders, too
     static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
     leaves = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static")]
     return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static_names)

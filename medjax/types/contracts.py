@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from medjax.types.arrays import (
     Variables,
 )
 from medjax.types.records import Derivation, Record, Splits
+
+Value: TypeAlias = "float | list[Value]"
+"""Of a metric: a number, or a table of them as nested lists."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Reference:
 class ReferenceMethod(Protocol):
     """What a `Reference` runs."""
 
-    def __call__(self, example: Example, strength: float) -> Array:
+    def __call__(self, example: Example, strength: float, /) -> Array:
         """`(B, *space, C)` as the task's networks would predict it."""
 
 
@@ -136,12 +139,17 @@ class Output(Protocol):
 class Task(Protocol):
     """What is asked of a network: from records to inputs, targets, losses, metrics and files. A frozen dataclass.
 
-    Its fields with a default are the keys of `config.task`; `data_range` (low, high), in physical units, goes to unit
-    range 0 … 1, and `ndim` is the number of spatial axes of the images.
+    Its fields with a default are the keys of `config.task`.
+
     """
 
-    data_range: tuple[float, float]
-    ndim: int
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """(low, high) in physical units, which goes to unit range 0 … 1."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of spatial axes of the images."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -174,7 +182,7 @@ class Task(Protocol):
     def out_channels(self, channels: int) -> int:
         """How many channels the network makes of images with `channels`."""
 
-    def resolve_from_data(self, splits: Splits) -> dict[str, Any]:
+    def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Config values of the task that follow from the data. Raises UserError where the data doesn't fit the task."""
 
     def input(self, batch: Batch) -> NetworkInput:
@@ -192,7 +200,7 @@ class Task(Protocol):
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
         """Per sample, `(B, ...)`; `summarise` makes the metrics of them."""
 
-    def summarise(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """A data set's metrics from what `measure` gave for its samples; what is no number is a table, shown apart."""
 
     def references(self) -> dict[str, Reference]:

@@ -100,7 +100,11 @@ def no_scan(header: Dataset) -> str:
 
 def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
     """Files with an acquired image and their headers; where there are none, secondary captures. Says what is left out."""
-    kept, captures, left_out, damaged, seen = [], [], Counter(), [], set()
+    kept: list[tuple[Path, Dataset]] = []
+    captures: list[tuple[Path, Dataset]] = []
+    left_out: Counter[str] = Counter()
+    damaged: list[UserError] = []
+    seen: set[tuple[Path, str]] = set()
     for file in tqdm(files, "reading DICOM headers", unit="file", leave=False, delay=2):
         try:
             header = load_header(file)
@@ -123,8 +127,8 @@ def _kept(files: Sequence[Path]) -> list[tuple[Path, Dataset]]:
     if kept and captures:
         left_out[CAPTURE] = len(captures)
     folder = os.path.commonpath([file.parent for file in files])
-    for error in damaged[:DAMAGED_NAMED]:
-        logging.warning("left out: %s", error)
+    for problem in damaged[:DAMAGED_NAMED]:
+        logging.warning("left out: %s", problem)
     if damaged:
         left_out["damaged file"] = len(damaged)
     said = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in left_out.most_common())

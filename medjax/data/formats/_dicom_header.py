@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -18,7 +18,13 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from medjax.data.values import one_line
 from medjax.types import UserError
@@ -74,7 +80,7 @@ def load(path: Path) -> FileDataset:
         bounded, bare = _bounded(path, file)
         dataset = pydicom.dcmread(bounded, force=bare)
         if bare and "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = _syntax_found(dataset)
+            dataset.file_meta.TransferSyntaxUID = UID(_syntax_found(dataset))
         dataset.filename = str(path)
         return dataset
 
@@ -83,7 +89,7 @@ def load_header(path: Path) -> Dataset:
     """What says which series a file belongs to, and no more: reading stops before pixels and functional groups."""
     with damage_told(path, "no DICOM file, or damaged"), path.open("rb") as file:
         bounded, bare = _bounded(path, file)
-        return read_partial(bounded, _behind_grouping, force=bare, specific_tags=GROUPING_TAGS)
+        return read_partial(cast(BinaryIO, bounded), _behind_grouping, force=bare, specific_tags=[*GROUPING_TAGS])
 
 
 def is_dicom(path: Path) -> bool:

@@ -106,9 +106,10 @@ def _united_imaging(path: Path, dataset: Dataset, canvas: np.ndarray) -> Mosaic:
     if not fits or canvas.shape[0] // side * (canvas.shape[1] // side) < count:
         raise UserError(path, f"is a mosaic of {count} slices, but its {canvas.shape[0]} x {canvas.shape[1]} pixels do not "
                               "divide into so many square tiles")
-    if len(places) != count or any(place is None for place in places):
-        raise UserError(path, f"is a mosaic of {count} slices that lists the places of {len(places)}; export it again")
-    return Mosaic(canvas, (side, side), np.stack(places))
+    known = [place for place in places if place is not None]
+    if not len(known) == len(places) == count:
+        raise UserError(path, f"is a mosaic of {count} slices that lists the places of {len(known)}; export it again")
+    return Mosaic(canvas, (side, side), np.stack(known))
 
 
 def _plausible(path: Path, count: int) -> int:

@@ -58,10 +58,12 @@ def has_pixels(dataset: Dataset) -> bool:
 
 def claim_of(path: Path, dataset: Dataset) -> Claim:
     """The sizes in the header, all of them positive. Raises UserError that names the attribute."""
-    sizes = {keyword: whole(path, dataset, keyword, 1) for keyword in ("Rows", "Columns", "BitsAllocated")}
-    for keyword, value in sizes.items():
+    sizes: dict[str, int] = {}
+    for keyword in ("Rows", "Columns", "BitsAllocated"):
+        value = whole(path, dataset, keyword, 1)
         if value is None:
             raise UserError(path, f"has no {keyword}; it must be given for an image")
+        sizes[keyword] = value
     photometric = text(dataset, "PhotometricInterpretation")
     if not photometric:
         raise UserError(path, "has no PhotometricInterpretation; it must be given for an image")
@@ -152,8 +154,8 @@ def _coded_size(stream: bytes) -> tuple[int, int, int] | None:
     if at >= 0 and len(stream) >= at + 42:
         right, bottom, left, top = struct.unpack(">4I", stream[at + 8:at + 24])
         return bottom - top, right - left, struct.unpack(">H", stream[at + 40:at + 42])[0]
-    at = _frame_start(stream)
-    return None if at is None else (*struct.unpack(">HH", stream[at + 5:at + 9]), stream[at + 9])
+    frame = _frame_start(stream)
+    return None if frame is None else (*struct.unpack(">HH", stream[frame + 5:frame + 9]), stream[frame + 9])
 
 
 def _frame_start(stream: bytes) -> int | None:

@@ -60,6 +60,24 @@ class Plane:
     mosaic: Mosaic | None = None
 
     @property
+    def known_position(self) -> np.ndarray:
+        """The position of a plane that was found to have one."""
+        assert self.position is not None
+        return self.position
+
+    @property
+    def known_directions(self) -> np.ndarray:
+        """The directions of a plane that was found to have them."""
+        assert self.directions is not None
+        return self.directions
+
+    @property
+    def known_spacing(self) -> tuple[float, float]:
+        """The spacing of a plane that was found to have one."""
+        assert self.spacing
+        return self.spacing
+
+    @property
     def padded(self) -> np.ndarray | None:
         """Where the plane `(H, W)` holds padding; None where it says nothing of padding."""
         if self.padding is None or self.pixels.shape[-1] != 1:

@@ -70,7 +70,8 @@ def place_slice(dataset: Dataset, stack: Sequence[Plane], shape: tuple[int, ...]
     for keyword in FOLLOW_COUNT:
         if has_values(dataset, keyword):
             thickness = numbers(stack[0].path, dataset, keyword, 1)
-            setattr(dataset, keyword, decimals(thickness * len(stack) / shape[0])[0])
+            if thickness is not None:
+                setattr(dataset, keyword, decimals(thickness * len(stack) / shape[0])[0])
     if "SliceLocation" in dataset:
         del dataset.SliceLocation
 

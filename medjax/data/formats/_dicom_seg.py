@@ -4,9 +4,11 @@ import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -82,11 +84,13 @@ def _segmentation(planes: Sequence[Plane], stack: Sequence[Plane], volume: np.nd
 
         first = stack[0]
         several = _frames(first) > 1 or first.mosaic is not None
-        geometry, thickness = {}, first.thickness or (spacing(affine_of(stack))[0] if len(stack) > 1 else 1.0)
+        geometry: dict[str, Any] = {}
+        thickness = first.thickness or (spacing(affine_of(stack))[0] if len(stack) > 1 else 1.0)
         if several:
             geometry = {
-                "plane_positions": [highdicom.PlanePositionSequence("PATIENT", plane.position) for plane in stack],
-                "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.directions.ravel()),
+                "plane_positions": [highdicom.PlanePositionSequence("PATIENT", plane.known_position.tolist())
+                                    for plane in stack],
+                "plane_orientation": highdicom.PlaneOrientationSequence("PATIENT", first.known_directions.ravel().tolist()),
                 "pixel_measures": highdicom.PixelMeasuresSequence(first.spacing, thickness)}
         algorithm = highdicom.AlgorithmIdentificationSequence(
             name=plain(derivation.algorithm or MAKER), version=plain(derivation.version or version()), source=MAKER,
@@ -107,7 +111,7 @@ def _segmentation(planes: Sequence[Plane], stack: Sequence[Plane], volume: np.nd
             device_serial_number=plain(derivation.identity or version())[:LONG_STRING], manufacturer=MAKER,
             content_label=LABEL, specific_character_set=UTF_8,
             content_description=described(derivation)[:LONG_STRING], transfer_syntax_uid=ExplicitVRLittleEndian, **geometry)
-    made.ContributingEquipmentSequence = [equipment(derivation)]
+    made.add_new("ContributingEquipmentSequence", "SQ", DicomSequence([equipment(derivation)]))
     if not _placed(stack):
         made.PatientOrientation = None  # unknown, and to be said where there is no place in space
     return made
@@ -132,12 +136,12 @@ def _frames_placed(planes: Sequence[Plane], thickness: float) -> Dataset:
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = decimals(planes[0].spacing)
     measures.SliceThickness = thickness
-    orientation.ImageOrientationPatient = decimals(planes[0].directions.ravel())
+    orientation.ImageOrientationPatient = decimals(planes[0].known_directions.ravel())
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], []
     for plane in planes:
         group, place = Dataset(), Dataset()
-        place.ImagePositionPatient = decimals(plane.position)
+        place.ImagePositionPatient = decimals(plane.known_position)
         group.PlanePositionSequence = [place]
         source.PerFrameFunctionalGroupsSequence.append(group)
     return source

@@ -1,7 +1,7 @@
 """Planes sorted into volumes: by place along their normal, and by echo, time, weighting, … where several share a place."""
 
 import statistics
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from absl import logging
@@ -51,31 +51,31 @@ def alike(planes: Sequence[Plane]) -> bool:
     """Whether planes have one size and, but for jitter, one direction."""
     first = planes[0]
     return all(plane.pixels.shape == first.pixels.shape and
-               np.abs(plane.directions - first.directions).max() <= SAME_DIRECTION for plane in planes)
+               np.abs(plane.known_directions - first.known_directions).max() <= SAME_DIRECTION for plane in planes)
 
 
 def affine_of(stack: Sequence[Plane]) -> np.ndarray:
     """The `(4, 4)` map of (slice, row, column) to RAS mm; unequal gaps are taken at their mean."""
     first, last = stack[0], stack[-1]
-    along_row, down_column = first.directions
+    along_row, down_column = first.known_directions
     affine = np.eye(4)
-    affine[:3, 0] = (last.position - first.position) / (len(stack) - 1)
-    affine[:3, 1] = down_column * first.spacing[0]
-    affine[:3, 2] = along_row * first.spacing[1]
-    affine[:3, 3] = first.position
+    affine[:3, 0] = (last.known_position - first.known_position) / (len(stack) - 1)
+    affine[:3, 1] = down_column * first.known_spacing[0]
+    affine[:3, 2] = along_row * first.known_spacing[1]
+    affine[:3, 3] = first.known_position
     return np.diag([*TO_RAS, 1.0]) @ affine
 
 
 def is_uneven(stack: Sequence[Plane]) -> bool:
     """Whether the gaps between slices differ."""
-    gaps = np.diff([plane.position @ np.cross(*stack[0].directions) for plane in stack])
+    gaps = np.diff([plane.known_position @ np.cross(*stack[0].known_directions) for plane in stack])
     return bool(np.ptp(gaps) > UNEVEN * np.median(gaps))
 
 
 def uneven_places(stack: Sequence[Plane]) -> np.ndarray | None:
     """Says in one line what is irregular; the places of slices (RAS, mm) where their gaps differ, else None."""
-    normal = np.cross(*stack[0].directions)
-    places = np.array([plane.position for plane in stack])
+    normal = np.cross(*stack[0].known_directions)
+    places = np.array([plane.known_position for plane in stack])
     gaps = np.diff(places @ normal)
     differ = is_uneven(stack)
     step = places[-1] - places[0]
@@ -93,10 +93,10 @@ def uneven_places(stack: Sequence[Plane]) -> np.ndarray | None:
 
 def _places(planes: Sequence[Plane]) -> dict[int, int]:
     """The number of each plane's place along the normal, by the plane's id."""
-    normal = np.cross(*planes[0].directions)
-    tolerance = SAME_PLACE * min(planes[0].spacing)
-    ordered = sorted(planes, key=lambda plane: float(plane.position @ normal))
-    heights = np.array([plane.position @ normal for plane in ordered])
+    normal = np.cross(*planes[0].known_directions)
+    tolerance = SAME_PLACE * min(planes[0].known_spacing)
+    ordered = sorted(planes, key=lambda plane: float(plane.known_position @ normal))
+    heights = np.array([plane.known_position @ normal for plane in ordered])
     gaps = np.diff(heights)
     nearly = gaps[(gaps <= tolerance) & (gaps > tolerance / 10)]
     if nearly.size:
@@ -109,14 +109,14 @@ def _places(planes: Sequence[Plane]) -> dict[int, int]:
 def _split(planes: list[Plane], places: dict[int, int]) -> list[Stack]:
     """Planes divided so that each set has one at a place: by what the headers say, then by instance number."""
     for field in ALWAYS:
-        sets = _by(planes, lambda plane, field=field: getattr(plane.order, field))
+        sets = _by(planes, field)
         counts_slices = len(sets) == len(planes) and _single(planes, places)
         if len(sets) > 1 and not counts_slices:
             return [stack for part in sets for stack in _split(part, places)]
     if _single(planes, places):
         return [planes]
     for field in IF_WHOLE:
-        sets = _by(planes, lambda plane, field=field: getattr(plane.order, field))
+        sets = _by(planes, field)
         if len(sets) > 1 and all(_covered(part, places) == _covered(planes, places) for part in sets):
             return [stack for part in sets for stack in _split(part, places)]
     return _by_instance(planes, places)
@@ -134,7 +134,7 @@ def _by_instance(planes: list[Plane], places: dict[int, int]) -> list[Stack]:
             names = sorted(plane.path.name for plane in there)
             raise UserError(there[0].path.parent, f"{names[0]} and {names[1]} lie at one place, and neither echo, time, "
                             "b-value, image type, acquisition nor instance number tells them apart; take one of them away")
-        there.sort(key=lambda plane: plane.order.instance)
+        there.sort(key=lambda plane: plane.order.instance or 0)
     return [list(stack) for stack in zip(*at.values(), strict=True)]
 
 
@@ -142,7 +142,7 @@ def _unequal(planes: list[Plane], places: dict[int, int], at: list[list[Plane]])
     """What is missing, or too much, where places do not have the same number of images."""
     most = max(len(there) for there in at)
     for field, label in IF_WHOLE.items():
-        sets = _by(planes, lambda plane, field=field: getattr(plane.order, field))
+        sets = _by(planes, field)
         if len(sets) == most and all(_single(part, places) for part in sets):
             return _difference(sets, places, label, field)
     usual = statistics.mode(len(there) for there in at)
@@ -175,12 +175,12 @@ def _check_line(stack: Stack) -> None:
     """Raises UserError where a slice lies beside the line through the others: no volume has such slices."""
     if len(stack) < 3:
         return
-    places = np.array([plane.position for plane in stack])
+    places = np.array([plane.known_position for plane in stack])
     step = places[-1] - places[0]
     off = places - places[0]
     aside = np.linalg.norm(off - np.outer(off @ step / (step @ step), step), axis=1)
     worst = int(aside.argmax())
-    if aside[worst] > ASIDE * max(stack[0].spacing):
+    if aside[worst] > ASIDE * max(stack[0].known_spacing):
         raise UserError(stack[worst].path, f"lies {aside[worst]:.2f} mm beside the line through the other slices of its "
                                            "series; take it out of the folder")
 
@@ -190,8 +190,8 @@ def _check_holes(stack: Stack) -> None:
 
     Gaps that are as much wider as their slices are thicker are no holes.
     """
-    normal = np.cross(*stack[0].directions)
-    gaps = np.diff([plane.position @ normal for plane in stack])
+    normal = np.cross(*stack[0].known_directions)
+    gaps = np.diff([plane.known_position @ normal for plane in stack])
     if len(gaps) < 2:
         return
     alike_ = np.abs(gaps[:, None] - gaps) <= UNEVEN * gaps[:, None]
@@ -217,10 +217,11 @@ def _thicker(stack: Stack, regular: np.ndarray, times: np.ndarray) -> np.ndarray
     return beside >= 0.9 * times * np.median(beside[regular])
 
 
-def _by(planes: Sequence[Plane], key: Callable[[Plane], Hashable]) -> list[list[Plane]]:
+def _by(planes: Sequence[Plane], field: str) -> list[list[Plane]]:
+    """Planes that have one value of a field of `Order`."""
     sets: dict[Hashable, list[Plane]] = {}
     for plane in planes:
-        sets.setdefault(key(plane), []).append(plane)
+        sets.setdefault(getattr(plane.order, field), []).append(plane)
     return list(sets.values())
 
 
@@ -233,7 +234,7 @@ def _single(planes: Sequence[Plane], places: dict[int, int]) -> bool:
 
 
 def _position(plane: Plane) -> str:
-    return "(" + ", ".join(f"{value:.2f}" for value in plane.position) + ") mm"
+    return "(" + ", ".join(f"{value:.2f}" for value in plane.known_position) + ") mm"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -137,11 +138,11 @@ def _stored(plane: Plane, image: np.ndarray) -> np.ndarray:
     signed, bits = bool(source.get("PixelRepresentation")), int(source.get("BitsStored") or claim.bits)
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     stored = np.clip(quantized(image, plane.slope, plane.intercept, np.dtype(np.int64)), low, high)
-    padded = plane.padded
-    if padded is not None and padded.shape == stored.shape[:2]:
-        stored = np.where(padded[..., None], plane.pixels, _off_padding(stored, plane.padding, high))
-    elif padded is not None:
-        stored = _off_padding(stored, plane.padding, high)
+    padded, padding = plane.padded, plane.padding
+    if padding is not None and padded is not None and padded.shape == stored.shape[:2]:
+        stored = np.where(padded[..., None], plane.pixels, _off_padding(stored, padding, high))
+    elif padded is not None and padding is not None:
+        stored = _off_padding(stored, padding, high)
     return stored.astype(f"{'i' if signed else 'u'}{claim.bits // 8}")
 
 
@@ -158,15 +159,15 @@ def _coloured(plane: Plane, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
         image = np.repeat(image, 3, -1)
         colours = plane.colours if plane.colours is not None else plane.pixels
         if colours.shape[-1] == 3:
-            image += _resampled(colours - luminance(colours.astype(np.float64)), image.shape[:2])
+            image += _resampled(colours - luminance(colours.astype(np.float64)), (image.shape[0], image.shape[1]))
     return quantized(image, 1.0, 0.0, dtype)
 
 
-def _resampled(chroma: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _resampled(chroma: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """`(H, W, 3)` bilinearly at another size."""
     if chroma.shape[:2] == shape:
         return chroma
-    channels = [Image.fromarray(chroma[..., i].astype(np.float32)).resize(shape[::-1], Image.Resampling.BILINEAR)
+    channels = [Image.fromarray(chroma[..., i].astype(np.float32)).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
                 for i in range(3)]
     return np.stack([np.asarray(channel, np.float64) for channel in channels], -1)
 
@@ -187,7 +188,7 @@ def _set_pixels(draft: Draft) -> None:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    order: Literal["<", ">"] = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
     dataset.Rows, dataset.Columns = pixels.shape[1:3]
     dataset.add_new("PixelData", "OB" if pixels.itemsize == 1 else "OW", data + b"\0" * (len(data) % 2))

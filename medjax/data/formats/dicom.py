@@ -5,6 +5,7 @@ Planes that lie side by side make a volume; planes at one place (a cine, echoes,
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +45,17 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     records = [_record(stack, name, subject) for stack in stacks]
     if len(records) == 1:
         return records
-    return [Record(**{**vars(r), "id": f"{name}#{number:03d}"}) for number, r in enumerate(records)]
+    return [replace(record, id=f"{name}#{number:03d}") for number, record in enumerate(records)]
 
 
 def _record(stack: Sequence[Plane], name: str, subject: str) -> Record:
     scales = {(plane.slope, plane.intercept) for plane in stack}
     slope, intercept = scales.pop() if len(scales) == 1 else (1.0, 0.0)
-    kinds = {"slope": slope, "intercept": intercept, "modality": text(stack[0].source, "Modality"), "units": stack[0].units}
+    modality, units = text(stack[0].source, "Modality"), stack[0].units
     if len(stack) == 1:
         image, extras = _filled(stack, None, slope)
         extras = {key: value[0] for key, value in extras.items()}
-        return Record(image[0], name, subject, spacing_mm=stack[0].spacing, extras=extras, **kinds)
+        return Record(image[0], name, subject, slope, intercept, stack[0].spacing, None, modality, units, extras=extras)
     affine = affine_of(stack)
     turn = Orientation.of(affine)
     image, extras = _filled(stack, turn, slope)
@@ -63,7 +64,7 @@ def _record(stack: Sequence[Plane], name: str, subject: str) -> Record:
         flipped = turn.flips[turn.axes.index(0)]
         extras["slice_positions_mm"] = uneven[::-1] if flipped else uneven
     inside = turn.affine(affine, (len(stack), *stack[0].pixels.shape[:2]))
-    return Record(image, name, subject, spacing_mm=spacing(inside), affine=inside, extras=extras, **kinds)
+    return Record(image, name, subject, slope, intercept, spacing(inside), inside, modality, units, extras=extras)
 
 
 def _filled(stack: Sequence[Plane], turn: Orientation | None, slope: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """The user's own files: one, a DICOM series, a folder of them, or a data set prepared by TFDS."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from medjax.data.io import discover
-from medjax.data.storage.cache import unpack
+from medjax.data.storage.cache import Unread, unpack
 from medjax.data.storage.tfds_layout import is_prepared, parts
 from medjax.data.values import luminance
 from medjax.types import Record, UserError
@@ -35,7 +36,7 @@ class Files:
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
         folder = Path(self.path).expanduser()
-        studies = parts(folder) if is_prepared(folder) else discover(folder, self.subjects, self.kind)
+        studies: Sequence[Unread] = parts(folder) if is_prepared(folder) else discover(folder, self.subjects, self.kind)
         return _alike(unpack(studies, self.cache))
 
 

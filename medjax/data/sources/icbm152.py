@@ -30,9 +30,9 @@ class Icbm152:
 def volume(name: str) -> tuple[np.ndarray, np.ndarray]:
     """A volume `(D, H, W)` among nilearn's data and its affine (z, y, x to RAS mm). Raises UserError without nilearn."""
     package = importlib.util.find_spec("nilearn")  # importing nilearn takes seconds and needs scikit-learn
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         raise UserError("config.data.name", "icbm152 is a file of the package nilearn, which is not installed")
-    file = nibabel.load(Path(package.submodule_search_locations[0]) / "datasets" / "data" / name)
+    file = nibabel.nifti1.load(Path(package.submodule_search_locations[0]) / "datasets" / "data" / name)
     turn = Orientation.of(file.affine)
     image = np.ascontiguousarray(turn.inside(np.asanyarray(file.dataobj)))
     return image, turn.affine(file.affine, file.shape)

@@ -62,9 +62,9 @@ class Labelled:
 
     def record(self, row: dict[str, str]) -> Record:
         """The image of a row and its class. Raises UserError."""
-        path = self.file_of(row)
+        path, found = self.file_of(row), self._class(row[self.label])
         return Record(read(path, self.size, self.colour), Path(row[self.file]).stem, row[self.subject],
-                      extras={"class": self._class(row[self.label])})
+                      extras={} if found is None else {"class": found})
 
     def labels_of(self, text: str) -> list[str]:
         """The labels that the index gives a row."""

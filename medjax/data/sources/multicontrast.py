@@ -38,7 +38,9 @@ class MultiContrast:
 
     def _stars(self, pattern: str, name: str) -> tuple[str, ...]:
         """What the stars of the pattern stand for in a file's name."""
-        return re.fullmatch(re.escape(pattern).replace(r"\*", "([^/]*)"), name).groups()
+        matched = re.fullmatch(re.escape(pattern).replace(r"\*", "([^/]*)"), name)
+        assert matched is not None  # the name was found by the pattern
+        return matched.groups()
 
     def _record(self, stars: tuple[str, ...]) -> Record:
         parts = iter(stars)
@@ -47,7 +49,7 @@ class MultiContrast:
         volumes = [self._volume(Path(pattern.replace("{contrast}", contrast)), name) for contrast in self.contrasts]
         one = volumes[0]
         for contrast, other in zip(self.contrasts[1:], volumes[1:], strict=True):
-            if other.image.shape != one.image.shape or not np.allclose(other.affine, one.affine, atol=1e-3):
+            if other.image.shape != one.image.shape or not _alike(one.affine, other.affine):
                 raise UserError(pattern.replace("{contrast}", contrast), f"is not on the grid of {self.contrasts[0]} "
                                 f"({other.image.shape[:-1]} and {one.image.shape[:-1]}, or another affine); "
                                 "python -m medjax.align brings it there")
@@ -68,3 +70,9 @@ def unit(image: np.ndarray) -> np.ndarray:
     """A contrast scaled so that its 99.9th percentile is stored as 4095, int16."""
     top = max(float(np.percentile(image, 99.9)), 1e-6)
     return np.clip(np.rint(image * (TOP / top)), -TOP, 2 * TOP).astype(np.int16)
+
+
+def _alike(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.allclose(other, one, atol=1e-3)

@@ -89,7 +89,8 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
     arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any):
-        super().__init_subclass__(skip_registration=True, **kwargs)  # names are looked up as files, not in TFDS's register
+        # Names are looked up as files, not in TFDS's register; the base has no types.
+        super().__init_subclass__(skip_registration=True, **kwargs)  # type: ignore[call-arg]
 
     def __new__(cls, *_: Any, **arguments: Any) -> "Builder":
         builder = super().__new__(cls)
@@ -193,6 +194,8 @@ def builder_class(file: Path) -> type[Builder]:
     name = f"medjax_datasets_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}_{file.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

@@ -49,9 +49,14 @@ class _Lock(Enum):
 class Unread(Protocol):
     """What can be unpacked: a `medjax.data.io.Study`, a shard of a prepared data set."""
 
-    paths: tuple[Path, ...]
-    id: str
-    subject: str
+    @property
+    def paths(self) -> tuple[Path, ...]: ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
 
     def read(self) -> Iterable[Record]: ...
 

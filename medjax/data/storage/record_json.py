@@ -1,7 +1,7 @@
 """What is known of a record without its voxels, as JSON: small arrays as they are, the others by the place they lie in."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -31,8 +31,10 @@ def entry(record: Record, place: Callable[[str, np.ndarray | Stored], Place]) ->
 
 def record(entry: dict[str, Any], find: Callable[[str, Place], Stored]) -> Record:
     """The record of an entry; `find` gives the array in a place. Raises KeyError and the like for a damaged entry."""
-    def get(name: str, place: Place) -> np.ndarray | Stored:
-        return np.array(place["values"], place["code"]) if "values" in place else find(name, place)
+    def get(name: str, place: Place) -> np.ndarray:
+        if "values" in place:
+            return np.array(place["values"], place["code"])
+        return cast(np.ndarray, find(name, place))  # indexed, it is one; read only where it is looked at
 
     return Record(
         image=get("image", entry["image"]), id=entry["id"], subject=entry["subject"], slope=entry["slope"],

@@ -291,7 +291,9 @@ def _end_with_parent() -> None:
     Ctrl-C is the parent's: the shards that are being written are finished.
     """
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # a pool has one
+        parent.join()
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,21 @@
+"""What checks types and shapes at every call under pytest; `conftest` puts it before medjax's imports.
+
+Tests give NumPy's arrays where users give JAX's, and JAX takes both: here either will do for the other.
+"""
+
+import jax
+import jaxtyping
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
+
+EITHER = jax.Array | np.ndarray
+PACKAGES = ["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"]
+
+# An int is a float, as type checkers have it.
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({jax.Array: EITHER})))
+
+
+def install() -> None:
+    """Not by pytest's option `--jaxtyping-packages`, which xdist's workers don't get from the configuration."""
+    jaxtyping.Array = EITHER  # of Float[Array, "b h w"], …
+    jaxtyping.install_import_hook(PACKAGES, "tests.typecheck.check")
