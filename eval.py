@@ -6,9 +6,12 @@ from absl import flags
 
 from medjax import cli
 from medjax.evaluation.run import evaluate_run
+from medjax.infer.fit import CHECKS
 from medjax.train import distributed
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+DATA = flags.DEFINE_string("data", "", "A file or folder to evaluate on instead of the run's own data.")
+ACCEPT = flags.DEFINE_list("accept", [], f"--data: differences from the training images to accept: {', '.join(CHECKS)}.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
 JOIN = distributed.joining()
@@ -16,7 +19,8 @@ JOIN = distributed.joining()
 
 def main() -> None:
     JOIN()
-    evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value)
+    evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value,
+                 data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from medjax.measures._declared import metrics_of
+from medjax.measures.statistics import Standing
 from medjax.report.page import Panel, write
-from medjax.report.table import table
+from medjax.report.table import aligned, standing_cells, table
 
 ROWS = {
     "input": {"psnr": 26.07, "ssim": 0.61, "mse": 250.0},
@@ -73,6 +74,7 @@ def page(tmp_path, **changes) -> tuple[Page, str]:
               "eval/psnr": [(0, 20.0), (500, float("nan")), (1000, 38.0)]}
     arguments = {"title": "quickstart", "task": "denoise", "split": "test", "data_range": (0, 255),
                  "rows": ROWS, "per_sample": per_sample, "curves": curves, "panels": [panel()], "config": "lr: 1e-3",
+                 "standings": {}, "patients": 1,
                  "names": [f"s{i}" for i in range(7)], "metrics": METRICS}
     write(tmp_path / "report.html", **arguments | changes)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -218,3 +220,15 @@ def test_terminal_table():
     assert lines[6].split() == ["odd", "–", "–", "–"]
     ends = [[m.start() for m in re.finditer(r"\.", line)] for line in lines[2:6]]
     assert all(end == ends[0] for end in ends)
+
+
+def test_intervals_and_tests_stand_beside_the_means_where_there_are_patients(tmp_path):
+    found = {"nlm": Standing(33.1234, 32.0, 34.2, 1.5, 0.0004), "model": Standing(34.6234, 33.5, 35.7)}
+    _, html = page(tmp_path, standings=found, patients=12)
+    assert "Over 12 patients" in html
+    text = aligned(standing_cells(found, METRICS["psnr"], "model"))
+    assert text.splitlines()[2].split() == ["nlm", "33.12", "32.00", "…", "34.20", "1.50", "<", "0.001"]
+    assert text.splitlines()[3].split() == ["model", "34.62", "33.50", "…", "35.70", "–", "–"]
+    _, html = page(tmp_path, standings=found, patients=1)
+    assert "One patient: nothing is said of others" in html
+    assert "33.12" not in html

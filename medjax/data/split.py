@@ -40,7 +40,7 @@ def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1
         return _as_made(made, fractions, seed, held)
     subjects = sorted({r.subject for r in records}, key=lambda s: _digest(f"{seed}:{s}"))
     held = held or {}
-    known = {subject: held[key].partition("+")[0] for key, subject in _keys(held, subjects).items()}
+    known = {subject: part.partition("+")[0] for subject, part in held_parts(held, subjects).items()}
     if len(subjects) < sum(f > 0 for f in fractions) and set(known.values()) <= {SLABS}:
         return slabs(records, fractions)
     whole = [subject for subject in subjects if known.get(subject) != SLABS]
@@ -62,6 +62,11 @@ def assignment(splits: Splits, held: Mapping[str, str] | None = None) -> dict[st
     """
     salt = next(iter(held or {}), secrets.token_hex(SALT_BYTES)).partition(":")[0]
     return {_key(salt, subject): part for subject, part in sorted(_assigned(splits).items())}
+
+
+def held_parts(held: Mapping[str, str], subjects: Iterable[str]) -> dict[str, str]:
+    """The parts of an earlier `assignment` by subject, of those subjects that were in it."""
+    return {subject: held[key] for key, subject in _keys(held, subjects).items()}
 
 
 def changes(held: Mapping[str, str], splits: Splits) -> list[str]:

@@ -32,11 +32,12 @@ class Sample:
 @dataclass(frozen=True)
 class Comparison:
     """Metrics by row ("input", each reference, "model"), per sample and over all (numbers, and tables such as a confusion
-    matrix); some samples to look at.
+    matrix); whose each sample is; some samples to look at.
     """
 
     per_sample: list[dict[str, dict[str, Value]]]
     names: list[str]
+    patients: list[str]
     shown: list[Sample]
     rows: dict[str, dict[str, float]]
     tables: dict[str, dict[str, Value]]
@@ -59,6 +60,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
     per_sample: list[dict[str, dict[str, Value]]] = []
     names: list[str] = []
+    records = {region.record.id: region.record for region in regions}
     shown: list[Sample] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
                disable=not distributed.is_primary())
@@ -75,22 +77,23 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
         for i, name in enumerate(batch.names):
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
             if len(names) in shown_at and batch.example is not None:
-                shown.append(_sample(run, batch, i, made, scores, regions))
+                shown.append(_sample(run, batch, i, made, scores, owner(name, records)))
             per_sample.append(scores)
             names.append(name)
     bar.close()
     if not distributed.is_primary():
-        return Comparison([], [], [], {}, {})
+        return Comparison([], [], [], [], {}, {})
     summaries = {row: run.task.summarise([sample[row] for sample in per_sample]) for row in per_sample[0]}
     order = metrics_of(run)
     rows_ = {row: {name: found[name] for name in order if name in found}
              for row, found in ((row, scalars(summary)) for row, summary in summaries.items())}
     tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
-    return Comparison(per_sample, names, shown, rows_, tables)
+    patients = [owner(name, records).subject for name in names]
+    return Comparison(per_sample, names, patients, shown, rows_, tables)
 
 
 def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],
-            scores: dict[str, dict[str, Value]], regions: list[Region]) -> Sample:
+            scores: dict[str, dict[str, Value]], record: Record) -> Sample:
     """What a figure shows of one sample, without the padding that made its batch one shape."""
     whole = batch.example
     assert whole is not None
@@ -100,12 +103,15 @@ def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Predictio
     images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
     numbers = {row: scalars(found) for row, found in scores.items()}
     leading = {row: {name: found[name] for name in metrics_of(run) if name in found} for row, found in numbers.items()}
-    return Sample(batch.names[index], _record(batch.names[index], regions), images,
+    return Sample(batch.names[index], record, images,
                   _cut(np.asarray(example.mask), example)[..., 0], leading)
 
 
-def _record(name: str, regions: list[Region]) -> Record:
-    return next(r.record for r in regions if name == r.record.id or name.startswith(r.record.id + ":"))
+def owner(name: str, records: Mapping[str, Record]) -> Record:
+    """The record of a sample: "scan:z12" is of "scan"."""
+    while name not in records:
+        name = name.rpartition(":")[0]
+    return records[name]
 
 
 def _cut(image: np.ndarray, example: Example) -> np.ndarray:

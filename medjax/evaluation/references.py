@@ -67,7 +67,7 @@ def choose_strengths(run: Run, evaluator: Evaluator, regions: list[Region], work
     path = workdir / FILE
     known = _known(path, references)
     if not regions:
-        return {name: _middle(reference) for name, reference in references.items()}
+        return {name: known.get(name, _middle(reference)) for name, reference in references.items()}
     open_ = {name: reference for name, reference in references.items() if name not in known and reference.strengths}
     if open_:
         metric = next(m for m in run.task.metrics if m.name == run.config.metric)

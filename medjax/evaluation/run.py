@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,44 +12,51 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from medjax.data.split import fingerprint
+from medjax.data.split import fingerprint, held_parts
 from medjax.data.storage.names import pseudonym
 from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of
+from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
+from medjax.infer.fit import fitted
+from medjax.measures.statistics import Standing, standings
 from medjax.report import page
-from medjax.report.table import best, table
+from medjax.report.table import aligned, best, standing_cells, table
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, held_split, load_splits, restore_best
-from medjax.types import Region, UserError, Value
+from medjax.train.run import Run, held_split, load_records, load_splits, restore_best
+from medjax.types import Region, Splits, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
 
 
-def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False) -> None:
+def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False, data: Path | None = None,
+                 accept: Collection[str] = ()) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
+    With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
+    scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`).
     Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
     one writes. Raises UserError where the data has no such part.
     """
+    folder = workdir / ("eval" if data is None else "eval_data")
     with distributed.together():
         run, state = restore_best(workdir)
-        splits, step = load_splits(run.config, workdir), int(state.step)
+        splits, step = _splits(run, workdir, data, accept), int(state.step)
         if not splits[split]:
             raise UserError("--split", f"the data has no {split} part")
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
                 "references": sorted(wanted), "names": names}
-    current = "yes" if not again and distributed.is_primary() and _is_current(workdir, identity) else ""
+    current = "yes" if not again and distributed.is_primary() and _is_current(folder, identity) else ""
     if distributed.broadcast_from_primary(current):
         if distributed.is_primary():
-            _print(workdir, run, json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8")))
+            _print(workdir, folder, run, json.loads((folder / METRICS).read_text(encoding="utf-8")))
         return
     if distributed.is_primary():
-        print(f"evaluating the checkpoint of step {step} on the {split} part")
+        print(f"evaluating the checkpoint of step {step} on the {split} part" + (f" of {data}" if data else ""))
     divided = distributed.several() and run.config.mesh.space > 1
     if divided and distributed.is_primary():
         print("volumes stay divided over the processes: the model's metrics only; run eval.py in one process for the rest")
@@ -61,18 +68,36 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         label = (lambda name: name) if names else _pseudonyms(workdir, splits[split])
         named = replace(found, names=[label(name) for name in found.names],
+                        patients=[label(name) for name in found.patients],
                         shown=[replace(sample, name=label(sample.name)) for sample in found.shown])
-        _write(workdir, run, identity, named, chosen)
+        _write(workdir, folder, run, identity, named, chosen)
+
+
+def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str]) -> Splits:
+    """The run's data; with `data`, that as the test part beside the run's own validation part. Raises UserError."""
+    if data is None:
+        return load_splits(run.config, workdir)
+    records = load_records(run.config, data)
+    held = held_parts(held_split(workdir) or {}, {record.subject for record in records})
+    trained = [subject for subject, part in held.items() if part != "test"]
+    if trained and distributed.is_primary():
+        print(f"{len(trained)} of the subjects took part in the run's training or validation: the result flatters it")
+    if run.task.kind == "image":
+        records = [fitted(run.config, record, "none", accept)[0] for record in records]
+    own = load_splits(run.config, workdir)["val"] if not (workdir / CHOSEN).exists() else []
+    return {"train": [], "val": own, "test": [Region.whole(record) for record in records]}
 
 
 def _pseudonyms(workdir: Path, regions: Sequence[Region]) -> Callable[[str], str]:
     """From a sample's name, "scan:z12", to that with a pseudonym in the place of the file's name."""
     salt = bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
-    known = {region.record.id: pseudonym(salt, region.record.id) for region in regions}
+    known = {name: pseudonym(salt, name) for region in regions for name in (region.record.id, region.record.subject)}
 
     def label(name: str) -> str:
-        record = max((id_ for id_ in known if name == id_ or name.startswith(id_ + ":")), key=len)
-        return known[record] + name[len(record):]
+        if name in known:
+            return known[name]
+        whole, _, place = name.rpartition(":")
+        return f"{label(whole)}:{place}"
 
     return label
 
@@ -83,42 +108,61 @@ def _mesh(run: Run) -> Mesh:
     return sharding.make_mesh(space=space if jax.device_count() % space == 0 else 1)
 
 
-def _is_current(workdir: Path, identity: Mapping[str, object]) -> bool:
-    """Whether the run's folder has the results of this checkpoint, data and references."""
+def _is_current(folder: Path, identity: Mapping[str, object]) -> bool:
+    """Whether the folder has the results of this checkpoint, data and references."""
     try:
-        found = json.loads((workdir / "eval" / METRICS).read_text(encoding="utf-8"))
+        found = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return all(found.get(name) == value for name, value in identity.items()) and (workdir / "eval" / REPORT).exists()
+    return all(found.get(name) == value for name, value in identity.items()) and (folder / REPORT).exists()
 
 
-def _write(workdir: Path, run: Run, identity: Mapping[str, object], found: Comparison,
+def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object], found: Comparison,
            strengths: Mapping[str, float]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
-    folder = workdir / "eval"
     folder.mkdir(exist_ok=True)
     summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
                "units": {name: metric.unit for name, metric in metrics.items()},
+               "patients": len(set(found.patients)), "standings": {
+                   name: {row: {k: v if np.isfinite(v) else None for k, v in vars(standing).items()} for row, standing
+                          in standings(found.per_sample, found.patients, metric, "model").items()}
+                   for name, metric in metrics.items()},
                "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
     write_atomically(folder / "per_sample.csv", _csv(found))
     page.write(folder / REPORT, title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
                metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir), panels=_panels(found, run),
+               standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
                config=run.config.to_json(indent=1))
     write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
-    _print(workdir, run, summary)
+    _print(workdir, folder, run, summary)
 
 
-def _print(workdir: Path, run: Run, summary: Mapping[str, Any]) -> None:
-    print(table(summary["rows"], metrics_of(run)))
+def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) -> None:
+    metrics, leading = metrics_of(run), run.config.metric
+    print(table(summary["rows"], metrics))
+    found = _standings(summary, leading)
+    if summary["patients"] > 1 and len(found) > 1:
+        print(f"over {summary['patients']} patients, paired permutation tests against the model (Holm):")
+        print(aligned(standing_cells(found, metrics[leading], "model")))
+    elif summary["patients"] == 1:
+        print("one patient: nothing is said of others, so there are no intervals and no tests")
     if summary["strengths"]:
         chosen = ", ".join(f"{name} {value:g}" for name, value in summary["strengths"].items())
         print(f"strengths, chosen on the validation part: {chosen}")
     for name, value in summary["tables"]["model"].items():
         print(f"{name}:\n{np.asarray(value)}")
-    print(f"{summary['n']} {summary['split']} samples; pictures and curves: {workdir / 'eval' / REPORT}")
+    print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
     print(f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT")
+
+
+def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
+    def number(value: float | None) -> float:
+        return float("nan") if value is None else value
+
+    return {row: Standing(**{name: number(value) for name, value in values.items()})
+            for row, values in summary["standings"].get(metric, {}).items()}
 
 
 def _csv(found: Comparison) -> str:
@@ -127,9 +171,9 @@ def _csv(found: Comparison) -> str:
     flat = [{row: _columns(values) for row, values in rows.items()} for rows in found.per_sample]
     metrics = list(flat[0]["model"])
     writer = csv.writer(text)
-    writer.writerow(["sample", "row", *metrics])
-    for name, rows in zip(found.names, flat, strict=True):
-        writer.writerows([name, row, *(values[m] for m in metrics)] for row, values in rows.items())
+    writer.writerow(["sample", "patient", "row", *metrics])
+    for name, patient, rows in zip(found.names, found.patients, flat, strict=True):
+        writer.writerows([name, patient, row, *(values[m] for m in metrics)] for row, values in rows.items())
     return text.getvalue()
 
 

@@ -10,9 +10,10 @@ import jinja2
 import numpy as np
 
 from medjax.files import write_atomically
+from medjax.measures.statistics import Standing
 from medjax.report import charts
 from medjax.report.pictures import Panel, colour_bar, error_png, image_png
-from medjax.report.table import arrow, best, columns, texts
+from medjax.report.table import arrow, best, columns, standing_cells, texts
 from medjax.types import Metric
 
 __all__ = ["Panel", "write"]
@@ -25,18 +26,21 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
           metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
-          config: str) -> None:
+          standings: Mapping[str, Standing], patients: int, config: str) -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
-    is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `curves` are what
-    the run logged, by name (`train/...`, `eval/...`), as (step, value).
+    is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `standings` are
+    the methods over the `patients` by the first metric. `curves` are what the run logged, by name (`train/...`,
+    `eval/...`), as (step, value).
     """
     leading, others = _curves(curves, metrics)
     html = _template().render(
         title=title, task=task, split=split, n=len(names), data_range=_interval(data_range),
         headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
-        table=_table(rows, metrics), panels=[_panel(panel, metrics) for panel in panels],
+        table=_table(rows, metrics), patients=patients,
+        standings=standing_cells(standings, metrics[columns(rows)[0]], "model") if standings else [],
+        panels=[_panel(panel, metrics) for panel in panels],
         anatomical=any(panel.anatomical for panel in panels), strips=_strips(rows, per_sample, metrics),
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
         config=config, versions=_versions(), colour_bar=colour_bar())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from medjax.measures.statistics import Standing
 from medjax.types import Metric
 
 Rows = Mapping[str, Mapping[str, float]]
@@ -48,6 +49,25 @@ def best(rows: Rows, metric: Metric, among: Iterable[str] | None = None) -> str 
     return (min if metric.lower_is_better else max)(values, key=values.__getitem__)
 
 
+def standing_cells(found: Mapping[str, Standing], metric: Metric, leader: str) -> list[list[str]]:
+    """Methods by one metric, each as its name, mean, interval, the distance to `leader` and p; a head comes first."""
+    numbers = texts(metric, [x for s in found.values() for x in (s.mean, s.low, s.high, s.difference)])
+    cells = [["", " ".join(filter(None, (metric.title, metric.unit))), "95 % interval", f"{leader} − row", "p"]]
+    for i, (row, standing) in enumerate(found.items()):
+        mean, low, high, gap = numbers[4 * i:4 * i + 4]
+        p = "–" if math.isnan(standing.p) else "< 0.001" if standing.p < 0.001 else f"{standing.p:.3f}"
+        cells.append([row, mean, "–" if math.isnan(standing.low) else f"{low} … {high}", gap, p])
+    return cells
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, of which the first is the head, as text in columns."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+             for line in cells]
+    return "\n".join([lines[0], "─" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+
 def table(rows: Rows, metrics: Mapping[str, Metric]) -> str:
     """The rows as aligned text, one column per metric with unit and arrow; a star marks the best value."""
     names = columns(rows)
@@ -57,8 +77,4 @@ def table(rows: Rows, metrics: Mapping[str, Metric]) -> str:
     lines = [["", *(head + " " for head in heads)]]
     for i, row in enumerate(rows):
         lines.append([row, *(cells[name][i] + ("*" if leaders[name] == row else " ") for name in names)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
-    aligned = ["  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-               for line in lines]
-    rule = "─" * (sum(widths) + 2 * len(names))
-    return "\n".join([aligned[0].rstrip(), rule, *(line.rstrip() for line in aligned[1:])])
+    return aligned(lines)

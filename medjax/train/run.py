@@ -44,14 +44,22 @@ def load_splits(config: Config, workdir: Path | None = None) -> Splits:
 
     Subjects that the run in `workdir` has divided before stay in their part.
     """
+    return split(load_records(config), config.data.fractions, config.seed, held_split(workdir))
+
+
+def load_records(config: Config, path: Path | None = None) -> list[Record]:
+    """The records of `config.data`, or those of `path` read in the same way. Raises UserError."""
     chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
+    if path is not None:
+        chosen = Config({**chosen.to_dict(), "path": str(path)} if "path" in chosen else {
+            "name": "files", "path": str(path)})
     source = registry.build("data.sources", chosen)
     registry.check_members("data.sources", chosen.name, source, Source)
     records = [_checked(record, chosen.name) for record in source.load()]
     spacing = registry.frozen(config.data.spacing_mm)
     if spacing:
         records = [record if record.spacing_mm else replace(record, spacing_mm=spacing[-record.ndim:]) for record in records]
-    return split(records, config.data.fractions, config.seed, held_split(workdir))
+    return records
 
 
 def resolve(config: Config, splits: Splits, workdir: Path | None = None) -> Config:
