@@ -6,16 +6,17 @@ Tests give NumPy's arrays where users give JAX's, and JAX takes both: here eithe
 import jax
 import jaxtyping
 import numpy as np
-from beartype import BeartypeConf, FrozenDict, beartype
+from beartype import BeartypeConf, beartype
+
+import medjax.types
 
 EITHER = jax.Array | np.ndarray
 PACKAGES = ["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"]
 
-# An int is a float, as type checkers have it.
-check = beartype(conf=BeartypeConf(is_pep484_tower=True, hint_overrides=FrozenDict({jax.Array: EITHER})))
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as type checkers have it
 
 
 def install() -> None:
     """Not by pytest's option `--jaxtyping-packages`, which xdist's workers don't get from the configuration."""
-    jaxtyping.Array = EITHER  # of Float[Array, "b h w"], …
+    jaxtyping.Array = medjax.types.Array = EITHER  # of Float[Array, "b h w"], …
     jaxtyping.install_import_hook(PACKAGES, "tests.typecheck.check")

@@ -56,7 +56,7 @@ def distance(region: Bool[Array, "*space"], spacing_mm: Float[Array, " n"]) -> F
     for axis in range(region.ndim):
         place = jnp.arange(region.shape[axis]).reshape([-1 if a == axis else 1 for a in range(region.ndim)])
 
-        def nearer(j: int, best: Array, axis: int = axis, place: Array = place, before: Array = squared) -> Array:
+        def nearer(j: Array, best: Array, axis: int = axis, place: Array = place, before: Array = squared) -> Array:
             row = jax.lax.dynamic_slice_in_dim(before, j, 1, axis)
             return jnp.minimum(best, row + jnp.square((place - j) * spacing_mm[axis]))
 

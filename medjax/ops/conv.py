@@ -25,6 +25,8 @@ from medjax import native
 from medjax.types import Array, UserError
 
 Sizes = tuple[int, ...]
+Size = Any  # of an image: an int, or a symbol of JAX while a program is exported for several sizes
+Shape = tuple[Size, ...]
 Pairs = tuple[tuple[int, int], ...]
 Lowered = Sequence[mlir.Value | Sequence[mlir.Value]]
 Unknown = Any  # the operand of a transpose that is solved for: a placeholder of JAX that has an `aval`
@@ -94,7 +96,7 @@ def _per_axis(x: Array, w: Array, value: int | Sequence[int]) -> tuple[int, ...]
     return values
 
 
-def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[int], kernel: Sequence[int],
+def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[Size], kernel: Sequence[int],
            stride: Sequence[int], dilation: Sequence[int]) -> Pairs:
     if padding == "SAME":
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -124,17 +126,17 @@ def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
 # do not tell of the result's shape: `space` of an image, `kernel` of a kernel.
 
 
-def _forward_shape(x: ShapedArray, w: ShapedArray, *, stride: Sizes, dilation: Sizes, padding: Pairs, **_: Any) -> Sizes:
+def _forward_shape(x: ShapedArray, w: ShapedArray, *, stride: Sizes, dilation: Sizes, padding: Pairs, **_: Any) -> Shape:
     space = tuple((size + low + high - (k - 1) * d - 1) // s + 1 for size, k, s, d, (low, high)
                   in zip(x.shape[1:-1], w.shape[:-2], stride, dilation, padding, strict=True))
     return (x.shape[0], *(max(size, 0) for size in space), w.shape[-1])
 
 
-def _data_shape(y: ShapedArray, w: ShapedArray, *, space: Sizes, groups: int, **_: Any) -> Sizes:
+def _data_shape(y: ShapedArray, w: ShapedArray, *, space: Shape, groups: int, **_: Any) -> Shape:
     return (y.shape[0], *space, w.shape[-2] * groups)
 
 
-def _weights_shape(x: ShapedArray, y: ShapedArray, *, kernel: Sizes, groups: int, **_: Any) -> Sizes:
+def _weights_shape(x: ShapedArray, y: ShapedArray, *, kernel: Sizes, groups: int, **_: Any) -> Shape:
     return (*kernel, x.shape[-1] // groups, y.shape[-1])
 
 
@@ -145,7 +147,7 @@ def _forward_xla(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding:
                                     dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
 
 
-def _data_xla(y: Array, w: Array, *, space: Sizes, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
+def _data_xla(y: Array, w: Array, *, space: Shape, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
               precision: str | None) -> Array:
     image, axes = _letters(y), range(y.ndim - 2)
     pads = []
@@ -241,7 +243,7 @@ def _wants_onednn() -> bool:
     return wish != "xla" and native.available()
 
 
-def _primitive(name: str, shape: Callable[..., Sizes], xla: Callable[..., Array], target: str,
+def _primitive(name: str, shape: Callable[..., Shape], xla: Callable[..., Array], target: str,
                attributes: Attributes) -> Primitive:
     primitive = Primitive(name)
     primitive.def_abstract_eval(lambda a, b, *_, **geometry: a.update(shape=shape(a, b, **geometry), weak_type=False))
@@ -253,7 +255,7 @@ def _primitive(name: str, shape: Callable[..., Sizes], xla: Callable[..., Array]
     return primitive
 
 
-def _bilinear(name: str, shape: Callable[..., Sizes], xla: Callable[..., Array], kind: int) -> Primitive:
+def _bilinear(name: str, shape: Callable[..., Shape], xla: Callable[..., Array], kind: int) -> Primitive:
     return _primitive(name, shape, xla, "medjax_convolve", lambda _: {"kind": np.int64(kind)})
 
 

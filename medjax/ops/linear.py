@@ -62,7 +62,7 @@ def _eager(x: Array, *tables: Array, linear: LinearMap, transposed: bool) -> Arr
     return _linear.bind(x, *tables, linear=linear, transposed=transposed)
 
 
-def _jvp(primals: Sequence[Array], tangents: Sequence[Array], **which: Any) -> tuple[Array, Array]:
+def _jvp(primals: Sequence[Array], tangents: Sequence[Array | ad.Zero], **which: Any) -> tuple[Array, Array]:
     return _linear.bind(*primals, **which), _linear.bind(tangents[0], *primals[1:], **which)
 
 

@@ -30,7 +30,7 @@ def edge_strength(x: Float[Array, "*space"]) -> Float[Array, "*space"]:
 
 def grow(inside: Bool[Array, "*space"], seed: Bool[Array, "*space"], steps: int = 64) -> Bool[Array, "*space"]:
     """What of `inside` hangs together with `seed` by faces, at most `steps` voxels away."""
-    def step(_: int, region: Array) -> Array:
+    def step(_: Array, region: Array) -> Array:
         grown = region
         for axis in range(region.ndim):
             pad = [(1, 1) if a == axis else (0, 0) for a in range(region.ndim)]
