@@ -4,7 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray, Real
 
 from medjax.ops.conv import conv
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
@@ -140,11 +140,11 @@ class Mask:
 
     mask: Bool[Array, "..."] | Real[Array, "..."]
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Inexact[Array, "b *space c"]) -> Inexact[Array, "b *space c"]:
         """The image with the missing pixels at 0."""
         return x * self.mask.astype(x.dtype)
 
-    def adjoint(self, y: Image) -> Image:
+    def adjoint(self, y: Inexact[Array, "b *space c"]) -> Inexact[Array, "b *space c"]:
         """The same mask: the operator is its own transpose."""
         return self(y)
 
