@@ -11,8 +11,8 @@ from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
 from medjax.types import UserError, pytree, static
 
 Scalar = float | Real[Array, ""]
-Image = Float[Array, "b *space c"]
-Coarse = Float[Array, "b *coarse c"]
+Image = Inexact[Array, "b *space c"]
+Coarse = Inexact[Array, "b *coarse c"]
 
 _LITTLE = 1e-2  # of the known pixels' weight, beside which a wider mean counts
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
@@ -140,11 +140,11 @@ class Mask:
 
     mask: Bool[Array, "..."] | Real[Array, "..."]
 
-    def __call__(self, x: Inexact[Array, "b *space c"]) -> Inexact[Array, "b *space c"]:
+    def __call__(self, x: Image) -> Image:
         """The image with the missing pixels at 0."""
         return x * self.mask.astype(x.dtype)
 
-    def adjoint(self, y: Inexact[Array, "b *space c"]) -> Inexact[Array, "b *space c"]:
+    def adjoint(self, y: Image) -> Image:
         """The same mask: the operator is its own transpose."""
         return self(y)
 
@@ -202,7 +202,7 @@ def _convolve(x: Image, kernel: Float[Array, "..."], mode: str) -> Image:
     return jnp.moveaxis(planes.reshape(*channels_first.shape[:2], *planes.shape[1:-1]), 1, -1)
 
 
-def _interpolate(x: Image, factor: int, axis: int) -> Float[Array, "b *fine c"]:
+def _interpolate(x: Image, factor: int, axis: int) -> Inexact[Array, "b *fine c"]:
     """Cubic convolution on a grid `factor` times finer, the pixel blocks aligned."""
     phases = []
     wide = pad_axis(x, 2, 2, axis, "symmetric")
