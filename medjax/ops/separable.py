@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Inexact, Real
 
 
-def correlate_axis(x: Inexact[Array, "*s"], taps: Real[Array, " k"], axis: int,
+def correlate_axis(x: Inexact[Array, "*s"], taps: Inexact[Array, " k"], axis: int,
                    stride: int = 1) -> Inexact[Array, "*t"]:
     """`y[i] = sum_k taps[k] x[i * stride + k]` along `axis`, only where the taps fit ("valid")."""
     n = (x.shape[axis] - taps.shape[0]) // stride + 1

@@ -4,15 +4,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, Real
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray, Real
 
 from medjax.ops.conv import conv
 from medjax.ops.separable import correlate_axis, gaussian_taps, pad_axis
 from medjax.types import UserError, pytree, static
 
 Scalar = float | Real[Array, ""]
-Image = Float[Array, "b *space c"]
-Coarse = Float[Array, "b *coarse c"]
+Image = Inexact[Array, "b *space c"]
+Coarse = Inexact[Array, "b *coarse c"]
 
 _LITTLE = 1e-2  # of the known pixels' weight, beside which a wider mean counts
 _PAD_MODES = {"zero": "constant", "edge": "edge", "reflect": "symmetric", "wrap": "wrap"}
@@ -202,7 +202,7 @@ def _convolve(x: Image, kernel: Float[Array, "..."], mode: str) -> Image:
     return jnp.moveaxis(planes.reshape(*channels_first.shape[:2], *planes.shape[1:-1]), 1, -1)
 
 
-def _interpolate(x: Image, factor: int, axis: int) -> Float[Array, "b *fine c"]:
+def _interpolate(x: Image, factor: int, axis: int) -> Inexact[Array, "b *fine c"]:
     """Cubic convolution on a grid `factor` times finer, the pixel blocks aligned."""
     phases = []
     wide = pad_axis(x, 2, 2, axis, "symmetric")
