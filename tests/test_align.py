@@ -65,6 +65,7 @@ def miss_mm(head, found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.subtract(world(found, *brain), world(truth, *brain)), axis=0)
 
 
+@pytest.mark.slow
 def test_a_head_on_another_table_is_found(head, monkeypatch):
     """Another contrast and other voxels, 76 mm and 21 degrees away; without the finest level, for time."""
     monkeypatch.setattr("medjax.classical.rigid.LEVELS", {8.0: 5000, 4.0: 20000})
@@ -90,6 +91,7 @@ def align(fixed: Path, moving: Path, output: Path) -> tuple[int, str, str]:
     return command("-m", "medjax.align", f"--fixed={fixed}", f"--moving={moving}", f"--output={output}")
 
 
+@pytest.mark.slow
 def test_files_come_onto_the_grid_of_the_fixed_one_ready_for_training(head, tmp_path):
     degrees, shift_mm = (-9.0, 0.5, -1.5), (1.0, 2.0, 8.0)
     truth = motion(degrees, shift_mm, centre_of(head))

@@ -34,6 +34,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_learns_a_batch_by_heart(case):
     ndim, name, keys, loss = CASES[case]

@@ -44,6 +44,7 @@ def test_step_beside_xla_writes_its_rows(tmp_path):
         assert row["name"] in out
 
 
+@pytest.mark.slow
 def test_memory_falls_on_every_device_as_a_mesh_grows(tmp_path):
     code, _, err = bench("memory", *SMALL, "--batch=8", "--mesh=1x1,4x1", f"--json={tmp_path / 'memory.json'}")
     assert code == 0, err
@@ -75,6 +76,7 @@ def copied() -> dict[str, float]:
     return memory.measure(plan())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fsdp", "offload"), [(True, False), (False, True)])
 def test_memory_of_a_divided_and_an_offloaded_state(copied, fsdp, offload):
     """Adam keeps two arrays of a parameter's size beside it."""

@@ -28,6 +28,7 @@ def page_faults(call: str) -> float:
     return float(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 def test_the_memory_of_a_step_is_kept_for_the_next():
     assert page_faults("keep_memory()") < 0.1 * page_faults("")

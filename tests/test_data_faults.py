@@ -106,6 +106,7 @@ def test_a_file_that_breaks_under_a_stream_is_named(tmp_path, workers, break_fil
     assert time.monotonic() - begin < 20
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_under_a_training_ends_it_in_one_line(tmp_path):
     folder = write_volumes(tmp_path / "in")
     process = command("train.py", *SMALL, f"--workdir={tmp_path / 'run'}", f"--config.data.path={folder}",

@@ -34,6 +34,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_curves_are_learned_from_a_batch(case):
     ndim, channels, loss, keys = CASES[case]

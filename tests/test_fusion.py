@@ -110,6 +110,7 @@ def test_some_contrasts_are_missing_in_training_but_never_all():
     np.testing.assert_array_equal(evaluated.target[..., 0], batch["image"][..., 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fusion", "ndim", "dtype"), [("early", 2, "float32"), ("late", 3, "bfloat16"),
                                                        ("attention", 2, "float32")])
 def test_fusion_overfits_a_batch(fusion, ndim, dtype):

@@ -56,6 +56,7 @@ def learn(task, objective, batch, steps: int, lr: float = 3e-3):
     return before, state, logs
 
 
+@pytest.mark.slow
 def test_rrdb_overfits_a_batch_on_the_fine_grid():
     task = SuperRes(RANGE, 2)
     model = RRDB(2, 1, (2, 2), width=8, growth=4, blocks=1, dense=1)
@@ -69,6 +70,7 @@ def test_rrdb_takes_volumes_in_half_precision():
     assert (made.shape, made.dtype) == ((1, 8, 8, 8, 1), jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_perceptual_game_lowers_what_the_trained_network_sees():
     task = SuperRes(RANGE, 2, grid="fine")
     trained = CNN(2, 1, (1, 1), features=(4, 8), kernels=(3, 3, 3))
@@ -108,6 +110,7 @@ def test_frechet_distance_is_that_of_scipy():
     assert sets.frechet(one, one) == pytest.approx(0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_synthesis_by_wgan_gp_comes_nearer_to_the_data():
     task = Synthesis(RANGE, 2, noise=8, size=16, features=Features())
     game = Adversarial(

@@ -86,6 +86,7 @@ def test_the_known_displacement_brings_the_moving_image_onto_the_fixed_one():
     assert on < 0.1 * off
 
 
+@pytest.mark.slow
 def test_voxelmorph_learns():
     """Steps see a new displacement each; what was learnt is seen on one that is the same before and after."""
     task, batch = register(2, turn=0.0, bend=0.5), make_batch((16, 16))
@@ -160,6 +161,7 @@ def test_sirt_is_nearer_to_the_volume_than_smeared_projections():
     assert error["sirt"] < 0.5 * error["input"]
 
 
+@pytest.mark.slow
 def test_voxnet_overfits_a_batch():
     task = Volume(RANGE, 3)
     model = VoxNet(3, 1, (1, 1, 1), width=8, depth=1, lift=4, blocks=1, dtype="bfloat16")
@@ -176,6 +178,7 @@ def test_volumes_need_projections_and_square_planes():
         Volume(RANGE, 2)
 
 
+@pytest.mark.slow
 def test_a_recurrent_network_overfits_a_series():
     task = Series(RANGE, 3, noise="gaussian", factor=2)
     model = ConvRNN(3, 1, task.scale, width=8, both_ways=False, dtype="bfloat16")

@@ -191,6 +191,7 @@ def test_nufft_is_the_fourier_sum(name):
     assert np.linalg.norm(found - exact) < 3e-5 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trajectory", [nufft.radial(80, 96, 48), nufft.spiral(8, 900, 48, turns=4.5)],
                          ids=["radial", "spiral"])
 def test_gridding_has_the_objects_intensity(trajectory):

@@ -83,6 +83,7 @@ def dense(A, shape) -> np.ndarray:
     return np.asarray(jax.jit(A)(basis), np.float64).reshape(len(basis), -1).T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["modl", "varnet", "primal_dual"])
 def test_networks_with_physics_learn_one_batch_by_heart(name):
     task = CtRecon(HU, 2, views=6)
@@ -161,6 +162,7 @@ def best_psnr(task, example) -> dict[str, float]:
             for name, reference in task.references().items()}
 
 
+@pytest.mark.slow
 def test_classical_reconstructions_stand_beside_the_model():
     task = CtRecon(HU, 2, views=10)
     example = jax.jit(task.example)(KEY, batch(squares(1, 32), HU))
@@ -178,6 +180,7 @@ def test_the_input_of_ct_is_fbp_in_unit_range():
         np.testing.assert_allclose(example.input.image, example.target, atol=7e-3)  # the projector's share
 
 
+@pytest.mark.slow
 def test_low_dose_noise_grows_as_the_dose_falls():
     water = np.full((1, 48, 48, 1), 0.5, np.float32)
     spread = {}
@@ -206,6 +209,7 @@ def gain(task, objective, images, state) -> float:
     return float((scores["psnr"] - before).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "values"), [("noise2noise", {}), ("noise2self", {"share": 0.1}),
                                               ("noise2self", {"share": 0.1, "fill": "mean"}), ("sure", {"sigma": 0.1})])
 def test_denoising_is_learned_without_truth(name, values):
@@ -216,6 +220,7 @@ def test_denoising_is_learned_without_truth(name, values):
     assert gain(task, learner, images, state) > 1.5
 
 
+@pytest.mark.slow
 def test_ct_is_learned_from_its_views_alone():
     task = CtRecon(HU, 2, views=12)
     learner, images = objective("ssdu", task, network("modl")), batch(squares(2, 24), HU)
@@ -234,6 +239,7 @@ def test_plug_and_play_uses_any_denoiser():
     assert float((after - before).min()) > 2
 
 
+@pytest.mark.slow
 def test_mri_is_reconstructed_better_than_zero_filled():
     """Classical methods at once, and a variational network that finds the sensitivities itself."""
     task = MriRecon((0.0, 1.0), 2, acceleration=3.0, coils=4, sigma=0.002)
@@ -315,6 +321,7 @@ CONFIGS = ["mri_recon", "mri_recon:model=modl,objective=ssdu", "mri_recon:model=
            "ct_lowdose:model=unet,objective=noise2noise", "deblur", "deblur:model=modl", "inpaint"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_fit_together(name):
     file, _, arg = name.partition(":")

@@ -37,6 +37,7 @@ def test_losses_and_gradients_stay(name):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_a_3d_unet_takes_less_memory():
     """`bench memory` of its train step on 64^3: at most four fifths are left, and that is what a user is shown."""
     taken = []

@@ -45,6 +45,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_learns_a_batch_by_heart(case):
     ndim, name, model, keys, loss = CASES[case]

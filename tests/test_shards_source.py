@@ -209,6 +209,7 @@ def test_a_shard_that_breaks_under_a_stream_is_named(tmp_path, workers, break_fi
     stream.close()
 
 
+@pytest.mark.slow
 def test_a_run_from_shards_is_trained_and_evaluated(blocks, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))

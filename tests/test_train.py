@@ -49,6 +49,7 @@ def test_evaluation_has_a_row_for_the_input_the_references_and_the_model(finishe
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(finished, tmp_path):
     workdir, _ = finished
     killed = tmp_path / "killed"
@@ -112,6 +113,7 @@ def test_a_mistake_is_one_clear_line(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_bad_images_are_one_clear_line(tmp_path, test_data):
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "flat.npy", np.zeros((40, 40), np.float32))
