@@ -142,6 +142,7 @@ def test_what_cannot_be_aligned_is_said_in_one_line(tmp_path, moving, says):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fixed.nii", "moving.nii"]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_head_finds_its_place_and_the_head_the_part(head, monkeypatch):
     """The points are those of the smaller scan, whichever is fixed; a seed gives one result."""
     monkeypatch.setattr("medjax.classical.rigid.LEVELS", {8.0: 2000})

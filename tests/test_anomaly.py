@@ -126,6 +126,7 @@ def test_jpeg_keeps_to_its_rate():
     assert jpeg(np.repeat(image, 3, -1), 1.0).shape == (*image.shape[:2], 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [0, 2])
 def test_a_code_of_few_bits_does_not_see_what_is_smaller_than_its_levels(bits):
     model = registry.spec("models", "autoencoder", width=2, depth=1, latent=3, bits=bits)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.commands import SMALL, command
 
-COMMON = [*SMALL, "--config.steps=2", "--config.eval_every=2", "--config.references=('median',)"]
+COMMON = [*SMALL, "--config.steps=2", "--config.eval_every=2"]
 
 
 @pytest.fixture(scope="module")

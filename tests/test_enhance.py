@@ -58,6 +58,7 @@ def test_curves_are_learned_from_a_batch(case):
     assert np.all(np.asarray(found["psnr"]) > np.asarray(before["psnr"]) + 3)
 
 
+@pytest.mark.slow
 def test_losses_without_a_reference_are_0_where_nothing_is_wrong():
     task, batch = Enhance((0.0, 1.0), 2), batch_of(2, 3)
     example = task.example(KEY, batch)

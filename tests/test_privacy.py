@@ -50,7 +50,7 @@ def test_nobody_is_named_by_what_is_written(series, tmp_path, monkeypatch):
     cache, runs, out = (tmp_path / name for name in ("cache", "runs", "out"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     train = ("train.py", *SMALL, f"--config.data.path={series}", "--config.steps=2",
-             "--config.eval_every=2", "--config.references=('none',)")
+             "--config.eval_every=2")
     code, said, err = command(*train, f"--workdir={runs / 'whole'}")
     assert code == 0, err
     assert not [text for text in PLANTED if text in said + err]

@@ -40,6 +40,7 @@ def test_the_multiple_follows_from_the_network(model, changes, strides):
     assert multiple_of(run, BATCH, space=1) == 1
 
 
+@pytest.mark.slow
 def test_a_depth_that_does_not_divide_names_those_that_do_or_is_padded(tmp_path):
     config = volumes(width=4, depth=2)
     with pytest.raises(UserError, match=r"^config\.data\.patch: a first axis of 11 [^\n]*multiples of 4 do, [^\n]*8 and 12"):

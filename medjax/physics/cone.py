@@ -37,7 +37,7 @@ class Cone:
 
     shape: tuple[int, int, int]
     voxel_mm: float | tuple[float, float, float]
-    angles: Sequence[float]
+    angles: Sequence[float] | np.ndarray
     detectors: tuple[int, int]
     detector_mm: float | tuple[float, float]
     source_mm: float

@@ -40,7 +40,7 @@ class Planar:
 
     shape: tuple[int, int]
     pixel_mm: float | tuple[float, float]
-    angles: Sequence[float]
+    angles: Sequence[float] | np.ndarray
     detectors: int
     detector_mm: float
     shift_mm: float = 0.0
@@ -285,7 +285,7 @@ def _sweep(geometry: Parallel | Fan, turn: bool) -> Sweep | None:
     return Sweep(shape, views, lines, length[views].astype(np.float32), footprint)
 
 
-def _cos_sin(angles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _cos_sin(angles: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angles)[:, None], np.sin(angles)[:, None]
 
 

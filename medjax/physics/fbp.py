@@ -109,7 +109,7 @@ def redundancy(geometry: Any) -> np.ndarray:
     return np.where(beta < first, rise, np.where(beta <= last, 1.0, fall))
 
 
-def _gaps(angles: Sequence[float], period: float) -> tuple[np.ndarray, float, float]:
+def _gaps(angles: Sequence[float] | np.ndarray, period: float) -> tuple[np.ndarray, float, float]:
     """Half the way to both neighbours on a circle of `period`; where the scan starts, and how far it goes."""
     turned = np.round(np.mod(angles, period), 9) % np.round(period, 9)
     places, which, counts = np.unique(turned, return_inverse=True, return_counts=True)
