@@ -22,7 +22,7 @@ from medjax.types.arrays import (
 )
 from medjax.types.records import Derivation, Record, Splits
 
-Value: TypeAlias = "float | list[Value]"
+Value: TypeAlias = float | list["Value"]
 """Of a metric: a number, or a table of them as nested lists."""
 
 
