@@ -79,6 +79,7 @@ def test_the_map_of_a_sample_is_scored_as_scikit_learn_does():
         assert classification.auroc(score[i][mask[i]], truth[i][mask[i]]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_lesions_are_planted_in_tissue_for_evaluation_only(ndim):
     task, batch = Anomaly((0.0, 1.0), ndim, sigma=0.0, radius=(2.0, 3.0)), batch_of(ndim)

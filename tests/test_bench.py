@@ -109,6 +109,7 @@ def test_memory_refuses_what_a_run_refuses(keys, mesh, told):
         memory.measure(plan(mesh, **keys))
 
 
+@pytest.mark.slow
 def test_memory_counts_what_images_are_padded_with():
     """Over two devices the network needs 16 rows of 12: each holds 8, as int16 and with a mask."""
     config = plan(pad=True).config

@@ -33,6 +33,7 @@ def phantoms(**options):
     return builder_class(ROOT / "datasets" / "phantoms.py")(**options)
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
     folder = tmp_path / "phantoms" / "1.0.0"
     process = command(*BUILD, GIVEN, f"--to={tmp_path}", "--processes=2", wait=False)

@@ -93,6 +93,7 @@ def test_tv_of_an_identity_is_scikit_images_denoiser():
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_sparse_view_reconstructions_gain_in_order():
     A = Parallel((64, 64), 1.0, angles(24), 64, 1.0)
     y = A(HEAD[None])
@@ -103,6 +104,7 @@ def test_sparse_view_reconstructions_gain_in_order():
     assert sirt + 8 < tv
 
 
+@pytest.mark.slow
 def test_mri_reconstructions_gain_in_order():
     mask = mri.poisson_disc((64, 64), 4.0, (10, 10))
     A = mri.Cartesian(mri.birdcage(4, (64, 64))[None], mask[None, None])

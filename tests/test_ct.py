@@ -262,6 +262,7 @@ def test_fdk_of_exact_line_integrals():
     assert abs(float((volume - truth)[12:20].mean())) < 3e-3
 
 
+@pytest.mark.slow
 def test_dose_sets_the_noise_of_the_image():
     A = Parallel((128, 128), 2.0, angles(180), 128, 2.0)
     disc = np.hypot(*(np.mgrid[:128, :128] - 63.5))[None, ..., None] < 50

@@ -135,6 +135,7 @@ def test_more_contrasts_than_the_model_fuses_are_refused():
         jax.eval_shape(Fusion(2, 1, (1, 1), modalities=2).init, KEY, jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.slow
 def test_fusion_scores_agree_with_their_definitions():
     random = np.random.default_rng(0)
     fused, other = random.random((2, 1, 40, 40, 1)).astype(np.float32)

@@ -199,7 +199,8 @@ def enlarging(ndim, name):
     return SuperRes((0.0, 1.0), ndim, factor=2, grid="coarse" if name == "edsr" else "fine")
 
 
-@pytest.mark.parametrize(("name", "ndim"), [*((name, 2) for name in SMALL), ("unet", 3), ("edsr", 3)])
+@pytest.mark.parametrize(("name", "ndim"), [
+    *((name, 2) for name in SMALL), *(pytest.param(name, 3, marks=pytest.mark.slow) for name in ("unet", "edsr"))])
 def test_learns_one_batch_by_heart(name, ndim):
     """Through task, objective and step, as in a run: the loss falls far below where the input is."""
     task = enlarging(ndim, name)

@@ -152,6 +152,7 @@ def test_backprojection_is_the_adjoint():
     np.testing.assert_allclose((operator(x) * y).sum(), (x * operator.backproject(y, 7)).sum() * 3 / 7, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sirt_is_nearer_to_the_volume_than_smeared_projections():
     batch = make_batch((4, 12, 12), count=1)
     task = Volume(RANGE, 3, views=6)
@@ -200,6 +201,7 @@ def test_one_way_frames_know_nothing_of_the_future_and_both_ways_everything(both
     assert moved[3] > 0
 
 
+@pytest.mark.slow
 def test_series_are_compared_frame_by_frame():
     task, batch = Series(RANGE, 3, factor=2), make_batch((8, 24, 24), count=2)
     example = task.example(KEY, batch)

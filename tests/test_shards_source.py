@@ -195,6 +195,7 @@ def test_a_path_that_is_no_prepared_set_is_said(tmp_path, path):
         Shards(path and str(tmp_path / path)).load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "break_file", "says"), [
     (0, vanish, "is gone"), (1, vanish, "is gone"),
     (0, cut, "damaged: "), (0, damage, "damaged: .*hash mismatch")])
