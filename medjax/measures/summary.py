@@ -7,7 +7,7 @@ import numpy as np
 from medjax.types import Value
 
 
-def mean_of_numbers(values: Sequence[Value | np.ndarray] | np.ndarray) -> float:
+def mean_of_numbers(values: Sequence[Value | np.ndarray | np.floating] | np.ndarray) -> float:
     """The mean of what is a number; NaN where nothing is."""
     finite = np.asarray(values, float)
     finite = finite[np.isfinite(finite)]

@@ -102,7 +102,7 @@ class Translate(Restoration):
 
     def references(self) -> dict[str, Reference]:
         """The first source as it is, and the mean target for each of its intensities."""
-        levels = np.linspace(0, 1, BINS)
+        levels = np.linspace(0, 1, len(self.curve))
         return {"input": Reference(lambda example, strength: example.input.image[..., :1]),
                 "curve": Reference(by_sample(lambda x, _: np.interp(x[..., :1], levels, self.curve).astype(np.float32)))}
 
