@@ -143,10 +143,11 @@ def test_references_run_on_a_batch_and_can_be_measured(name, ndim):
     found = {}
     for row, reference in task.references().items():
         grid = reference.strengths
-        image = np.asarray(reference.run(example, grid[len(grid) // 2] if grid else 1.0))
+        strength = grid[len(grid) // 2] if grid else 1.0
+        image = np.asarray(reference.run(example, strength))
         assert image.shape[:-1] == example.target.shape[:-1], row
         assert list(grid) == sorted(set(grid)), row
-        alone = reference.run(jax.tree.map(lambda a: a[:1] if np.ndim(a) else a, example), grid[len(grid) // 2] if grid else 1.0)
+        alone = reference.run(jax.tree.map(lambda a: a[:1] if np.ndim(a) else a, example), strength)
         np.testing.assert_allclose(alone, image[:1], atol=2e-4, err_msg=row)
         found[row] = task.summarise([{metric: np.asarray(values)[i] for metric, values in measured.items()}
                                      for measured in [task.measure(Prediction(jnp.asarray(image)), example)]
