@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.fft import fft, ifft
@@ -84,6 +85,10 @@ class MriRecon(Reconstruction):
             found = ", ".join(f"{size[0]}x{size[1]} ({name})" for size, name in sizes.items())
             raise UserError("config.data.source", f"k-space of several matrix sizes: {found}; give files of one size: "
                             "config.data.source.matrix='(H, W)' takes those")
+        gaps = next((r.record.id for part in splits.values() for r in part if _has_gaps(r.record)), "")
+        if gaps:
+            logging.warning("%s: its k-space has gaps, so there is no truth; metrics compare with the zero-filled image and "
+                            "say nothing of what is better than that", gaps)
         for region in (r for part in splits.values() for r in part):
             whole = (region.start, region.stop) == (0, region.record.image.shape[0])
             if "kspace" in region.record.extras and region.record.ndim == self.ndim and not whole:
@@ -190,6 +195,14 @@ def _on_complex(solver: Solver) -> Solver:
         return to_channels(solver(A.operator, y, strength))
 
     return solve
+
+
+def _has_gaps(record: Record) -> bool:
+    """Whether a place of the first slice's k-space was measured by no coil."""
+    if "kspace" not in record.extras:
+        return False
+    kspace = record.extras["kspace"]
+    return not np.any(kspace[0] if kspace.ndim == 4 else kspace, axis=-1).all()
 
 
 def _low_resolution(kspace: Array, centre: float) -> Array:
