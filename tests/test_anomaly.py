@@ -53,6 +53,7 @@ def test_a_network_learns_a_batch_by_heart(case):
     assert ("model/kl" in logs) == (name == "vae")
 
 
+@pytest.mark.slow
 def test_the_kl_term_agrees_with_its_integral():
     """KL of the code from the standard normal, by the mean of log q - log p over many draws, per voxel of the image."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 1)), jnp.float32)

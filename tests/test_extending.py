@@ -182,6 +182,7 @@ def tiny():
     return config
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_a_command_with_one_line(tmp_path):
     folder = install(tmp_path)
     (folder / MODEL).write_text(FILES[MODEL].replace(", context: Context = None, train: bool = False", ""))

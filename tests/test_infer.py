@@ -87,6 +87,7 @@ def test_what_is_done_stays_and_the_same_command_does_the_rest(trained, tmp_path
     assert "holds results of another run or of other flags" in err
 
 
+@pytest.mark.slow
 def test_one_file_gets_the_name_it_is_given_and_nothing_is_replaced(trained, tmp_path):
     Image.fromarray(np.zeros((20, 20), np.uint8) + np.arange(20, dtype=np.uint8) * 9).save(tmp_path / "a.png")
     code, err = apply(trained, tmp_path / "a.png", tmp_path / "a.nii")
