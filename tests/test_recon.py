@@ -1,6 +1,7 @@
 """Reconstruction: tasks with raw measurements, networks with physics inside, and learning without truth."""
 
 import importlib
+from dataclasses import replace
 
 import h5py
 import jax
@@ -379,3 +380,43 @@ def test_an_image_measurement_can_not_be_divided():
         objective("ssdu", task, network("unet"))
     with pytest.raises(UserError, match=r"^config\.objective\.name: needs raw measurements"):
         measurement_of(NetworkInput(jnp.zeros((1, 8, 8, 1))).context)
+
+
+def in_double(tree):
+    wide = {np.dtype("float32"): np.float64, np.dtype("complex64"): np.complex128}
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(wide.get(np.dtype(a.dtype), a.dtype))), tree)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind", "options"), [
+    ("modl", "ct", {"cg_iterations": 3}), ("primal_dual", "ct", {}), ("varnet", "ct", {}),
+    ("modl", "mri", {"cg_iterations": 3}), ("varnet", "mri", {"sensitivities": True})])
+def test_gradients_of_unrolled_solvers_are_those_of_finite_differences(name, kind, options):
+    """In float64, to 1e-4, along a direction in every parameter, in the input and in the measurement."""
+    mri = kind == "mri"
+    task = MriRecon((0.0, 1.0), 2, acceleration=3.0, coils=3) if mri else CtRecon(HU, 2, views=6)
+    example = jax.jit(task.example)(KEY, batch(squares(1, 16), (0.0, 1.0) if mri else HU))
+    with jax.enable_x64(True):
+        context, image, target = in_double((example.input.context, example.input.image, example.target))
+        model = network(name, channels=2 if mri else 1, dtype="float64", **options)
+        random = np.random.default_rng(0)
+        params = jax.tree.map(lambda p: p + 0.1 * random.normal(size=p.shape),  # what begins at zero matters too
+                              in_double(jax.jit(model.init)(KEY, image, context)))
+
+        @jax.jit
+        def loss(params, image, y):
+            return jnp.square(model.apply(params, image, replace(context, y=y)) - target).sum()
+
+        at = (params, image, context.y)
+        gradients = jax.tree.leaves(jax.jit(jax.grad(loss, (0, 1, 2)))(*at))
+        leaves, tree = jax.tree.flatten(at)
+        for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
+            along = random.normal(size=leaf.shape) + (1j * random.normal(size=leaf.shape) if jnp.iscomplexobj(leaf) else 0)
+            along = along / np.linalg.norm(along)
+
+            def moved(step, i=i, along=along):
+                return float(loss(*jax.tree.unflatten(tree, [x + step * along if j == i else x
+                                                             for j, x in enumerate(leaves)])))
+
+            expected = (moved(1e-5) - moved(-1e-5)) / 2e-5
+            assert float(jnp.sum(jnp.real(gradient * along))) == pytest.approx(expected, rel=1e-4, abs=1e-7), i
