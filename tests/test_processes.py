@@ -23,7 +23,7 @@ from medjax.train.optim import optimizer
 from medjax.train.run import load_config
 from medjax.train.step import init_state
 from medjax.types import Metric, State
-from tests.commands import ROOT, SMALL
+from tests.commands import DRAWN, ROOT, SMALL
 from tests.test_faults import compile_once  # noqa: F401 (a fixture)
 
 DIVIDE_FROM = 64  # so that the tiny network's arrays are divided, too
@@ -59,9 +59,10 @@ def same(found: State, expected: State) -> None:
             np.testing.assert_array_equal(np.asarray(shard.data), b[shard.index])
 
 
-def together(*commands: list[str]) -> None:
-    """Runs the commands at the same time, each on CPU; all must end well."""
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+def together(*commands: list[str], devices: int = 1) -> None:
+    """Runs the commands at the same time, each on CPU with so many devices; all must end well."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu",
+                                "JAX_NUM_CPU_DEVICES": str(devices)}
     running = [subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT) for command in commands]
     for process in running:
@@ -115,3 +116,27 @@ def test_a_run_of_two_processes_is_that_of_one(tmp_path):
         losses.append(read_curves(workdir)["train/model/loss"])
     assert len(losses[0]) == 6
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "space", "ndim", "depth"), [(1, 4, 3, 11), (2, 2, 3, 16), (2, 2, 2, 11), (4, 1, 2, 16)])
+def test_meshes_over_processes_make_the_run_of_one(data, space, ndim, depth, tmp_path):
+    """Two processes of two devices each: losses, validation and final evaluation are one process's, padded or not."""
+    shape = (depth, 16, 16)[-ndim:] if ndim == 3 else (depth, 16)
+    settings = [DRAWN[0], *(flag for flag in DRAWN[1:] if "patch" not in flag and "shape" not in flag),
+                f"--config.data.source.shape={shape}", f"--config.data.patch={shape}", f"--config.data.ndim={ndim}",
+                f"--config.mesh.data={data}",
+                f"--config.mesh.space={space}", "--config.mesh.pad=True", "--config.steps=3", "--config.eval_every=3",
+                "--config.data.range=(0.0,1.0)", "--config.optim.schedule=constant"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    join = [f"--coordinator=localhost:{free_port()}", "--process_count=2"]
+    together(*(["train.py", *settings, f"--workdir={two}", *join, f"--process_index={index}"] for index in range(2)),
+             devices=2)
+    together(["train.py", *settings, f"--workdir={one}"], devices=4)
+    curves = [read_curves(workdir) for workdir in (two, one)]
+    assert len(curves[1]["train/model/loss"]) == 3
+    for name in ("train/model/loss", "train/model/grad_norm", "eval/psnr", "eval/mse"):
+        np.testing.assert_allclose(*(curve[name] for curve in curves), rtol=1e-5, err_msg=name)
+    rows = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"] for workdir in (two, one)]
+    assert rows[0]["model"] == pytest.approx(rows[1]["model"], rel=1e-5, nan_ok=True)  # no window fits
+    assert ("median" in rows[0]) == (space == 1)  # of divided volumes the model's metrics only
