@@ -29,7 +29,7 @@ check: .venv
 
 lock:  # needs uv
 	uv pip compile pyproject.toml --extra test --extra build --extra dicom --python-version 3.11 --universal \
-		--generate-hashes --no-header --no-emit-index-url -o requirements.lock
+		--generate-hashes --no-header -o requirements.lock
 
 site: .docs/.done  # the documentation as pages, in site/
 	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
@@ -42,7 +42,7 @@ site: .docs/.done  # the documentation as pages, in site/
 
 site-lock:  # needs uv
 	uv pip compile docs/requirements.in --python-version 3.11 --universal --generate-hashes --no-header \
-		--no-emit-index-url -o docs/requirements.lock
+		-o docs/requirements.lock
 
 peers: .peers/.done
 
@@ -61,4 +61,4 @@ CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidi
 
 peers-lock:  # needs uv
 	printf '%s\n' $(CUDA) | uv pip compile benchmarks/peers.in --python-version 3.11 --universal --generate-hashes \
-		--no-header --no-emit-index-url --no-emit-package torch --excludes /dev/stdin -o benchmarks/peers.lock
+		--no-header --no-emit-package torch --excludes /dev/stdin -o benchmarks/peers.lock

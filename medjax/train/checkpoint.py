@@ -104,7 +104,7 @@ class Checkpoints:
         return None if sound is None else self.restore(sound, like)
 
     def forget_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps, which are to be made again."""
+        """Deletes the checkpoints of later steps, which the run repeats."""
         for later in self._manager.all_steps():
             if later > step:
                 self._manager.delete(later)
