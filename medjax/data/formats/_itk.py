@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from medjax.files import UNFINISHED
 from medjax.types import Record, UserError
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts to the left and to posterior
+HEADER_BYTES = 1 << 20
 MAX_CHANNELS = 4  # more values of a voxel than this are frames
 DAMAGE = (RuntimeError, ValueError, TypeError, OSError, MemoryError, OverflowError, IndexError, KeyError)
 
@@ -40,6 +41,39 @@ class Scan:
     def coloured(self) -> bool:
         """Whether the fourth channel is the alpha of a colour."""
         return self.stored.shape[-1] == 4 and self.stored.dtype == np.uint8
+
+
+def head(path: Path) -> bytes:
+    """What a file begins with, as far as a header may go. Raises UserError where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEADER_BYTES)
+    except OSError as error:
+        raise UserError(path, f"can't be read: {error.strerror}") from error
+
+
+def with_values(path: Path, name: str) -> list[Path]:
+    """A header and the file `name` of its values, which lies beside it. Raises UserError for values in several files."""
+    if not name or Path(name).name != name or name.startswith("LIST") or "%" in name or name in (".", ".."):
+        raise UserError(path, f"has its values in {name or 'no file'}; they must lie in one file beside it")
+    return [path, path.with_name(name)]
+
+
+def files(path: Path, parts: Callable[[Path], list[Path]]) -> tuple[Path, ...]:
+    """The files of a study by `parts`; a header that can't be read is alone, and its reading says what is wrong."""
+    try:
+        return tuple(parts(path))
+    except UserError:
+        return (path,)
+
+
+def stored_bytes(parts: Sequence[Path], header_bytes: int) -> int:
+    """How many bytes the values take in the last of a study's files. Raises UserError where that can't be read."""
+    path, data = parts[0], parts[-1]
+    try:
+        return data.stat().st_size - (header_bytes if data == path else 0)
+    except OSError as error:
+        raise UserError(path, f"its data file {data.name} can't be read: {error.strerror}") from error
 
 
 def load(path: Path, kind: str, mm: float = 1.0) -> Scan:

@@ -15,7 +15,6 @@ from medjax.types import Derivation, Record, UserError
 SUFFIXES = (".mha", ".mhd")
 KIND = "image"
 READER = "MetaImageIO"
-HEADER_BYTES = 1 << 20
 LINE_BYTES = 1 << 14
 SCALE = "ElementToIntensityFunction"
 LAST = "ElementDataFile"
@@ -36,11 +35,7 @@ class Header:
     @classmethod
     def of(cls, path: Path) -> "Header":
         """Raises UserError for what is no MetaImage header."""
-        try:
-            with path.open("rb") as file:
-                header = cls.parse(file.read(HEADER_BYTES))
-        except OSError as error:
-            raise UserError(path, f"can't be read: {error.strerror}") from error
+        header = cls.parse(_itk.head(path))
         if LAST not in header.fields:
             raise UserError(path, f"is no MetaImage file: its header has no {LAST}")
         return header
@@ -71,7 +66,7 @@ def accepts(path: Path) -> bool:
 
 def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     """Each header is a study, with the file of its values if that is another."""
-    return [(tuple(_files(file)), "") for file in files]
+    return [(_itk.files(file, lambda path: _parts(path, Header.of(path))), "") for file in files]
 
 
 def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
@@ -115,31 +110,15 @@ def _check(path: Path, header: Header) -> None:
         raise UserError(path, f"its header is damaged: {one_line(error)}") from error
     if scale != [1.0, 0.0]:
         raise UserError(path, f"has an {SCALE} ({scale[0]:g}, {scale[1]:g}), which is not read; store the values themselves")
-    *_, data = _parts(path, header)
-    try:
-        stored = data.stat().st_size - (header.size if data == path else 0)
-    except OSError as error:
-        raise UserError(path, f"its data file {data.name} can't be read: {error.strerror}") from error
+    stored = _itk.stored_bytes(_parts(path, header), header.size)
     text = fields.get("BinaryData", "true").lower() in ("false", "f", "0")
     possible(path, claimed, stored, TEXT_PACKED if text else DEFLATE if header.says("CompressedData") else 1)
-
-
-def _files(path: Path) -> list[Path]:
-    """As `_parts`; a header that can't be read is alone, and its reading says what is wrong."""
-    try:
-        return _parts(path, Header.of(path))
-    except UserError:
-        return [path]
 
 
 def _parts(path: Path, header: Header) -> list[Path]:
     """The header and the file of its values, which lies beside it. Raises UserError for values in several files."""
     name = header.fields[LAST]
-    if name in LOCAL:
-        return [path]
-    if not name or Path(name).name != name or name.startswith("LIST") or "%" in name or name in (".", ".."):
-        raise UserError(path, f"has its values in {name or 'no file'}; they must lie in one file beside it")
-    return [path, path.with_name(name)]
+    return [path] if name in LOCAL else _itk.with_values(path, name)
 
 
 def _save(target: Path, scan: _itk.Scan, compressed: bool) -> None:

@@ -16,7 +16,6 @@ from medjax.types import Derivation, Record, UserError
 SUFFIXES = (".nrrd", ".nhdr")
 KIND = "image"
 READER = "NrrdImageIO"
-HEADER_BYTES = 1 << 20
 BYTES = {1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
          2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t",
              "ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
@@ -41,11 +40,7 @@ class Header:
     @classmethod
     def of(cls, path: Path) -> "Header":
         """Raises UserError for what is no NRRD header."""
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEADER_BYTES)
-        except OSError as error:
-            raise UserError(path, f"can't be read: {error.strerror}") from error
+        head = _itk.head(path)
         if not head.startswith(b"NRRD000"):
             raise UserError(path, "is no NRRD file: it begins with something else than NRRD000")
         return cls.parse(head)
@@ -78,7 +73,7 @@ def accepts(path: Path) -> bool:
 
 def group(files: Sequence[Path]) -> list[tuple[tuple[Path, ...], str]]:
     """Each header is a study, with the file of its values if that is another."""
-    return [(tuple(_files(file)), "") for file in files]
+    return [(_itk.files(file, lambda path: _parts(path, Header.of(path))), "") for file in files]
 
 
 def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
@@ -125,30 +120,13 @@ def _check(path: Path, header: Header) -> None:
         raise UserError(path, f"its header lacks or has an unknown {one_line(error)}; {known}") from error
     except ValueError as error:
         raise UserError(path, f"its header is damaged: {one_line(error)}") from error
-    *_, data = _parts(path, header)
-    try:
-        stored = data.stat().st_size - (header.size if data == path else 0)
-    except OSError as error:
-        raise UserError(path, f"its data file {data.name} can't be read: {error.strerror}") from error
+    stored = _itk.stored_bytes(_parts(path, header), header.size)
     possible(path, math.prod(sizes) * itemsize, stored, ratio)
-
-
-def _files(path: Path) -> list[Path]:
-    """As `_parts`; a header that can't be read is alone, and its reading says what is wrong."""
-    try:
-        return _parts(path, Header.of(path))
-    except UserError:
-        return [path]
 
 
 def _parts(path: Path, header: Header) -> list[Path]:
     """The header and the file of its values, which lies beside it. Raises UserError for values in several files."""
-    name = header.data_file
-    if not name:
-        return [path]
-    if Path(name).name != name or name.startswith("LIST") or "%" in name or name in (".", ".."):
-        raise UserError(path, f"has its values in {name}; they must lie in one file beside it")
-    return [path, path.with_name(name)]
+    return _itk.with_values(path, header.data_file) if header.data_file else [path]
 
 
 def _mm(path: Path, header: Header) -> float:
