@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from medjax.data.io import Study
-from medjax.data.write import UNSAID, write, write_labels
+from medjax.data.write import write, write_labels
 from medjax.files import write_atomically
-from medjax.types import Derivation
+from medjax.types import UNSAID, Derivation
 
 LOSSY = (".jpg", ".jpeg")
 OTHERS = (".nii", ".nii.gz", ".csv")

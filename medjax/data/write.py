@@ -8,9 +8,7 @@ import numpy as np
 
 from medjax.data.formats import nifti
 from medjax.data.io import Study
-from medjax.types import Derivation, Record, UserError, WritableFormat
-
-UNSAID = Derivation()
+from medjax.types import UNSAID, Derivation, Record, UserError, WritableFormat
 
 
 def write(target: str | Path, images: Sequence[np.ndarray], like: Study, derivation: Derivation = UNSAID) -> None:

@@ -35,9 +35,10 @@ from medjax.types.contracts import (
     WritableFormat,
 )
 from medjax.types.errors import DivergedError, UserError, check_bounds, check_choice
-from medjax.types.records import Derivation, Record, Region, Splits
+from medjax.types.records import UNSAID, Derivation, Record, Region, Splits
 
 __all__ = [
+    "UNSAID",
     "Array",
     "Batch",
     "Context",

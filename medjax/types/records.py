@@ -59,10 +59,18 @@ class Derivation:
     identity: str = ""
 
     @property
+    def means(self) -> str:
+        """Algorithm, version and identity, as far as they are known."""
+        return ", ".join(part for part in (self.algorithm, self.version, self.identity) if part)
+
+    @property
     def text(self) -> str:
         """All of it in one line, "" where nothing is known."""
-        algorithm = ", ".join(part for part in (self.algorithm, self.version, self.identity) if part)
-        return f"{self.description} ({algorithm})" if self.description and algorithm else self.description or algorithm
+        return f"{self.description} ({self.means})" if self.description and self.means else self.description or self.means
+
+
+UNSAID = Derivation()
+"""Of results about whose making nothing is said."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ SERIES_NUMBERS = 1000  # a derived series is numbered so much above its source
 IMPLEMENTATION = UID("2.25.98463422866272778673840141067949033070")  # of files that medjax writes
 RUN = uuid.uuid4().hex  # two runs never share a series
 SHORT_TEXT, LONG_STRING = 1024, 64  # longest values of ST and LO
-UNSAID = Derivation()
 DEFAULT_DESCRIPTION = "Processed by a network"
 FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence")
 # The modules MR Pulse Sequence and Bulk Motion Synchronization (PS3.3) allow these in original images alone, as dciodvfy
@@ -77,8 +76,8 @@ def series_number(path: Path, source: Dataset) -> int:
 
 def described(derivation: Derivation) -> str:
     """What was done, with the algorithm, in one sentence."""
-    algorithm = ", ".join(part for part in (derivation.algorithm, derivation.version, derivation.identity) if part)
-    said = f"{derivation.description or DEFAULT_DESCRIPTION} ({algorithm + '; ' if algorithm else ''}medjax {version()})"
+    means = "; ".join(part for part in (derivation.means, f"medjax {version()}") if part)
+    said = f"{derivation.description or DEFAULT_DESCRIPTION} ({means})"
     return plain(said)[:SHORT_TEXT]
 
 

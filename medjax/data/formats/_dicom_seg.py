@@ -15,7 +15,6 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from medjax.data.formats._dicom_derive import (
     LONG_STRING,
     MAKER,
-    UNSAID,
     described,
     equipment,
     new_series,
@@ -29,7 +28,7 @@ from medjax.data.formats._dicom_resize import decimals
 from medjax.data.formats._dicom_save import save, save_all
 from medjax.data.formats._dicom_stacks import affine_of, stacks_of
 from medjax.data.geometry import Orientation, spacing
-from medjax.types import Derivation, UserError
+from medjax.types import UNSAID, Derivation, UserError
 
 MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
                 "StudyTime")

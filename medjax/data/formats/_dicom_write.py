@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from medjax.data.formats._dicom_derive import FRAME_TYPES, UNSAID, derive, new_series
+from medjax.data.formats._dicom_derive import FRAME_TYPES, derive, new_series
 from medjax.data.formats._dicom_header import damage_told, group_of, has_values, text
 from medjax.data.formats._dicom_pixels import FLOATS, claim_of
 from medjax.data.formats._dicom_planes import Plane, planes_of
@@ -20,7 +20,7 @@ from medjax.data.formats._dicom_save import save, save_all
 from medjax.data.formats._dicom_stacks import affine_of, is_uneven, stacks_of
 from medjax.data.geometry import Orientation
 from medjax.data.values import luminance, quantized
-from medjax.types import Derivation, UserError
+from medjax.types import UNSAID, Derivation, UserError
 
 STALE = ("SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries", "LargestPixelValueInSeries",
          "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence", "PaletteColorLookupTableUID",
