@@ -8,13 +8,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from medjax import registry
 from medjax.data.split import fingerprint
 from medjax.evaluation.compare import compare, metrics_of
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.measures.statistics import Standing, standings
 from medjax.train import sharding
 from medjax.train.evaluator import EVAL_SEED, Evaluator
-from medjax.train.run import Config, Run, flat, load_splits, restore_best
+from medjax.train.run import Config, Run, load_splits, restore_best
+from medjax.train.step import make_predict
 from medjax.types import Batch, Metric, Prediction, Region, State, UserError, Value
 
 ROUNDS = 5  # timed calls, of which the median counts
@@ -46,7 +48,8 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
     Raises UserError where the runs have other tasks, ranges of values, metrics or samples: their numbers don't compare.
     """
     runs = [restore_best(workdir) for workdir in workdirs]
-    regions = [load_splits(run.config, workdir)[split] for (run, _), workdir in zip(runs, workdirs, strict=True)]
+    splits = [load_splits(run.config, workdir) for (run, _), workdir in zip(runs, workdirs, strict=True)]
+    regions = [own[split] for own in splits]
     _check(workdirs, [run for run, _ in runs], regions, split)
     samples: list[dict[str, dict[str, Value]]] = []
     patients: list[str] = []
@@ -54,8 +57,7 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
     for i, ((run, state), workdir) in enumerate(zip(runs, workdirs, strict=True)):
         evaluator = Evaluator(run, sharding.make_mesh())
         references = references_of(run) if i == 0 else {}
-        validation = load_splits(run.config, workdir)["val"] if references else []
-        strengths = choose_strengths(run, evaluator, validation, workdir, references)
+        strengths = choose_strengths(run, evaluator, splits[i]["val"], workdir, references)
         found = compare(run, state, evaluator, regions[i], references, strengths)
         named = [{(workdir.name if row == "model" else row): values for row, values in sample.items()}
                  for sample in found.per_sample]
@@ -63,19 +65,20 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
         patients = found.patients
         costs[workdir.name] = cost(run, state, evaluator, regions[i])
     metric = metrics_of(runs[0][0])[runs[0][0].config.metric]
-    return _ranked(samples, patients, metric, costs)
+    ranked = standings(samples, patients, metric)
+    if not ranked:
+        raise UserError("config.metric", f"{metric.name} is no number of each sample; runs can't be compared by it")
+    return Ranking(metric, len(set(patients)), ranked, costs)
 
 
 def cost(run: Run, state: State, evaluator: Evaluator, regions: list[Region]) -> Cost:
     """What the prediction of the first sample takes, compiled for it."""
     batch = next(iter(evaluator.batches(regions, 1)))
     arrays = {name: array for name, array in batch.items() if name != "name"}
-    params, variables = state.for_use()
-    rows = int(arrays["image"].shape[0])
+    rows, evaluated = int(arrays["image"].shape[0]), make_predict(run.task, run.objective)
 
-    def predict(batch: Batch) -> Prediction:
-        example = run.task.evaluation_example(jax.random.key(EVAL_SEED), batch)
-        return run.objective.predict(params, variables, example.input, jax.random.split(jax.random.key(0), rows))
+    def predict(batch: Batch) -> Prediction:  # what is measured of it is not compiled
+        return evaluated(state, batch, jax.random.key(EVAL_SEED))[1]
 
     compiled = jax.jit(predict).lower(arrays).compile()
     jax.block_until_ready(compiled(arrays))
@@ -87,24 +90,13 @@ def cost(run: Run, state: State, evaluator: Evaluator, regions: list[Region]) ->
     analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     used = 0 if memory is None else (memory.temp_size_in_bytes + memory.argument_size_in_bytes +
                                      memory.output_size_in_bytes)
-    count = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
+    count = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(state.for_use()[0]))
     return Cost(count, float(analysis.get("flops", float("nan"))) / rows, float(np.median(seconds)) / rows, int(used))
-
-
-def _ranked(samples: list[dict[str, dict[str, Value]]], patients: list[str], metric: Metric,
-            costs: dict[str, Cost]) -> Ranking:
-    found = standings(samples, patients, metric, next(iter(costs)))
-    if not found:
-        raise UserError("config.metric", f"{metric.name} is no number of each sample; runs can't be compared by it")
-    sign = 1 if metric.lower_is_better else -1
-    order = sorted(found, key=lambda row: (np.isnan(found[row].mean), sign * found[row].mean))
-    best = standings(samples, patients, metric, order[0])
-    return Ranking(metric, len(set(patients)), {row: best[row] for row in order}, costs)
 
 
 def _identity(config: Config) -> dict[str, object]:
     """What numbers of two runs must have in common to compare: the task, the range of values, the metric."""
-    return {f"task.{key}": value for key, value in flat(config.task).items()} | {
+    return {f"task.{key}": value for key, value in registry.flat(config.task).items()} | {
         "data.range": tuple(config.data.range), "data.ndim": config.data.ndim, "metric": config.metric}
 
 

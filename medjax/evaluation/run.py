@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from medjax.data.split import fingerprint, held_parts
 from medjax.data.storage.names import pseudonym
-from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of
+from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of, owner
 from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
@@ -66,10 +66,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
-        label = (lambda name: name) if names else _pseudonyms(workdir, splits[split])
-        named = replace(found, names=[label(name) for name in found.names],
-                        patients=[label(name) for name in found.patients],
-                        shown=[replace(sample, name=label(sample.name)) for sample in found.shown])
+        named = found if names else _under_pseudonyms(found, workdir, splits[split])
         _write(workdir, folder, run, identity, named, chosen)
 
 
@@ -88,18 +85,18 @@ def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str])
     return {"train": [], "val": own, "test": [Region.whole(record) for record in records]}
 
 
-def _pseudonyms(workdir: Path, regions: Sequence[Region]) -> Callable[[str], str]:
-    """From a sample's name, "scan:z12", to that with a pseudonym in the place of the file's name."""
+def _under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]) -> Comparison:
+    """The comparison with pseudonyms in the place of the names of files and patients, by the salt of the run's split."""
     salt = bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
-    known = {name: pseudonym(salt, name) for region in regions for name in (region.record.id, region.record.subject)}
+    records = {region.record.id: region.record for region in regions}
 
     def label(name: str) -> str:
-        if name in known:
-            return known[name]
-        whole, _, place = name.rpartition(":")
-        return f"{label(whole)}:{place}"
+        whole = owner(name, records).id
+        return pseudonym(salt, whole) + name[len(whole):]
 
-    return label
+    return replace(found, names=[label(name) for name in found.names],
+                   patients=[pseudonym(salt, patient) for patient in found.patients],
+                   shown=[replace(sample, name=label(sample.name)) for sample in found.shown])
 
 
 def _mesh(run: Run) -> Mesh:
@@ -124,10 +121,10 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
     folder.mkdir(exist_ok=True)
     summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
                "units": {name: metric.unit for name, metric in metrics.items()},
-               "patients": len(set(found.patients)), "standings": {
-                   name: {row: {k: v if np.isfinite(v) else None for k, v in vars(standing).items()} for row, standing
-                          in standings(found.per_sample, found.patients, metric, "model").items()}
-                   for name, metric in metrics.items()},
+               "patients": len(set(found.patients)),
+               "standings": {name: {row: standing.numbers for row, standing in
+                                    standings(found.per_sample, found.patients, metric, "model").items()}
+                             for name, metric in metrics.items()},
                "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
     write_atomically(folder / "per_sample.csv", _csv(found))
@@ -158,11 +155,7 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
 
 
 def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
-    def number(value: float | None) -> float:
-        return float("nan") if value is None else value
-
-    return {row: Standing(**{name: number(value) for name, value in values.items()})
-            for row, values in summary["standings"].get(metric, {}).items()}
+    return {row: Standing.of(numbers) for row, numbers in summary["standings"].get(metric, {}).items()}
 
 
 def _csv(found: Comparison) -> str:

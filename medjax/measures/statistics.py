@@ -1,5 +1,6 @@
 """How sure a comparison is: intervals over patients, paired tests, and their correction for several."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,17 @@ class Standing:
     high: float
     difference: float = float("nan")
     p: float = float("nan")
+
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """As JSON has them: None for what is no number."""
+        return {name: value if math.isfinite(value) else None for name, value in vars(self).items()}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, float | None]) -> "Standing":
+        """The standing that has these `numbers`."""
+        return cls(**{name: float("nan") if value is None else value for name, value in numbers.items()})
 
 
 def by_patient(values: Sequence[float], patients: Sequence[str]) -> np.ndarray:
@@ -76,14 +88,20 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def standings(samples: Sequence[Mapping[str, Mapping[str, object]]], patients: Sequence[str], metric: Metric,
-              leader: str) -> dict[str, Standing]:
+              leader: str = "") -> dict[str, Standing]:
     """Every method of `samples` (metrics by method, for each sample) by a metric, compared with the method `leader`.
 
-    Empty where the metric is not one number for each sample.
+    Without a `leader` they are compared with the best, and come from the best to the worst. Empty where the metric is not
+    one number for each sample.
     """
     rows = {row: [sample[row].get(metric.name) for sample in samples] for row in samples[0]} if samples else {}
     numbers = {row: by_patient([float(v) for v in values], patients)  # type: ignore[arg-type]
                for row, values in rows.items() if all(isinstance(v, int | float) for v in values)}
+    means = {row: _mean(values) for row, values in numbers.items()}
+    if not leader:
+        sign = 1 if metric.lower_is_better else -1
+        numbers = dict(sorted(numbers.items(), key=lambda item: (math.isnan(means[item[0]]), sign * means[item[0]])))
+        leader = next(iter(numbers), "")
     if leader not in numbers:
         return {}
     against = numbers[leader]
@@ -92,8 +110,11 @@ def standings(samples: Sequence[Mapping[str, Mapping[str, object]]], patients: S
     for row, values in numbers.items():
         with np.errstate(invalid="ignore"):
             gap = against - values
-        gap = gap[np.isfinite(gap)]
-        mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
-        found[row] = Standing(mean, *interval(values), *(() if row == leader else (
-            float(gap.mean()) if len(gap) > 1 else float("nan"), p[row])))
+        found[row] = Standing(means[row], *interval(values)) if row == leader else Standing(
+            means[row], *interval(values), _mean(gap) if np.isfinite(gap).sum() > 1 else float("nan"), p[row])
     return found
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
