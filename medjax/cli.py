@@ -12,20 +12,28 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn, TypeVar
 
 import ml_collections
 from absl import app, flags, logging
 from tqdm import tqdm
 
+from medjax import registry
 from medjax.files import NO_ROOM
 from medjax.types import UserError
 
 REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://")
+T = TypeVar("T")
 INTERRUPTED = 128 + signal.SIGINT
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`.
+    """Parses the flags and runs `main` (see `run_with_words`)."""
+    run_with_words(lambda _: main())
+
+
+def run_with_words(main: Callable[[Sequence[str]], None]) -> None:
+    """Parses the flags and runs `main` on what stands in the command beside them.
 
     Exit code 0: done; 2: `error: <file or key>: <what is wrong>`, no traceback; 130, 143: ended by Ctrl-C, SIGTERM, after
     cleaning up.
@@ -34,7 +42,7 @@ def run(main: Callable[[], None]) -> None:
     _log_above_bars()
     signal.signal(signal.SIGTERM, _end)
     keep_memory()
-    app.run(lambda _: _guarded(main), flags_parser=lambda argv: _guarded(lambda: _parsed(argv)))
+    app.run(lambda words: _guarded(lambda: main(words[1:])), flags_parser=lambda argv: _guarded(lambda: _parsed(argv)))
 
 
 def keep_memory() -> None:
@@ -95,9 +103,9 @@ def _check_paths() -> None:
     given = {f"--{name}": value for name, value in flags.FLAGS.flag_values_dict().items()}
     config = given.get("--config")
     if isinstance(config, ml_collections.ConfigDict):
-        given |= {f"config.{key}": value for key, value in _flat(config).items()}
+        given |= {f"config.{key}": value for key, value in registry.flat(config).items()}
     for where, value in given.items():
-        for text in value if isinstance(value, list) else [value]:
+        for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and REMOTE.match(text):
                 raise UserError(where, f"{text} is on another machine; mount it, and give its path here")
 
@@ -120,7 +128,7 @@ def _config_of(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
 
 
 def _check_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    group, known = config, list(_flat(config))
+    group, known = config, list(registry.flat(config))
     for part in key.split("."):
         if not isinstance(group, ml_collections.ConfigDict) or part not in group:
             near = difflib.get_close_matches(key, known, 1)
@@ -141,18 +149,11 @@ def _check_key(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         raise UserError(f"--config.{key}", f"{text!r} is no {type(group).__name__}; the config has {group!r}") from None
 
 
-def _flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in config.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, ml_collections.ConfigDict) else {prefix + key: value}
-    return found
-
-
 def _lines(config: ml_collections.ConfigDict) -> list[str]:
-    return [f"  --config.{key}={value!r}" for key, value in _flat(config).items()]
+    return [f"  --config.{key}={value!r}" for key, value in registry.flat(config).items()]
 
 
-def _guarded(action: Callable[[], object]) -> object:
+def _guarded(action: Callable[[], T]) -> T:
     try:
         return action()
     except UserError as error:
@@ -172,7 +173,6 @@ def _guarded(action: Callable[[], object]) -> object:
         if error.filename is None and not room:
             raise
         _fail(f"{error.filename or 'disk'}: {error.strerror}{room}")
-    return None
 
 
 def _flag_problem(text: str) -> str:
@@ -182,6 +182,6 @@ def _flag_problem(text: str) -> str:
     return text.removeprefix("flag ")
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     print("error: " + " ".join(text.split()), file=sys.stderr)
     sys.exit(2)

@@ -7,8 +7,6 @@ best, and what each network costs.
 import csv
 import io
 import json
-import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,10 +59,10 @@ def cells_of(found: Ranking) -> list[list[str]]:
 
 def contents(found: Ranking) -> dict[str, object]:
     """The ranking as JSON."""
-    rows = [{"method": row, **{k: v if math.isfinite(v) else None for k, v in vars(standing).items()},
+    rows = [{"method": row, **standing.numbers,
              **(vars(found.costs[row]) if row in found.costs else {})} for row, standing in found.standings.items()]
     return {"metric": found.metric.name, "unit": found.metric.unit, "patients": found.patients, "methods": rows}
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(flags.FLAGS(sys.argv)[1:]))
+    cli.run_with_words(main)

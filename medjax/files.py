@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -39,6 +40,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a whole file (text as UTF-8) or none, and returns once it is on the disk."""
     with atomic(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Exception) -> Iterator[None]:
+    """Holds the lock file `path`, which ends with the process, however it ends. Raises `busy` while another holds it."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
 
 
 @contextlib.contextmanager

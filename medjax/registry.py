@@ -147,6 +147,15 @@ def frozen(value: Any) -> Any:
     return tuple(frozen(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+def flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, object]:
+    """The values of a config by their whole key ("optim.lr")."""
+    found: dict[str, object] = {}
+    for key, value in config.items():
+        nested = isinstance(value, ml_collections.ConfigDict)
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: frozen(value)}
+    return found
+
+
 def _constructor(layer: str, name: str) -> Callable[..., Any] | None:
     module = importlib.import_module(modules(layer)[name])
     for attribute, value in vars(module).items():

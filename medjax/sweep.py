@@ -15,13 +15,14 @@ from typing import Any
 
 import ml_collections
 
+from medjax import registry
 from medjax.files import write_atomically
 from medjax.report.table import table
 from medjax.train import distributed
 from medjax.train.layouts import shared
 from medjax.train.log import read_curves
 from medjax.train.loop import train, train_side_by_side
-from medjax.train.run import Config, build_task, described, flat, load_config, may_change, metric_of
+from medjax.train.run import Config, build_task, described, load_config, may_change, metric_of
 from medjax.types import DivergedError, UserError
 
 BEST = "best.json"  # a finished member: of what config, how it ended, its best validation values
@@ -43,7 +44,7 @@ class Member:
     @property
     def digest(self) -> str:
         """A hash of what the member is trained on and how."""
-        kept = {key: value for key, value in flat(self.config).items() if not may_change(key)}
+        kept = {key: value for key, value in registry.flat(self.config).items() if not may_change(key)}
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 

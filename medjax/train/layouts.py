@@ -47,8 +47,11 @@ class Layout(Protocol):
     def share(self) -> Share:
         """What this process reads of a member's batches."""
 
-    def multiple_of(self, first: HostBatch) -> int:
-        """What the first axis of a member's images has to be padded to a multiple of. Raises UserError where it may not."""
+    def multiple_of(self, first: Callable[[], HostBatch]) -> int:
+        """What the first axis of a member's images has to be padded to a multiple of; `first` reads one row.
+
+        Raises UserError where it may not be padded.
+        """
 
     def start(self, stream: HostStream, seed: int) -> State:
         """A member's state before its first step."""
@@ -90,12 +93,15 @@ class OneRun:
         """The rows and planes of this process's devices."""
         return sharding.share_of(self.mesh)
 
-    def multiple_of(self, first: HostBatch) -> int:
+    def multiple_of(self, first: Callable[[], HostBatch]) -> int:
         """What divides over `space` at every level of the network, where the config allows padding to it."""
         space = self._run.config.mesh.space
-        multiple = padding.multiple_of(self._run, first, space)
+        if space == 1:
+            return 1
+        row = first()
+        multiple = padding.multiple_of(self._run, row, space)
         if not self._run.config.mesh.pad:
-            padding.check_space(first["image"].shape[1], multiple, space)
+            padding.check_space(row["image"].shape[1], multiple, space)
         return multiple
 
     def start(self, stream: HostStream, seed: int) -> State:
@@ -147,7 +153,7 @@ class SideBySide:
         """All: members are those of one process."""
         return Share()
 
-    def multiple_of(self, first: HostBatch) -> int:
+    def multiple_of(self, first: Callable[[], HostBatch]) -> int:
         """1: no member is split."""
         return 1
 

@@ -24,7 +24,6 @@ from medjax.train.run import (
     Config,
     Run,
     assemble,
-    flat,
     load_splits,
     lock_workdir,
     metric_of,
@@ -58,7 +57,7 @@ def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> S
         splits = load_splits(config, workdir)
         config = resolve(config, splits, workdir)
         run = assemble(config)
-    distributed.check_same({"steps": config.steps, **flat(config), **versions(), "data": fingerprint(splits)})
+    distributed.check_same({"steps": config.steps, **registry.flat(config), **versions(), "data": fingerprint(splits)})
     if distributed.is_primary():
         print(*describe(splits), sep="\n")
     return _train(run, OneRun(run), [config], [workdir], [splits], Profile(workdir, profile))
@@ -129,7 +128,7 @@ def open_stream(run: Run, config: Config, splits: Splits, layout: Layout) -> Ite
     data = config.data
     open_ = partial(train_stream, splits["train"], batch_size=config.batch_size * run.objective.batches,
                     patch=registry.frozen(data.patch), ndim=data.ndim, seed=config.seed, foreground=data.foreground)
-    multiple = layout.multiple_of({name: array[:1] for name, array in open_().first().items()})
+    multiple = layout.multiple_of(lambda: {name: array[:1] for name, array in open_().first().items()})
     stream = open_(workers=data.workers, multiple_of=multiple, share=layout.share)
     try:
         yield stream

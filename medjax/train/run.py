@@ -1,13 +1,12 @@
 """A run: from a config to the things it is made of, and its folder: what is written there, and how it is restored."""
 
-import fcntl
 import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import ml_collections
@@ -16,7 +15,7 @@ from medjax import registry
 from medjax.data.domain import domain_of
 from medjax.data.split import assignment, changes, split
 from medjax.data.statistics import value_range
-from medjax.files import write_atomically
+from medjax.files import locked, write_atomically
 from medjax.models.features import FeatureNetwork, Features
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
@@ -86,10 +85,7 @@ def held_split(workdir: Path | None) -> dict[str, str] | None:
     path = None if workdir is None else workdir / SPLIT
     if path is None or not path.exists():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(path, f"is damaged ({error}); put a sound copy back, or train in another folder") from error
+    return _read(path)
 
 
 def write_split(workdir: Path, splits: Splits) -> list[str]:
@@ -105,11 +101,8 @@ def write_split(workdir: Path, splits: Splits) -> list[str]:
 def lock_workdir(workdir: Path) -> Iterator[None]:
     """Holds a run's folder for one training at a time. Raises UserError while another holds it."""
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(workdir, "another training is writing here; wait for it, or name another --workdir") from None
+    busy = UserError(workdir, "another training is writing here; wait for it, or name another --workdir")
+    with locked(workdir / ".lock", busy):
         yield
 
 
@@ -160,7 +153,7 @@ def write_config(workdir: Path, config: Config) -> None:
     """Makes `workdir` this config's run: writes `config.json`, or checks that the one there is of the same run."""
     path = workdir / CONFIG
     if path.exists():
-        old, new = (flat(c) for c in (load_config(workdir), config))
+        old, new = (registry.flat(c) for c in (load_config(workdir), config))
         changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not may_change(key)]
         if changed:
             was = ", ".join(f"{key}={old.get(key)}" for key in changed)
@@ -174,8 +167,13 @@ def load_config(workdir: Path) -> Config:
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
+    return Config(_read(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON of a file in a run's folder."""
     try:
-        return Config(json.loads(path.read_text(encoding="utf-8")))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(path, f"is damaged ({error}); put a sound copy back, or train in another folder") from error
 
@@ -234,12 +232,3 @@ def _checked(record: Record, source: str) -> Record:
 def may_change(key: str) -> bool:
     """Whether a resumed run may have another value of a key."""
     return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE)
-
-
-def flat(config: Config, prefix: str = "") -> dict[str, object]:
-    """The values of a config by their whole key."""
-    found: dict[str, object] = {}
-    for key, value in config.items():
-        nested = isinstance(value, ml_collections.ConfigDict)
-        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: registry.frozen(value)}
-    return found

@@ -1,5 +1,6 @@
 """Where arrays live: a mesh of devices `(data, space)`, batches split over it, the state copied to each."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -40,6 +41,7 @@ def batch_sharding(mesh: Mesh, batch: Mapping[str, Array | np.ndarray]) -> dict[
     return {name: NamedSharding(mesh, spec(array)) for name, array in batch.items()}
 
 
+@functools.lru_cache(maxsize=4)  # asked for by every batch
 def share_of(mesh: Mesh) -> Share:
     """What this process reads of a batch: the rows and planes that its own devices hold."""
     mine = np.argwhere(np.vectorize(lambda device: device.process_index == jax.process_index())(mesh.devices))

@@ -6,7 +6,6 @@ missing or has changed. The folder gets its own name last, so a set is whole or 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -33,7 +32,7 @@ from medjax.data.storage.builder import Builder, Shard
 from medjax.data.storage.names import salt_file, salt_of
 from medjax.data.storage.tfds_layout import MANIFEST, NAMES, manifest, record, unfinished
 from medjax.data.values import one_line
-from medjax.files import UNFINISHED, atomic, write_atomically
+from medjax.files import UNFINISHED, atomic, locked, write_atomically
 from medjax.types import UserError
 
 OPTIONS = "group_size:1,zstd:1"  # each example by itself, as readers take them at random; half the time of the default
@@ -127,11 +126,8 @@ def _held(folder: Path) -> Iterator[Path]:
     beside = unfinished(folder)
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        with (beside / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(folder, "another build is writing here; wait for it, or name another folder") from None
+        busy = UserError(folder, "another build is writing here; wait for it, or name another folder")
+        with locked(beside / "lock", busy):
             try:
                 yield beside
             finally:
