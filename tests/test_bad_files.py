@@ -9,23 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medjax.data import io
 from medjax.data.geometry import Orientation
 from medjax.data.sources import labelled
-from medjax.types import Record, UserError
-
-
-def only(path) -> Record:
-    (record,) = io.read(path)
-    return record
-
-
-def error_of(path) -> str:
-    with pytest.raises(UserError) as caught:
-        io.read(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
+from medjax.types import UserError
+from tests.records import error_of, only
 
 DAMAGED = {
     "DICOMDIR": "lists no file that is there", "ExplVR_BigEndNoMeta.dcm": "no image",

@@ -14,20 +14,7 @@ from medjax.data.geometry import resized
 from medjax.data.write import write
 from medjax.types import Record, UserError
 from tests.dicom_files import SIZE, changed, doppler, image, rewritten, siemens_mosaic, slices, united_mosaic
-
-
-def units(record: Record) -> np.ndarray:
-    return record.image.astype(np.float64) * record.slope + record.intercept
-
-
-def only(path) -> Record:
-    (record,) = io.read(path)
-    return record
-
-
-def study(path) -> io.Study:
-    (found,) = io.discover(path)
-    return found
+from tests.records import only, study, units
 
 
 def corners(record: Record) -> np.ndarray:

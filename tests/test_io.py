@@ -10,31 +10,11 @@ from medjax.data import io
 from medjax.data.formats import nifti
 from medjax.data.write import write, write_labels
 from medjax.types import Record, UserError
+from tests.records import error_of, only, study, units
 
 NIFTI = ["CT_pitch.nii.gz", "chris_PD.nii.gz", "chris_MRA.nii.gz", "stroke_T2.nii.gz", "pcasl.nii.gz", "fmri_pitch.nii.gz",
          "nibabel_anatomical.nii", "nibabel_functional.nii", "nibabel_example4d.nii.gz", "nibabel_example_nifti2.nii.gz",
          "nibabel_reoriented_anat_moved.nii", "nibabel_standard.nii.gz"]
-
-
-def units(record: Record) -> np.ndarray:
-    return record.image.astype(np.float64) * record.slope + record.intercept
-
-
-def only(path) -> Record:
-    (record,) = io.read(path)
-    return record
-
-
-def study(path) -> io.Study:
-    (found,) = io.discover(path)
-    return found
-
-
-def error_of(path) -> str:
-    with pytest.raises(UserError) as caught:
-        io.read(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # NIfTI

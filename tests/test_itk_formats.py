@@ -9,6 +9,7 @@ import SimpleITK as Sitk
 from medjax.data import io
 from medjax.data.write import write, write_labels
 from medjax.types import Record, UserError
+from tests.records import only
 
 SUFFIXES = [".nrrd", ".nhdr", ".mha", ".mhd"]
 SHEARLESS = [[0.0, -0.96, 0.28], [1.0, 0.0, 0.0], [0.0, 0.28, 0.96]]
@@ -24,11 +25,6 @@ def image(shape=(6, 5, 4), dtype=np.int16, channels=0, direction=SHEARLESS) -> S
         made.SetDirection(np.ravel(direction).tolist())
     made.SetMetaData("operator", "nobody")
     return made
-
-
-def only(path) -> Record:
-    (record,) = io.read(path)
-    return record
 
 
 def same(one: Record, other: Record) -> None:

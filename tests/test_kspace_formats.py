@@ -1,5 +1,7 @@
 """Raw MR data of fastMRI, ISMRMRD (written by its own package), BART and NumPy: the same scan out of each."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from medjax.data.formats import _hdf5, ismrmrd
 from medjax.data.sources import kspace as source
 from medjax.tasks.mri_recon import MriRecon
 from medjax.types import Record, Region, UserError
+from tests import records
 
 SHAPE = (3, 2, 16, 12)  # slices, coils, readout, phase encoding
 VOXEL = (5.0, 1.5, 2.0)
@@ -45,9 +48,7 @@ def assert_holds(record: Record, coils: np.ndarray, kspace: np.ndarray) -> None:
     assert record.modality == "MR"
 
 
-def only(path) -> Record:
-    (record,) = io.read(path, kind="kspace")
-    return record
+only = partial(records.only, kind="kspace")
 
 
 # fastMRI

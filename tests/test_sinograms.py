@@ -1,6 +1,7 @@
 """CT sinograms with their geometry: drawn ones, whose line integrals are known, and measured ones."""
 
 import json
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -14,7 +15,8 @@ from medjax.data.sources.shards import Shards
 from medjax.data.storage import shard_writer
 from medjax.data.storage.builder import builder_class
 from medjax.physics.analytic import shepp_logan
-from medjax.types import Record, UserError
+from medjax.types import UserError
+from tests import records
 from tests.commands import ROOT
 
 PIXEL = 0.5
@@ -25,9 +27,7 @@ PARALLEL = {"beam": "parallel", "angles_deg": np.arange(0, 180, 2).tolist(), "de
             "pixel_mm": [PIXEL, PIXEL], "image_shape": [64, 64]}
 
 
-def only(path, **given) -> Record:
-    (record,) = io.read(path, kind="sinogram", **given)
-    return record
+only = partial(records.only, kind="sinogram")
 
 
 def rays(geometry: dict) -> tuple[np.ndarray, np.ndarray]:

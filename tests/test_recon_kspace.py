@@ -1,0 +1,77 @@
+"""Measured k-space in files through the task, and what is refused of it."""
+
+import importlib
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.data.sources.kspace import Kspace
+from medjax.physics.mri import Cartesian, birdcage
+from medjax.tasks.mri_recon import MriRecon
+from medjax.train.run import load_splits, resolve
+from medjax.types import UserError
+from tests.test_recon import KEY, batch, squares
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A fastMRI file and its twin as an array: four slices of fully sampled k-space of three coils."""
+    folder = tmp_path_factory.mktemp("kspace")
+    A = Cartesian(birdcage(3, (24, 20))[None], jnp.ones((1, 1, 24, 20)))
+    kspace = np.array(A(jax.lax.complex(jnp.asarray(squares(4, 24)[:, :, :20]), jnp.zeros((4, 24, 20, 1)))))
+    with h5py.File(folder / "file1.h5", "w") as file:
+        file["kspace"] = 5e-4 * kspace
+        file["ismrmrd_header"] = "<xml/>"
+    np.save(folder / "file2.npy", kspace)
+    return folder
+
+
+def test_fastmri_files_and_arrays_are_the_same_data(raw):
+    first, second = Kspace(str(raw)).load()
+    assert first.image.shape == (4, 24, 20, 1)
+    assert first.extras["kspace"].shape == (4, 24, 20, 6)
+    np.testing.assert_allclose(first.image, second.image, atol=1e-6)
+    np.testing.assert_allclose(first.extras["kspace"], second.extras["kspace"], atol=1e-5)
+    expected = squares(4, 24)[:, :, :20]
+    np.testing.assert_allclose(second.image, expected / expected.max(), atol=1e-5)  # the maps' squares sum to 1
+
+
+def test_measured_k_space_goes_through_the_task(raw):
+    record = Kspace(str(raw / "file1.h5")).load()[0]
+    images = batch(record.image) | {"kspace": jnp.asarray(record.extras["kspace"])}
+    whole = jax.jit(MriRecon((0.0, 1.0), 2, acceleration=1.0, centre=0.5).example)(KEY, images)
+    np.testing.assert_allclose(whole.input.image, whole.target, atol=1e-5)
+    magnitude = np.hypot(*np.moveaxis(np.asarray(whole.target), -1, 0))[..., None]
+    tissue = record.image > 0.3
+    np.testing.assert_allclose(magnitude[tissue], record.image[tissue], atol=0.1)
+    part = jax.jit(MriRecon((0.0, 1.0), 2, acceleration=4.0).example)(KEY, images)
+    assert 0.15 < float((jnp.abs(part.input.context.y[:, 0]) > 0).mean()) < 0.4
+
+
+@pytest.mark.parametrize(("name", "content", "problem"), [
+    ("flat.npy", np.ones((4, 4), complex), "shape"), ("real.npy", np.ones((2, 4, 4)), "complex"),
+    ("zero.npy", np.zeros((2, 4, 4), complex), "zeros"), ("text.h5", b"no file", "damaged"),
+    ("empty.h5", None, "no data set"),
+])
+def test_files_that_hold_no_k_space_are_one_line(tmp_path, name, content, problem):
+    file = tmp_path / name
+    if isinstance(content, np.ndarray):
+        np.save(file, content)
+    elif content is None:
+        h5py.File(file, "w").close()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}.*{problem}") as error:
+        Kspace(str(file)).load()
+    assert "\n" not in str(error.value)
+
+
+def test_a_slice_of_k_space_is_not_cut(raw):
+    np.save(raw.parent / "one.npy", np.load(raw / "file2.npy")[0])
+    config = importlib.import_module("configs.mri_recon").get_config("source=kspace,objective=ssdu")
+    config.data.source.path = str(raw.parent / "one.npy")
+    with pytest.raises(UserError, match=r"^config\.data\.fractions: "):
+        resolve(config, load_splits(config))
