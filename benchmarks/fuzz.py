@@ -1,7 +1,7 @@
 """Reads damaged variants of files, each with a limit of time and memory, and counts what comes of it.
 
-    python benchmarks/fuzz.py --json=benchmarks/results/fuzz.json
-    python benchmarks/fuzz.py --folder=SCANS,MORE_SCANS --variants=200
+    python -m benchmarks.fuzz --json=benchmarks/results/fuzz.json
+    python -m benchmarks.fuzz --folder=SCANS,MORE_SCANS --variants=200
 
 Without `--folder` the files are drawn (`benchmarks/fuzz_files.py`), one of every format. A variant is "read", refused in one
 line ("UserError"), ends in a "traceback" (a warning counts as one), "hang"s, takes too much "memory", or ends the process
