@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks import small_run
 
@@ -67,6 +67,7 @@ def kill(processes: list[subprocess.Popen], order: random.Random) -> None:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
     moments = random.Random(SEED.value)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"

@@ -6,8 +6,8 @@ Three minutes on two cores; 17 test slices: 31.0 dB, SSIM 0.842 (zero-filled 24.
 wavelets 30.8, 0.775).
 
 Your own k-space (fastMRI .h5, or .npy): `--config=configs/mri_recon.py:source=kspace --config.data.source.path=FOLDER`;
-if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu --config.task.acceleration=1`. Learned
-sensitivities: `--config.model.sensitivities=True`.
+if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu`, which is judged by samples that it
+does not see. Learned sensitivities: `--config.model.sensitivities=True`.
 """
 
 import ml_collections
@@ -27,6 +27,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.optim.lr = 2e-3
     config.data.patch = (128, 128) if names["source"] != "kspace" else ()
     config.data.range = (0.0, 255.0) if names["source"] == "icbm152" else (0.0, 1.0)
+    if names["source"] == "kspace" and names["objective"] == "ssdu":
+        config.task.acceleration, config.task.held_out, config.metric = 1.0, 0.1, "held_out"
     config.eval_every = config.checkpoint_every = 300
     config.eval_samples = 8
     return config

@@ -1,6 +1,8 @@
 """Measured k-space in files through the task, and what is refused of it."""
 
 import importlib
+import json
+from dataclasses import replace
 
 import h5py
 import jax
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 
 from medjax.data.sources.kspace import Kspace
+from medjax.evaluation.run import evaluate_run
 from medjax.physics.mri import Cartesian, birdcage
 from medjax.tasks.mri_recon import MriRecon
+from medjax.train.loop import train
 from medjax.train.run import load_splits, resolve
-from medjax.types import UserError
+from medjax.types import Prediction, UserError
 from tests.test_recon import KEY, batch, squares
 
 
@@ -75,3 +79,40 @@ def test_a_slice_of_k_space_is_not_cut(raw):
     config.data.source.path = str(raw.parent / "one.npy")
     with pytest.raises(UserError, match=r"^config\.data\.fractions: "):
         resolve(config, load_splits(config))
+
+
+def test_what_is_held_out_is_not_seen_and_judges_an_image(raw):
+    """The residual of the true image is 0, that of nothing 1; what a network gets has none of the held-out samples."""
+    record = Kspace(str(raw / "file2.npy")).load()[0]
+    images = batch(record.image) | {"kspace": jnp.asarray(record.extras["kspace"])}
+    whole = MriRecon((0.0, 1.0), 2, acceleration=1.0, centre=0.5)
+    task = replace(whole, held_out=0.2)
+    example = jax.jit(task.evaluation_example)(KEY, images)
+    seen, held = np.abs(example.input.context.y), np.abs(example.extras["held_out"])
+    assert not (seen * held).any()
+    assert 0.15 < (held[:, 0] > 0).mean() < 0.25
+    np.testing.assert_allclose(seen + held, np.abs(whole.evaluation_example(KEY, images).input.context.y), atol=1e-6)
+    truth = task.evaluation_example(KEY, images).target
+    for image, expected in ((truth, 0.0), (jnp.zeros_like(truth), 1.0)):
+        found = task.measure(Prediction(image), example)
+        assert found.keys() == {"held_out"} == {metric.name for metric in task.metrics}
+        np.testing.assert_allclose(found["held_out"], expected, atol=0.15)
+    again = jax.tree.map(lambda x: x[1:3], images)
+    np.testing.assert_array_equal(task.evaluation_example(KEY, again).extras["held_out"], example.extras["held_out"][1:3])
+
+
+def test_undersampled_k_space_is_learned_and_judged_without_truth(raw, tmp_path):
+    """Through the config: the table has the residual alone, the input's above that of CG-SENSE."""
+    kspace = np.load(raw / "file2.npy")
+    kspace[..., [1, 4, 7, 15, 17, 18]] = 0
+    for number in range(3):
+        np.save(tmp_path / f"p{number}.npy", kspace)
+    config = importlib.import_module("configs.mri_recon").get_config("source=kspace,objective=ssdu")
+    config.data.source.path, config.steps, config.batch_size, config.eval_every = str(tmp_path), 2, 8, 2
+    config.model.update(iterations=1, width=4)
+    config.references = ("cg-sense",)
+    train(config, tmp_path / "run")
+    evaluate_run(tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())["rows"]
+    assert all(row.keys() == {"held_out"} for row in rows.values())
+    assert 0 < rows["cg-sense"]["held_out"] < rows["input"]["held_out"]

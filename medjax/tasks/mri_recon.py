@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.fft import fft, ifft
@@ -21,7 +20,7 @@ from medjax.physics.mri import (
 )
 from medjax.physics.noise import Gaussian
 from medjax.physics.sampling import ComplexChannels
-from medjax.tasks._reconstruction import Reconstruction, Solver, restricted
+from medjax.tasks._reconstruction import Reconstruction, Solver, measurement_of
 from medjax.types import (
     Array,
     Batch,
@@ -29,16 +28,19 @@ from medjax.types import (
     Key,
     Mean,
     Measurement,
+    Metric,
     NetworkInput,
     Operator,
     Output,
     Prediction,
     Record,
+    Reference,
     Splits,
     UserError,
     check_choice,
 )
 
+HELD_OUT = Metric("held_out", "residual of held-out samples", lower_is_better=True, decimals=4)
 LINES: dict[str, Callable[..., Array]] = {"random": random_lines, "equispaced": equispaced_lines}
 
 
@@ -50,6 +52,9 @@ class MriRecon(Reconstruction):
     simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range. Records that
     carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or simple ones from their
     centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes.
+
+    K-space with gaps has no truth. There the part `held_out` of the samples outside the middle is kept back in evaluation,
+    and the one metric is the residual in it, as in SSDU (Yaman et al., 2020).
     """
 
     acceleration: float = 4.0
@@ -57,6 +62,7 @@ class MriRecon(Reconstruction):
     mask: str = "random"
     coils: int = 8
     sigma: float = 0.005
+    held_out: float = 0.0
 
     kind = "kspace"
     keeps_format = False
@@ -70,6 +76,13 @@ class MriRecon(Reconstruction):
         if self.acceleration < 1 or not 0 < self.centre <= 1 or self.coils < 1:
             raise UserError("config.task.acceleration", f"{self.acceleration}, centre {self.centre}, {self.coils} coils; "
                             "give at least 1, a part between 0 and 1, at least 1")
+        if not 0 <= self.held_out < 1:
+            raise UserError("config.task.held_out", f"{self.held_out}; give a part from 0 to below 1")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Those of restorations, or the residual in what is held out."""
+        return (HELD_OUT,) if self.held_out else super().metrics
 
     def out_channels(self, channels: int) -> int:
         """Real and imaginary part of an image of one channel."""
@@ -86,9 +99,9 @@ class MriRecon(Reconstruction):
             raise UserError("config.data.source", f"k-space of several matrix sizes: {found}; give files of one size: "
                             "config.data.source.matrix='(H, W)' takes those")
         gaps = next((r.record.id for part in splits.values() for r in part if _has_gaps(r.record)), "")
-        if gaps:
-            logging.warning("%s: its k-space has gaps, so there is no truth; metrics compare with the zero-filled image and "
-                            "say nothing of what is better than that", gaps)
+        if gaps and not self.held_out:
+            raise UserError("config.task.held_out", f"{gaps}: its k-space has gaps, so there is no truth to compare with; "
+                            "keep samples back: --config.task.held_out=0.1 --config.metric=held_out")
         for region in (r for part in splits.values() for r in part):
             whole = (region.start, region.stop) == (0, region.record.image.shape[0])
             if "kspace" in region.record.extras and region.record.ndim == self.ndim and not whole:
@@ -109,6 +122,20 @@ class MriRecon(Reconstruction):
         given = self.input({**batch, "kspace": _parts(full * self.data_range[1]), "maps": _parts(maps)})
         return self.example_of(batch, given, target, mask)
 
+    def evaluation_example(self, key: Key, batch: Batch) -> Example:
+        """As `example`; without the samples that are held out, which are in its extras."""
+        example = self.example(key, batch)
+        if not self.held_out:
+            return example
+        found = measurement_of(example.input.context)
+
+        def drawn(key: Key, y: Array) -> Array:
+            return self.draw_share(key, Measurement(found.operator, y[None]), 1 - self.held_out)[0]
+
+        keep = jax.vmap(drawn)(self.keys(jax.random.fold_in(key, 4), batch), found.y)
+        seen = self.restricted(example, keep)
+        return replace(seen, extras={**seen.extras, "held_out": found.y * (1 - keep)})
+
     def input(self, batch: Batch) -> NetworkInput:
         """The zero-filled image; the context has k-space, its operator, and the coil images from its centre."""
         y = _complex(batch["kspace"]) / self.data_range[1]
@@ -125,7 +152,9 @@ class MriRecon(Reconstruction):
         return found
 
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
-        """As in every restoration, on magnitudes."""
+        """As in every restoration, on magnitudes; or the residual in the held-out samples over their norm."""
+        if self.held_out:
+            return {HELD_OUT.name: _residual(pred.image, example)}
         return super().measure(Prediction(magnitude(pred.image)), _magnitudes(example))
 
     def on_target_grid(self, image: Array) -> Array:
@@ -135,7 +164,13 @@ class MriRecon(Reconstruction):
     def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """Magnitudes."""
         shown = {row: Prediction(magnitude(pred.image)) for row, pred in predictions.items()}
-        return super().render(_magnitudes(example), shown)
+        images = super().render(_magnitudes(example), shown)
+        return {row: image for row, image in images.items() if row in shown or not self.held_out}
+
+    def references(self) -> dict[str, Reference]:
+        """The input, complex too where samples are held out, and the solvers."""
+        complex_input = {"input": Reference(lambda example, strength: example.input.image)}
+        return super().references() | (complex_input if self.held_out else {})
 
     def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
         """CG-SENSE and sparse wavelets, on complex images."""
@@ -155,7 +190,8 @@ class MriRecon(Reconstruction):
 
     def restricted(self, example: Example, keep: Array) -> Example:
         """As if only some samples had been measured."""
-        return restricted(example, keep, jnp.ones(keep.shape[0]))
+        found = measurement_of(example.input.context)
+        return replace(example, input=self.measured(_sampled(found.operator, keep), found.y * keep, found.coils))
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The magnitude image, in the units of the measurement."""
@@ -183,6 +219,24 @@ class MriRecon(Reconstruction):
 def magnitude(x: Array) -> Array:
     """Of complex images as two channels; one channel is a magnitude already."""
     return x if x.shape[-1] == 1 else jnp.abs(to_complex(jnp.asarray(x)))
+
+
+def _residual(image: Array, example: Example) -> Array:
+    """The distance `(B,)` of an image's k-space to the held-out samples, over their norm."""
+    held = example.extras["held_out"]
+    where = (jnp.abs(held).sum(1, keepdims=True) > 0).astype(jnp.float32)
+    operator = measurement_of(example.input.context).operator
+    assert isinstance(operator, ComplexChannels)
+    everything = ComplexChannels(Cartesian(operator.operator.maps, where))
+    miss, axes = everything(image) - held, tuple(range(1, held.ndim))
+    power = jnp.square(jnp.abs(held)).sum(axes)
+    return jnp.sqrt(jnp.square(jnp.abs(miss)).sum(axes) / jnp.where(power > 0, power, jnp.nan))
+
+
+def _sampled(operator: Operator, keep: Array) -> Operator:
+    """The operator of those samples that `keep` `(B, 1, *space)` marks."""
+    assert isinstance(operator, ComplexChannels)
+    return ComplexChannels(Cartesian(operator.operator.maps, operator.operator.mask * keep))
 
 
 def _magnitudes(example: Example) -> Example:

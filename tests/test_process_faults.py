@@ -1,0 +1,60 @@
+"""Two processes of one run: what one of them was told otherwise, or lacks, ends both; sweeps."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import DRAWN, ROOT, SMALL
+from tests.test_processes import free_port
+
+SECONDS = 30  # from the start to the end of both
+
+pytestmark = pytest.mark.slow
+
+
+def both(*own: list[str], flags: list[str], workdir: Path) -> list[tuple[int, str]]:
+    """Exit code and errors of each of two processes, with flags of its own and of both."""
+    join = [f"--workdir={workdir}", f"--coordinator=localhost:{free_port()}", "--process_count=2"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    running = [subprocess.Popen([sys.executable, "train.py", *flags, *more, *join, f"--process_index={index}"], cwd=ROOT,
+                                env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+               for index, more in enumerate(own)]
+    errors = [process.communicate(timeout=300)[1] for process in running]
+    return [(process.returncode, error) for process, error in zip(running, errors, strict=True)]
+
+
+@pytest.mark.parametrize(("own", "where"), [
+    (["--config.data.path=/no/such/folder"], "/no/such/folder"),
+    (["--config.optim.lr=0.5"], "optim.lr"),
+    (["--config.steps=7"], "steps"),
+    (["--config.data.fractions=(0.5,0.25,0.25)"], "data"),
+    (["--config.data.source.count=9"], "data"),
+])
+def test_what_one_process_has_otherwise_ends_both_with_one_line(own, where, tmp_path):
+    begin = time.monotonic()
+    ends = both([], own, flags=DRAWN, workdir=tmp_path / "run")
+    assert time.monotonic() - begin < SECONDS
+    for code, error in ends:
+        assert code == 2, error
+        [line] = [line for line in error.splitlines() if line.startswith("error:")]
+        assert where in line
+        assert "Traceback" not in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_sweep_over_processes_has_a_row_for_each_member(tmp_path):
+    """One member diverges: its row is empty, the other's is not; the same command finds it all done."""
+    flags = [*SMALL, "--config.eval_every=2", "--config.steps=2", "--config.data.fractions=(0.9,0.05,0.05)",
+             "--config.optim.warmup=1", "--sweep=optim.lr=1e-3,1e30"]
+    for _ in range(2):
+        ends = both([], [], flags=flags, workdir=tmp_path)
+        assert [code for code, _ in ends] == [0, 0], ends
+        rows = {row["optim.lr"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+        assert rows.keys() == {"0.001", "1e+30"}
+        assert float(rows["0.001"]["psnr"]) > 0
+        assert not rows["1e+30"]["psnr"]
