@@ -1,8 +1,8 @@
 """Kills a training run again and again at random moments and compares its end, bit for bit, with an uninterrupted one.
 
     python -m benchmarks.kill --kills=20 --json=benchmarks/results/kill.json
-    python -m benchmarks.kill --processes=2 --kills=50 --steps=100 --json=benchmarks/results/kill_processes.json
-    python -m benchmarks.kill --processes=2 --kills=50 --steps=100 --files=100 --json=benchmarks/results/kill_files.json
+    python -m benchmarks.kill --processes=2 --kills=50 --steps=50 --json=benchmarks/results/kill_processes.json
+    python -m benchmarks.kill --kills=50 --steps=50 --files=100 --json=benchmarks/results/kill_files.json
 
 Each restart takes another number of worker processes. With `--processes` the run is that many processes of one device
 each; one of them, drawn at random, is killed, and a moment later, as a scheduler does, the others. With `--files` the run
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from tqdm import tqdm
 
 from benchmarks import small_run
 
@@ -60,7 +61,8 @@ def wait(processes: list[subprocess.Popen], seconds: float | None = None) -> boo
 
 def kill(processes: list[subprocess.Popen], order: random.Random) -> None:
     for process in order.sample(processes, len(processes)):
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:  # it may have ended a moment ago
+            os.killpg(process.pid, signal.SIGKILL)
         time.sleep(order.uniform(0.0, 0.3) if len(processes) > 1 else 0.0)
     for process in processes:
         process.wait()
@@ -78,18 +80,20 @@ def main(_: list[str]) -> None:
         length = time.monotonic() - begin
         kills = restarts = in_checkpoint = before_training = 0
         reference, results = small_run.end(whole, STEPS.value), []
+        bar = tqdm(total=KILLS.value, desc="kills", unit="kill")
         while kills < KILLS.value:
-            running = start(killed, restarts % 3)
+            running = start(killed, restarts % 2)
             restarts += 1
             if not wait(running, moments.uniform(0.3, 1.0) * length):
                 in_checkpoint += any("orbax-checkpoint-tmp" in p.name for p in killed.glob("checkpoints/*"))
                 before_training += not (killed / "config.json").exists()
                 kill(running, moments)
                 kills += 1
+                bar.update()
                 continue
             results.append(small_run.end(killed, STEPS.value) == reference)
             killed = Path(folder) / f"killed{restarts}"
-        wait(start(killed, restarts % 3))
+        wait(start(killed, restarts % 2))
         results.append(small_run.end(killed, STEPS.value) == reference)
     counts = {"kills": kills, "while a checkpoint was written": in_checkpoint, "before the first step": before_training,
               "runs compared": len(results), "bit-identical": sum(results)}

@@ -103,11 +103,11 @@ def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, targ
         fitting, back = fitted(run.config, record, RESCALING.value, ACCEPT.value)
         records.append(fitting)
         to_source.append(back)
-    predictions = [predict(record) for record in tqdm(records, desc="images", unit="image", leave=False,
-                                                      disable=len(records) < 2, dynamic_ncols=True)]
+    bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
+    outputs = run.task.outputs([predict(record) for record in bar], records)
     with staging(target.parent) as folder:
         destination = StudyDestination(inputs.main, folder / target.name, table, to_source[0], made_by)
-        for output in run.task.outputs(predictions, records):
+        for output in outputs:
             output.write(destination)
         made = sorted(folder.iterdir())
         taken = [target.with_name(path.name) for path in made if target.with_name(path.name).exists()]

@@ -63,10 +63,14 @@ def keep_memory() -> None:
 
 
 class _Handler(python_logging.Handler):
-    """Warnings as lines of their own above a progress bar."""
+    """Warnings as lines of their own above a progress bar.
+
+    What Orbax logs of a failed checkpoint, in many lines from its threads, is left out: it raises it, too.
+    """
 
     def emit(self, record: python_logging.LogRecord) -> None:
-        tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+        if "orbax" not in Path(record.pathname).parts:
+            tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
 def _log_above_bars() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,19 +12,25 @@ import pytest
 
 from tests.commands import DRAWN, ROOT, SMALL
 from tests.test_processes import free_port
+from tests.test_train import wait_for
 
 SECONDS = 30  # from the start to the end of both
 
 pytestmark = pytest.mark.slow
 
 
-def both(*own: list[str], flags: list[str], workdir: Path) -> list[tuple[int, str]]:
-    """Exit code and errors of each of two processes, with flags of its own and of both."""
+def start(*own: list[str], flags: list[str], workdir: Path) -> list[subprocess.Popen]:
+    """Two processes of one run, with flags of its own and of both."""
     join = [f"--workdir={workdir}", f"--coordinator=localhost:{free_port()}", "--process_count=2"]
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
-    running = [subprocess.Popen([sys.executable, "train.py", *flags, *more, *join, f"--process_index={index}"], cwd=ROOT,
-                                env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-               for index, more in enumerate(own)]
+    return [subprocess.Popen([sys.executable, "train.py", *flags, *more, *join, f"--process_index={index}"], cwd=ROOT,
+                             env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for index, more in enumerate(own)]
+
+
+def both(*own: list[str], flags: list[str], workdir: Path) -> list[tuple[int, str]]:
+    """Exit code and errors of each of two processes."""
+    running = start(*own, flags=flags, workdir=workdir)
     errors = [process.communicate(timeout=300)[1] for process in running]
     return [(process.returncode, error) for process, error in zip(running, errors, strict=True)]
 
@@ -58,3 +65,15 @@ def test_a_sweep_over_processes_has_a_row_for_each_member(tmp_path):
         assert rows.keys() == {"0.001", "1e+30"}
         assert float(rows["0.001"]["psnr"]) > 0
         assert not rows["1e+30"]["psnr"]
+
+
+def test_ctrl_c_on_one_process_saves_the_run_of_both(tmp_path):
+    flags = [arg for arg in DRAWN if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
+                                                           "--config.eval_every=100000"]
+    running = start([], [], flags=flags, workdir=tmp_path / "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.stat().st_size, running[0])
+    running[1].send_signal(signal.SIGINT)
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [143, 130], errors
+    assert [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()]

@@ -111,6 +111,20 @@ def test_a_mistake_is_one_clear_line(case, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("content", "says"), [(None, "File exists"), ('{"steps": ', "is damaged")])
+def test_a_folder_that_can_not_be_the_runs_is_one_clear_line(content, says, tmp_path):
+    """A file in its place; a config that is cut off."""
+    workdir = tmp_path / "run"
+    if content is None:
+        workdir.write_text("")
+    else:
+        workdir.mkdir()
+        (workdir / "config.json").write_text(content)
+    code, _, err = command("train.py", *DRAWN, f"--workdir={workdir}")
+    assert_one_line(code, err, str(workdir))
+    assert says in err
+
+
 @pytest.mark.slow
 def test_bad_images_are_one_clear_line(tmp_path, test_data):
     (tmp_path / "empty").mkdir()

@@ -76,6 +76,15 @@ def finite(path: Path, stored: np.ndarray, slope: float = 1.0, intercept: float 
 
 def quantized(image: np.ndarray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
     """Physical units as stored values of `dtype`: integers are rounded; what the dtype can't hold is clipped."""
+    if np.ndim(image) < 3:
+        return _quantized(image, slope, intercept, dtype)
+    stored = np.empty(image.shape, dtype)
+    for index, part in enumerate(image):  # in float64, a whole volume would take four times its size
+        stored[index] = _quantized(part, slope, intercept, dtype)
+    return stored
+
+
+def _quantized(image: np.ndarray, slope: float, intercept: float, dtype: np.dtype) -> np.ndarray:
     stored = (np.asarray(image, np.float64) - intercept) / slope
     if dtype.kind == "b":
         return stored >= 0.5

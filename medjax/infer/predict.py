@@ -1,7 +1,8 @@
 """A trained model on one record, whatever its size: from the record to the whole of its prediction."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from medjax.data.pipeline import HostBatch, whole_batch
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
-from medjax.types import Array, Batch, Key, Operator, Prediction, Record, State, Tree, UserError
+from medjax.types import Batch, Key, Operator, Prediction, Record, State, Tree, UserError
 
 VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles, where the task allows
 USE_SEED = 2  # what is random in use is the same for a sample in every run
@@ -42,9 +43,9 @@ def make_predict(run: Run, state: State) -> Predict:
     def predict(record: Record) -> Prediction:
         check_record(run, record)
         operator = task.operators(record)
-        parts = [_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator))
-                 for batch in _batches(record, task.input_ndim)]
-        return parts[0] if record.ndim == task.input_ndim else _stacked(parts)
+        parts = (_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator))
+                 for batch in _batches(record, task.input_ndim))
+        return next(parts) if record.ndim == task.input_ndim else _stacked(parts, record.image.shape[0])
 
     return predict
 
@@ -93,11 +94,24 @@ def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(tile)
 
 
-def _stacked(predictions: list[Prediction]) -> Prediction:
-    """Slices' predictions as those of a volume."""
-    def stack(values: Sequence[Array | None], axis: int = 0) -> Tree:
-        return None if values[0] is None else np.stack([np.asarray(value) for value in values], axis)
+def _stacked(parts: Iterator[Prediction], count: int) -> Prediction:
+    """The predictions of `count` slices as that of a volume."""
+    first = next(parts)
+    whole = Prediction(_room(first.image, count), _room(first.std, count), _room(first.samples, count, 1),
+                       {name: _room(value, count) for name, value in first.extras.items()})
+    for index, part in enumerate(itertools.chain([first], parts)):
+        for room, value in ((whole.image, part.image), (whole.std, part.std),
+                            *((whole.extras[name], part.extras[name]) for name in whole.extras)):
+            if room is not None:
+                room[index] = value
+        if whole.samples is not None:
+            whole.samples[:, index] = part.samples
+    return whole
 
-    return Prediction(stack([p.image for p in predictions]), stack([p.std for p in predictions]),
-                      stack([p.samples for p in predictions], 1),
-                      {name: stack([p.extras[name] for p in predictions]) for name in predictions[0].extras})
+
+def _room(value: Tree, count: int, axis: int = 0) -> Tree:
+    """An empty array for `count` such values along a new axis; None for None."""
+    if value is None:
+        return None
+    shape = np.shape(value)
+    return np.empty((*shape[:axis], count, *shape[axis:]), np.asarray(value).dtype)

@@ -20,23 +20,27 @@ def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray],
     padded = {name: _padded(name, array, pads) for name, array in arrays.items()}
     sizes = [n + after for n, (_, after) in zip(space, pads, strict=True)]
     total: Arrays = {}
-    weights: np.ndarray | None = None
-    for corner in product(*(_starts(n, t, overlap) for n, t in zip(sizes, tile, strict=True))):
+    weights: list[np.ndarray] = []
+    starts = [_starts(n, t, overlap) for n, t in zip(sizes, tile, strict=True)]
+    for corner in product(*starts):
         box = tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
         made = predict({name: array[box] for name, array in padded.items()})
         shape = next(iter(made.values())).shape[:-1]
         factor = [a // b for a, b in zip(shape, tile, strict=True)]
-        if weights is None:
+        if not total:
             whole = [n * f for n, f in zip(sizes, factor, strict=True)]
             total = {name: np.zeros((*whole, part.shape[-1]), np.float32) for name, part in made.items()}
-            weights, fade = np.zeros((*whole, 1), np.float32), _fade(shape)
+            ramps = _ramps(shape)
+            fade = _product(ramps)
+            weights = [_summed(ramp, [start * f for start in along], n)
+                       for ramp, along, f, n in zip(ramps, starts, factor, whole, strict=True)]
         at = tuple(slice(c * f, c * f + n) for c, f, n in zip(corner, factor, shape, strict=True))
         for name, part in made.items():
             total[name][at] += fade * part
-        weights[at] += fade
     inside = tuple(slice(0, n * f) for n, f in zip(space, factor, strict=True))
     for part in total.values():
-        part /= weights
+        for axis, weight in enumerate(weights):  # tiles lie on a grid, so that the sum of their weights is a product
+            part /= _along(weight, axis, len(weights))
     return {name: part[inside] for name, part in total.items()}
 
 
@@ -56,10 +60,27 @@ def _starts(size: int, tile: int, overlap: float) -> list[int]:
     return [round(s) for s in np.linspace(0, size - tile, count)]
 
 
-def _fade(shape: Sequence[int]) -> np.ndarray:
-    """Weights that fall from the middle of a tile to its sides, never to 0: `(*shape, 1)`."""
-    fade = np.ones((1,) * len(shape), np.float32)
-    for axis, size in enumerate(shape):
-        ramp = 1 - np.abs((np.arange(size) + 0.5) / size * 2 - 1) + 1e-3
-        fade = fade * ramp.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return fade[..., None]
+def _ramps(shape: Sequence[int]) -> list[np.ndarray]:
+    """For each axis weights that fall from the middle of a tile to its sides, never to 0."""
+    return [(1 - np.abs((np.arange(size) + 0.5) / size * 2 - 1) + 1e-3).astype(np.float32) for size in shape]
+
+
+def _product(ramps: Sequence[np.ndarray]) -> np.ndarray:
+    """The weights of a tile's voxels: `(*shape, 1)`."""
+    fade = np.ones((1,) * (len(ramps) + 1), np.float32)
+    for axis, ramp in enumerate(ramps):
+        fade = fade * _along(ramp, axis, len(ramps))
+    return fade
+
+
+def _summed(ramp: np.ndarray, starts: Sequence[int], size: int) -> np.ndarray:
+    """The sum of the ramps that begin at `starts`, along an axis of `size`."""
+    total = np.zeros(size, np.float32)
+    for start in starts:
+        total[start:start + len(ramp)] += ramp
+    return total
+
+
+def _along(values: np.ndarray, axis: int, axes: int) -> np.ndarray:
+    """Values of one axis, to be broadcast over `(*space, C)`."""
+    return values.reshape([-1 if a == axis else 1 for a in range(axes + 1)])

@@ -117,7 +117,9 @@ class TaskBase:
     def in_units(self, image: np.ndarray | Array) -> np.ndarray:
         """Unit range in physical units."""
         low, high = self.data_range
-        return np.asarray(image, np.float32) * np.float32(high - low) + np.float32(low)
+        units = np.multiply(image, np.float32(high - low), dtype=np.float32)
+        units += np.float32(low)  # in its place: volumes are large
+        return units
 
     def with_image(self, batch: Batch, unit: Array) -> dict[str, Array]:
         """The batch as if `unit`, images in unit range, had been measured; a mask of another grid is left out."""

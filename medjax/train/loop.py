@@ -1,5 +1,6 @@
 """The training loop: data in, steps, logs, evaluations, checkpoints; killed at any moment, it resumes from the last."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -240,14 +241,17 @@ def _validate(evaluate: evaluator.Evaluator, state: State, member: Member, step:
 class Stop:
     """Turns true once the process is asked to end (SIGTERM, or Ctrl-C), so that the loop can save first.
 
-    Several processes agree on the step, by jax's own handler of SIGTERM. `exit_code` is what shells give such an end.
+    Several processes agree on the step, by jax's own handler of SIGTERM, which Ctrl-C is passed on to. `exit_code` is what
+    shells give such an end.
     """
 
     def __init__(self) -> None:
         self._asked: int | None = None
-        signals = () if distributed.several() else (signal.SIGTERM, signal.SIGINT)
+        self._signal: int = signal.SIGTERM
+        several = distributed.several()
+        handlers = {signal.SIGINT: self._pass_on} if several else {signal.SIGTERM: self._ask, signal.SIGINT: self._ask}
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
-            number: signal.signal(number, self._ask) for number in signals}
+            number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     @property
     def exit_code(self) -> int:
@@ -257,10 +261,14 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
 
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def at(self, step: int) -> bool:
         """Whether to stop after this step."""
         if self._asked is None and distributed.all_asked_to_stop(step):
-            self._asked = signal.SIGTERM
+            self._asked = self._signal
         return self._asked is not None
 
     def restore(self) -> None:

@@ -27,7 +27,8 @@ def records(path: Path, stored: np.ndarray, affine: np.ndarray, name: str, subje
 def on_file_axes(path: Path, images: Sequence[np.ndarray], affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """`images` `(*space, C)` of such records as `(I, J, K, frames, C)`; `shape` `(I, J, K)` is the file's."""
     turn = Orientation.of(affine, path)
-    return np.stack([turn.outside(_as_volume(image, turn, shape)) for image in images], 3)
+    volumes = [turn.outside(_as_volume(image, turn, shape)) for image in images]
+    return volumes[0][:, :, :, None] if len(volumes) == 1 else np.stack(volumes, 3)
 
 
 def coloured(frames: np.ndarray, source: np.ndarray | None, channels: int) -> np.ndarray:
