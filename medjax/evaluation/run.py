@@ -32,11 +32,12 @@ METRICS, REPORT = "metrics.json", "report.html"
 
 
 def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False, data: Path | None = None,
-                 accept: Collection[str] = ()) -> None:
+                 accept: Collection[str] = (), series: str | None = None) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
     With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
-    scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`).
+    scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`);
+    `series` stands for the run's own choice of a series.
     Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
     one writes. Raises UserError where the data has no such part.
@@ -44,7 +45,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     folder = workdir / ("eval" if data is None else "eval_data")
     with distributed.together():
         run, state = restore_best(workdir)
-        splits, step = _splits(run, workdir, data, accept), int(state.step)
+        splits, step = _splits(run, workdir, data, accept, series), int(state.step)
         if not splits[split]:
             raise UserError("--split", f"the data has no {split} part")
     wanted = references_of(run)
@@ -70,11 +71,11 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         _write(workdir, folder, run, identity, named, chosen)
 
 
-def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str]) -> Splits:
+def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str], series: str | None) -> Splits:
     """The run's data; with `data`, that as the test part beside the run's own validation part. Raises UserError."""
     if data is None:
         return load_splits(run.config, workdir)
-    records = load_records(run.config, data)
+    records = load_records(run.config, data, series)
     held = held_parts(held_split(workdir) or {}, {record.subject for record in records})
     trained = [subject for subject, part in held.items() if part != "test"]
     if trained and distributed.is_primary():

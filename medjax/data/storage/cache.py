@@ -58,6 +58,9 @@ class Unread(Protocol):
     @property
     def subject(self) -> str: ...
 
+    @property
+    def series(self) -> str: ...
+
     def read(self) -> Iterable[Record]: ...
 
 
@@ -210,7 +213,7 @@ def _load_record(home: _Home, noted: dict[str, Any]) -> Record:
         return array
 
     name = noted["id"] if noted["frame"] is None else study.id + noted["frame"]
-    return replace(record_json.record(noted, find), id=name, subject=noted["subject"] or study.subject)
+    return replace(record_json.record(noted, find), id=name, subject=noted["subject"] or study.subject, series=study.series)
 
 
 def _clear_remains(root: Path) -> None:
