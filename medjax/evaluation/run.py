@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
     folder.mkdir(exist_ok=True)
     summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
                "units": {name: metric.unit for name, metric in metrics.items()},
-               "patients": len(set(found.patients)),
+               "patients": len(set(found.patients)), "undefined": undefined(found.per_sample, metrics),
                "standings": {name: {row: standing.numbers for row, standing in
                                     standings(found.per_sample, found.patients, metric, "model").items()}
                              for name, metric in metrics.items()},
@@ -140,6 +141,8 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
 def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) -> None:
     metrics, leading = metrics_of(run), run.config.metric
     print(table(summary["rows"], metrics))
+    for name, count in summary["undefined"].items():
+        print(f"{count} of {summary['n']} samples have no {metrics[name].title}, and are left out of its mean")
     found = _standings(summary, leading)
     if summary["patients"] > 1 and len(found) > 1:
         print(f"over {summary['patients']} patients, paired permutation tests against the model (Holm):")
@@ -157,6 +160,12 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
 
 def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
     return {row: Standing.of(numbers) for row, numbers in summary["standings"].get(metric, {}).items()}
+
+
+def undefined(samples: Sequence[Mapping[str, Mapping[str, Value]]], metrics: Collection[str]) -> dict[str, int]:
+    """For how many samples (metrics by method, for each) the model has no number by a metric, where there are such."""
+    return dict(Counter(name for sample in samples for name, value in scalars(sample["model"]).items()
+                        if name in metrics and np.isnan(value)))
 
 
 def _csv(found: Comparison) -> str:
