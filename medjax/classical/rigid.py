@@ -101,7 +101,8 @@ def _fit(one: Scan, other: Scan, random: np.random.Generator) -> Rigid:
                 bar.update(CHUNK)
             found = found[jnp.argmax(scores)][None]
     steps = OFF_MM * np.concatenate([np.eye(6)[3:], -np.eye(6)[3:]])
-    before, after, *off = (float(_information(place, pair)[1]) for place in (jnp.zeros(6), found[0], *(found[0][None] + steps)))
+    places = (jnp.zeros(6), found[0], *(found[0][None] + steps))
+    before, after, *off = (float(_information(place, pair)[1]) for place in places)
     sharpness = (after - float(np.mean(off))) / max(after - 1, 1e-6)
     place = np.asarray(found[0], float)
     degrees, shift = np.degrees(place[:3] / RADIUS_MM).tolist(), place[3:].tolist()
