@@ -34,6 +34,7 @@ from medjax.types import (
     Output,
     Prediction,
     Record,
+    Reference,
     Splits,
     UserError,
     check_choice,
@@ -136,6 +137,11 @@ class MriRecon(Reconstruction):
         """Magnitudes."""
         shown = {row: Prediction(magnitude(pred.image)) for row, pred in predictions.items()}
         return super().render(_magnitudes(example), shown)
+
+    def references(self) -> dict[str, Reference]:
+        """The solvers, and the zero-filled image where samples were taken away; otherwise it may be the target itself."""
+        found = super().references()
+        return found if self.acceleration > 1 else {name: found[name] for name in found if name != "input"}
 
     def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
         """CG-SENSE and sparse wavelets, on complex images."""
