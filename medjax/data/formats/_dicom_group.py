@@ -100,7 +100,7 @@ def no_scan(header: Dataset) -> str:
         name = kind_of(header)
         if name.endswith(" SR Storage"):
             return "report"
-        return name.removesuffix(" Storage") if name.endswith(" Storage") else "file without an image"
+        return name.removesuffix(" Storage") if name.endswith(" Storage") else "non-image file"
     if sop == SegmentationStorage or modality == "SEG":
         return "segmentation"
     if sop == RTDoseStorage:
