@@ -11,6 +11,7 @@ from medjax.train import distributed
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 DATA = flags.DEFINE_string("data", "", "A file or folder to evaluate on instead of the run's own data.")
+SERIES = flags.DEFINE_string("series", None, "--data: which series of a folder; that of the run by default, \"\" for all.")
 ACCEPT = flags.DEFINE_list("accept", [], f"--data: differences from the training images to accept: {', '.join(CHECKS)}.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
@@ -20,7 +21,7 @@ JOIN = distributed.joining()
 def main() -> None:
     JOIN()
     evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value,
-                 data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value)
+                 data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value, series=SERIES.value)
 
 
 if __name__ == "__main__":

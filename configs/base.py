@@ -32,6 +32,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.path = ""  # a file or folder of your own images, in place of the source
+    config.data.series = ""  # of path: the series with this in its name (DICOM's SeriesDescription), or of this number
     config.data.source = registry.spec("data.sources", names["source"])
     config.data.fractions = (0.8, 0.1, 0.1)
     config.data.ndim = 2

@@ -8,7 +8,7 @@ The first, two minutes on two cores; 17 test slices of the template: 35.2 dB, SS
 curve from intensity to intensity 32.3, 0.961). pix2pix, three minutes: 27.3, 0.917. CycleGAN, which sees no pairs, four
 minutes: 20.4, 0.704; train longer.
 
-Files of your own, on one grid: `:source=multicontrast` and `--config.data.source.path='DIR/*/{contrast}.nii.gz'`.
+Files of your own, on one grid: `:source=multicontrast --config.data.source.path='DIR/*/{contrast}.nii.gz'`.
 """
 
 import ml_collections

@@ -2,11 +2,14 @@
 
     python -m medjax.align --fixed=T1.nii.gz --moving=FLAIR.nii.gz --output=FLAIR_on_T1.nii.gz
 
-Scans are NIfTI files or DICOM series; contrasts may differ. Beside the output stands a picture of how well they fit.
+Scans are NIfTI files or DICOM series; contrasts may differ. Beside the output stand a picture of how well they fit and the
+transform, which ITK, ANTs and 3D Slicer read. With --labels=LESIONS.nii.gz a label map of the moving scan comes along.
 """
 
+import json
 import re
 import shlex
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -14,9 +17,10 @@ import numpy as np
 from absl import flags
 
 from medjax import cli
-from medjax.classical.rigid import Rigid, resample, rigid
+from medjax.classical.rigid import OFF_MM, SHARP, Rigid, resample, rigid
 from medjax.data.formats import nifti
 from medjax.data.io import Study, discover
+from medjax.data.transform import SUFFIX, write_transform
 from medjax.data.write import write_on_grid
 from medjax.report.alignment import picture
 from medjax.types import Record, UserError
@@ -24,22 +28,19 @@ from medjax.types import Record, UserError
 FIXED = flags.DEFINE_string("fixed", None, "The scan that stays: a NIfTI file or a DICOM series in a folder.", required=True)
 MOVING = flags.DEFINE_string("moving", None, "The scan of the same patient that is brought onto the fixed one's grid.",
                              required=True)
-OUTPUT = flags.DEFINE_string("output", None, "The NIfTI file for the result, .nii or .nii.gz; a picture goes beside it.",
-                             required=True)
+OUTPUT = flags.DEFINE_string("output", None, "The NIfTI file for the result, .nii or .nii.gz; a picture and the transform "
+                             "go beside it.", required=True)
+LABELS = flags.DEFINE_string("labels", "", "A label map of the moving scan, to be brought along: each voxel takes the label "
+                             "nearest to it.")
 SEED = flags.DEFINE_integer("seed", 0, "Chooses the points that are compared; the same seed gives the same result.")
 
 
 def main() -> None:
     """Finds the rigid motion between the two scans, and writes the moving one on the fixed one's grid."""
-    target = Path(OUTPUT.value).expanduser()
-    if not target.name.endswith(nifti.SUFFIXES):
-        raise UserError(target, f"the result is a NIfTI file; give a name that ends in {' or '.join(nifti.SUFFIXES)}")
-    shown = target.with_name(_stem(target) + ".png")
-    for path in (target, shown):
-        if path.exists():
-            raise UserError(path, "is there already; name a new file")
+    target, shown, transform, mapped = _targets(Path(OUTPUT.value).expanduser())
     study, fixed, affine = _volume(FIXED.value)
     _, moving, moving_affine = _volume(MOVING.value)
+    labels = _labels(LABELS.value) if LABELS.value else None
     one, other = _units(fixed), _units(moving)
     try:
         found = rigid(one, affine, other, moving_affine, SEED.value)
@@ -48,11 +49,31 @@ def main() -> None:
     before, after = (resample(other, moving_affine, one.shape, affine, matrix) for matrix in (np.eye(4), found.matrix))
     axes = nifti.affine_of(study.paths[0]) if study.format == "nifti" else affine[:, [2, 1, 0, 3]]
     write_on_grid(target, after[..., None], moving, axes)
+    written = [target, transform, shown]
+    if labels is not None:
+        record, place = labels
+        nearest = resample(_units(record), place, one.shape, affine, found.matrix, labels=True)
+        write_on_grid(mapped, nearest[..., None], record, axes)
+        written.insert(1, mapped)
+    write_transform(transform, found.matrix, np.array(found.centre_mm))
     picture(shown, one, {"as scanned": before, "aligned": after}, fixed.spacing_mm)
     print(_table(found))
-    print(f"written: {target}, {shown}")
+    print("written: " + ", ".join(map(str, written)))
     if study.paths[0].name.endswith(target.name.removeprefix(_stem(target))):
-        print(f"next: {_next(study.paths[0], target)}")
+        print(f"next:\n{_next(study.paths[0], target)}")
+
+
+def _targets(target: Path) -> tuple[Path, Path, Path, Path]:
+    """The files for the result, the picture, the transform and the labels. Raises UserError for one that is there."""
+    if not target.name.endswith(nifti.SUFFIXES):
+        raise UserError(target, f"the result is a NIfTI file; give a name that ends in {' or '.join(nifti.SUFFIXES)}")
+    stem = _stem(target)
+    shown, transform = (target.with_name(stem + suffix) for suffix in (".png", SUFFIX))
+    mapped = target.with_name(f"{stem}_labels{target.name.removeprefix(stem)}")
+    for path in (target, shown, transform, *([mapped] if LABELS.value else [])):
+        if path.exists():
+            raise UserError(path, "is there already; name a new file")
+    return target, shown, transform, mapped
 
 
 def _volume(path: str) -> tuple[Study, Record, np.ndarray]:
@@ -70,18 +91,34 @@ def _volume(path: str) -> tuple[Study, Record, np.ndarray]:
     return studies[0], records[0], affine
 
 
+def _labels(path: str) -> tuple[Record, np.ndarray]:
+    """The label map at `path`, and its affine. Raises UserError for anything else."""
+    _, record, affine = _volume(path)
+    values = _units(record)
+    if not np.array_equal(values, np.rint(values)):
+        raise UserError(path, "is no label map: it has values that are no whole numbers")
+    return record, affine
+
+
 def _units(record: Record) -> np.ndarray:
     """`(D, H, W)` float32 in physical units."""
     return record.image[..., 0] * np.float32(record.slope) + np.float32(record.intercept)
 
 
 def _table(found: Rigid) -> str:
-    """What the patient did between the scans, and what it was worth."""
+    """How the patient moved between the scans, and how well they fit before and after."""
     lines = [f"{'from fixed to moving':32s}{'x':>8s}{'y':>8s}{'z':>8s}"]
     for name, values in (("rotation, degrees", found.degrees), ("translation, mm", found.shift_mm)):
         lines.append(f"{name:32s}" + "".join(f"{value:8.2f}" for value in values))
+    centre = ", ".join(f"{value:.1f}" for value in found.centre_mm)
+    lines.append("x to the patient's right, y to the front, z to the head (RAS); right-handed rotation about the fixed axes "
+                 f"x, then y, then z, around the middle of the fixed scan ({centre})")
     before, after = found.nmi
-    return "\n".join([*lines, f"normalised mutual information {before:.4f}, aligned {after:.4f}"])
+    lines.append(f"normalised mutual information {before:.4f}, aligned {after:.4f}, of which a shift of {OFF_MM:g} mm loses "
+                 f"{found.sharpness:.0%}")
+    if not found.fits:
+        lines.append(f"poor fit: between scans of one patient a shift loses {SHARP:.0%} or more; look at the picture")
+    return "\n".join(lines)
 
 
 def _next(fixed: Path, output: Path) -> str:
@@ -91,10 +128,16 @@ def _next(fixed: Path, output: Path) -> str:
     common = re.sub(r"[^/_.-]*$", "", stems[0][:alike])
     source, target = (stem[len(common):] for stem in stems)
     kind = output.name.removeprefix(_stem(output))
-    return shlex.join(["python", "train.py", "--config=configs/translate.py:source=multicontrast",
-                       "--workdir=runs/translate", f"--config.data.source.path={common}{{contrast}}{kind}",
-                       f"--config.data.source.contrasts={source, target}", f"--config.task.source={(source,)}",
-                       f"--config.task.target={target}"])
+    values = {"config": "configs/translate.py:source=multicontrast", "workdir": "runs/translate",
+              "config.data.source.path": f"{common}{{contrast}}{kind}",
+              "config.data.source.contrasts": _tuple((source, target)), "config.task.source": _tuple((source,)),
+              "config.task.target": target}
+    return " \\\n".join(["  python train.py", *(f"    --{key}={shlex.quote(value)}" for key, value in values.items())])
+
+
+def _tuple(names: Sequence[str]) -> str:
+    """Names as a flag's tuple, in double quotes: a shell needs no more than single quotes around it."""
+    return "(" + ", ".join(json.dumps(name) for name in names) + ("," if len(names) == 1 else "") + ")"
 
 
 def _stem(path: Path) -> str:

@@ -32,6 +32,7 @@ INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a fo
                                   "where the task takes several.", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "Where the result goes: a file for a file, a folder for a folder.",
                              required=True)
+SERIES = flags.DEFINE_string("series", "", "Which series of a folder: a part of its name, or its number.")
 MISSING = flags.DEFINE_list("missing", [], "Contrasts that there are not.")
 RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped to those of training; images come back in "
                               "their own units.")
@@ -48,7 +49,7 @@ def main() -> None:
     for name in ACCEPT.value:
         check_choice("--accept", name, CHECKS)
     paths = reading.parse(INPUT.value, run.task)
-    studies = reading.gather(paths, run.task, MISSING.value)
+    studies = reading.gather(paths, run.task, MISSING.value, SERIES.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
     predict, made_by = make_predict(run, state), derivation(run, state)
     if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):

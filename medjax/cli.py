@@ -121,7 +121,8 @@ def _config_of(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
     file, _, argument = given.partition(":")
     path = Path(file)
     if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.py") if p.stem != "base")
+        there = [*path.parent.glob("*.py"), *Path("configs").glob("*.py")]
+        known = sorted({str(p) for p in there if p.stem != "base" and "def get_config" in p.read_text(encoding="utf-8")})
         raise UserError("--config", f"no file {file}" + (f"; choose from {', '.join(known)}" if known else ""))
     spec = importlib.util.spec_from_file_location(f"medjax_config_{path.stem}", path)
     assert spec is not None

@@ -6,6 +6,10 @@ import sys
 
 import pytest
 
+from medjax import __main__ as commands
+from medjax import cli
+from medjax.types import UserError
+
 FAULTS = """
 import resource, threading
 import jax, numpy as np
@@ -20,6 +24,29 @@ for _ in range(5):
     step(x).block_until_ready()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 5)
 """
+
+
+@pytest.mark.parametrize("name", ["None", "configs/quickstrt.py"])
+def test_a_config_that_is_not_there_is_said_with_those_that_are(name):
+    with pytest.raises(UserError, match=f"no file {name}; choose from configs/anomaly.py, configs/brain") as caught:
+        cli._config_of(["train.py", f"--config={name}"])
+    assert "eval.py" not in str(caught.value)
+    assert "base.py" not in str(caught.value)
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(capsys):
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        cli._guarded(work)
+    assert (caught.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+def test_every_command_is_listed(capsys):
+    commands.main()
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("train.py", "eval.py", "compare", "apply", "align", "build", "bench"))
 
 
 def page_faults(call: str) -> float:

@@ -65,6 +65,7 @@ def test_a_run_is_evaluated_on_scans_that_it_has_never_seen(runs, clinic, tmp_pa
     for person in range(2):
         (tmp_path / "new" / f"sub-new{person}").mkdir(parents=True)
         values = np.random.default_rng(person + 50).integers(50, 250, (7, 7, 4)).repeat(5, 0).repeat(5, 1)
+        values[:, :, 0] *= person  # one slice of air
         nibabel.Nifti1Image(values.astype(np.uint8), np.eye(4)).to_filename(
             tmp_path / "new" / f"sub-new{person}" / "t1.nii.gz")
     code, said, err = command("eval.py", f"--workdir={runs / 'one'}", f"--data={tmp_path / 'new'}")
@@ -72,6 +73,9 @@ def test_a_run_is_evaluated_on_scans_that_it_has_never_seen(runs, clinic, tmp_pa
     assert "took part" not in said
     found = json.loads((runs / "one" / "eval_data" / "metrics.json").read_text())
     assert (found["n"], found["patients"]) == (8, 2)
+    assert found["undefined"] == {"psnr": 1, "nmse": 1}
+    assert "1 of 8 samples have no PSNR, and are left out of its mean" in said
+    assert max(row["nmse"] for row in found["rows"].values()) < 10
     assert found["strengths"] == json.loads((runs / "one" / "eval" / "metrics.json").read_text())["strengths"]
     code, said, err = command("eval.py", f"--workdir={runs / 'one'}", f"--data={clinic}")
     assert code == 0, err

@@ -14,6 +14,7 @@ from pydicom.uid import MPEG2MPML
 
 from medjax.data import io
 from medjax.data.formats import dicom
+from medjax.data.sources.files import Files
 from tests.dicom_files import PYDICOM, SIZE, changed, enhanced, image, siemens_mosaic, slices, united_mosaic
 from tests.records import error_of, only, units
 
@@ -69,6 +70,14 @@ def test_irregular_and_tilted_series_is_said_and_kept(test_data, caplog):
         np.testing.assert_allclose(places[z], np.array(header.ImagePositionPatient, float) * [-1, -1, 1])
         inside = record.extras["mask"][z, ..., 0]
         np.testing.assert_array_equal(record.image[z, ..., 0][inside], header.pixel_array[::-1, ::-1][inside])
+
+
+def test_unequal_gaps_are_said_again_of_what_lies_in_the_cache(tmp_path, caplog):
+    slices(tmp_path / "in", [0, 1, 2.5])
+    for said in ("slice gaps range from 1.000 to 1.500 mm", "1 of 1 volumes in the cache have unequal slice gaps"):
+        caplog.clear()
+        Files(str(tmp_path / "in"), cache=str(tmp_path / "cache")).load()
+        assert [said in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_sorting_is_by_place_not_by_file_name(test_data, series, tmp_path):

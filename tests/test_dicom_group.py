@@ -108,7 +108,7 @@ def test_damaged_files_do_not_abort_the_others(tmp_path, caplog):
     assert any("text.dcm: no DICOM file" in line for line in lines)
     assert any("bad.dcm: ImageOrientationPatient" in line for line in lines)
     assert "damaged file" in lines[-1]
-    with pytest.raises(UserError, match="1 file without an image, 1 damaged file"):
+    with pytest.raises(UserError, match="1 non-image file, 1 damaged file"):
         dicom.group([tmp_path / "cut.dcm", tmp_path / "text.dcm"])
 
 

@@ -1,14 +1,17 @@
 """The documentation: links, commands and keys that exist, and a table of all configs."""
 
 import ast
+import functools
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from configs import base
 from medjax import registry
+from medjax.train.run import assemble
 from tests.commands import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -46,7 +49,7 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
     """Every `--config=FILE:STRUCTURE` of the repository ("" where none is named), with the keys given after it."""
     spans = [span for block in FENCED.findall(text) for span in re.sub(r"\\\n\s*", " ", block).splitlines()]
     spans += re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", FENCED.sub("", text))
-    spans += re.findall(r"^ {4}\S.*(?:\\\n.*)*", text, re.MULTILINE)
+    spans += re.findall(r"^ {4}\S(?:.*\\\n)*.*", text, re.MULTILINE)
     found = []
     for span in spans:
         files = re.findall(r"--config=(configs/\w+\.py(?::[\w=,]+)?)", span)
@@ -94,6 +97,39 @@ def test_configs_and_keys_in_the_text_exist(name, every_key):
             module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
             known = keys_of(module.get_config(structure) if structure else module.get_config())
         assert not set(keys) - known, (named, set(keys) - known)
+
+
+def promises(path: Path) -> list[tuple[str, str, list[str]]]:
+    """What a config's docstrings offer: the text, the structure behind the colon, and the keys with their values."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "get_config")
+    text, short = ast.get_docstring(tree), ast.get_docstring(function)
+    spans = [re.sub(r"\\\n\s*", " ", span) for span in re.findall(r"^ {4}python (?:.*\\\n)*.*", text, re.MULTILINE)]
+    spans += re.findall(r"`([^`]+)`", text) + re.findall(r'"([\w.]+=\w+)"', short)
+    found = []
+    for span in spans:
+        words = shlex.split(span)
+        named = [word.partition(":")[2] for word in words if word.startswith("--config=")]
+        bare = [word.lstrip(":") for word in words if re.fullmatch(r":?[a-z_.]+=[\w=,]+", word)]
+        keys = [word.removeprefix("--config.") for word in words if word.startswith("--config.")]
+        if keys or any(named + bare):
+            found.append((span, (named + bare + [""])[0], keys))
+    return found
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_what_a_config_offers_is_accepted(path):
+    """The structure, the keys and their values: the run is put together as before training."""
+    module = importlib.import_module(f"configs.{path.stem}")
+    for span, structure, keys in promises(path):
+        config = module.get_config(structure)
+        for key, several in (part.split("=", 1) for part in keys):
+            group, last = functools.reduce(lambda node, name: node[name], key.split(".")[:-1], config), key.split(".")[-1]
+            for value in several.split("|"):
+                group[last] = value if isinstance(group[last], str) else ast.literal_eval(value)
+        config.data.channels = 3 if config.task.name.startswith("fuse") else 1
+        config.data.range = config.data.range or (0.0, 1.0)
+        assert assemble(config).config is config, span
 
 
 def test_the_readme_lists_every_config():

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage import metrics as oracle
 
+from medjax.evaluation.run import undefined
 from medjax.measures import image_quality
 from medjax.measures.summary import mean_of_numbers
 from medjax.types import UserError
@@ -52,7 +53,7 @@ def test_agrees_with_scikit_image(case):
     np.testing.assert_allclose(image_quality.ssim(p, t, data_range), ssim, atol=1e-4)
     np.testing.assert_allclose(image_quality.mse(p, t), [oracle.mean_squared_error(a, b) for a, b in exact], rtol=1e-4)
     nmse = [oracle.normalized_root_mse(a, b, normalization="euclidean") ** 2 for a, b in exact]
-    np.testing.assert_allclose(image_quality.nmse(p, t), nmse, rtol=1e-4)
+    np.testing.assert_allclose(image_quality.nmse(p, t, data_range), nmse, rtol=1e-4)
     np.testing.assert_allclose(image_quality.mae(p, t), [np.abs(a - b).mean() for a, b in exact], rtol=1e-4)
 
 
@@ -69,7 +70,7 @@ def test_only_what_the_mask_holds_counts(case):
     np.testing.assert_allclose(image_quality.mse(p, t, m), [np.square(a - b).mean() for a, b in inside], rtol=1e-4)
     np.testing.assert_allclose(image_quality.mae(p, t, m), [np.abs(a - b).mean() for a, b in inside], rtol=1e-4)
     nmse = [np.square(a - b).sum() / np.square(b).sum() for a, b in inside]
-    np.testing.assert_allclose(image_quality.nmse(p, t, m), nmse, rtol=1e-4)
+    np.testing.assert_allclose(image_quality.nmse(p, t, data_range, m), nmse, rtol=1e-4)
     psnr = [10 * np.log10(data_range**2 / np.square(a - b).mean()) for a, b in inside]
     np.testing.assert_allclose(image_quality.psnr(p, t, data_range, m), psnr, atol=1e-4)
     for i in range(2):
@@ -81,9 +82,9 @@ def test_only_what_the_mask_holds_counts(case):
 def test_a_full_mask_changes_nothing():
     pred, truth = pair((20, 24, 3), 0, 1)
     full = jnp.ones((2, 20, 24, 1), bool)
-    for metric in (image_quality.mse, image_quality.mae, image_quality.nmse):
+    for metric in (image_quality.mse, image_quality.mae):
         np.testing.assert_allclose(metric(pred, truth, full), metric(pred, truth), rtol=1e-6)
-    for metric in (image_quality.psnr, image_quality.ssim):
+    for metric in (image_quality.psnr, image_quality.ssim, image_quality.nmse):
         np.testing.assert_allclose(metric(pred, truth, 1.0, full), metric(pred, truth, 1.0), rtol=1e-6)
 
 
@@ -95,15 +96,49 @@ def test_the_data_range_is_the_given_one():
     np.testing.assert_allclose(wide, image_quality.ssim(pred, truth, 1.0), atol=1e-5)
 
 
-def test_perfect_and_blank_images_give_finite_numbers():
+def test_perfect_images_give_finite_numbers():
     _, truth = pair((20, 20, 1), -1000, 3000)
-    blank = jnp.zeros_like(truth)
     assert (image_quality.psnr(truth, truth, 4000.0) >= 190).all()
     np.testing.assert_allclose(image_quality.ssim(truth, truth, 4000.0), 1, atol=1e-6)
-    np.testing.assert_allclose(image_quality.ssim(blank, blank, 4000.0), 1, atol=1e-6)
-    np.testing.assert_array_equal(image_quality.nmse(blank, blank), 0)
+    np.testing.assert_array_equal(image_quality.nmse(truth, truth, 4000.0), 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1000.0, 3000.0)])
+def test_air_alone_has_no_ratio_to_its_content_whatever_the_prediction(low, high):
+    """Zero after a change of units, as tasks have it, is zero but for rounding."""
+    _, truth = pair((20, 20, 1), low, high, batch=3)
+    truth[1] = np.float32((0 - low) / (high - low)) * np.float32(high - low) + np.float32(low)
+    exact, noisy = jnp.asarray(truth), jnp.asarray(truth) + 5
+    for pred in (exact, noisy):
+        given = (pred, exact, high - low)
+        for metric in (image_quality.psnr, image_quality.nmse):
+            np.testing.assert_array_equal(np.isnan(metric(*given)), [False, True, False])
+        assert np.isfinite(image_quality.ssim(*given)).all()
+    np.testing.assert_allclose(image_quality.mse(noisy, exact), 25, rtol=1e-3)
+
+
+def test_air_inside_the_mask_is_air():
+    pred, truth = pair((20, 20, 1), 0, 1)
+    mask = np.zeros((2, 20, 20, 1), bool)
+    mask[:, :12] = True
+    truth[0, :12] = 0
+    for metric in (image_quality.psnr, image_quality.nmse):
+        np.testing.assert_array_equal(np.isnan(metric(pred, truth, 1.0, mask)), [True, False])
+
+
+def test_samples_without_a_number_are_counted():
+    samples = [{"model": {"psnr": psnr, "hits": [1, 2], "own": np.nan}} for psnr in (np.nan, 30.0, np.nan)]
+    assert undefined(samples, ("psnr", "ssim")) == {"psnr": 2}
+    assert undefined(samples[1:2], ("psnr",)) == {}
+
+
+def test_nothing_that_counts_gives_no_number():
+    pred, truth = pair((20, 20, 1), 0, 1)
     nothing = jnp.zeros((2, 20, 20, 1), bool)
-    assert np.isfinite(image_quality.mse(truth, blank, nothing)).all()
+    for metric in (image_quality.mse, image_quality.mae):
+        assert np.isnan(metric(pred, truth, nothing)).all()
+    for metric in (image_quality.psnr, image_quality.nmse, image_quality.ssim):
+        assert np.isnan(metric(pred, truth, 1.0, nothing)).all()
 
 
 def test_similarity_is_no_number_where_no_window_fits_and_means_leave_it_out():

@@ -229,6 +229,20 @@ def test_frames_of_a_file_become_series(tmp_path):
         Frames(str(tmp_path / "one.nii.gz")).load()
 
 
+@pytest.mark.parametrize("shape", [(3, 6, 5), (6, 5)], ids=["volumes", "cine"])
+def test_a_network_sees_the_times_of_a_slice_and_its_output_goes_back_to_them(shape):
+    """Each frame's value says which it is; a network that changes nothing gives the frames back."""
+    frames = [np.full((*shape, 1), 10.0 * time, np.float32) for time in range(4)]
+    if len(shape) == 3:
+        frames = [frame + np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1) for frame in frames]
+    task = Series((0.0, 1.0), 3, frames="times")
+    stacks = task.arrange([Record(frame, f"a#{time:03d}", "a") for time, frame in enumerate(frames)])
+    assert [stack.image[:, 0, 0, 0].tolist() for stack in stacks] == [
+        [number, 10 + number, 20 + number, 30 + number] for number in range(3 if len(shape) == 3 else 1)]
+    (output,) = task.outputs([Prediction(stack.image) for stack in stacks], stacks)
+    np.testing.assert_array_equal(output.images, frames)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_displacement_that_is_written_is_itks(ndim, tmp_path):
     """SimpleITK finds the warped image from the field and the moving image as files; also of slices of an oblique volume."""

@@ -13,6 +13,7 @@ from tests.commands import SMALL, command
 from tests.dicom_files import image
 
 PLANTED = ("PLANTEDNAME", "PLANTEDID", "PLANTEDSTUDY", "PLANTEDFOLDER", "PLANTEDFILE", "19470203", "PLANTEDCOMMENT")
+NAMED = "PLANTEDSERIES"  # of a series, free text: for the screen alone
 SIZE = (32, 32)
 
 
@@ -29,7 +30,8 @@ def series(tmp_path_factory) -> Path:
             pixels[4:-4, 4:-4] += 300
             made = image(pixels, float(z), InstanceNumber=z + 1, PatientName=f"PLANTEDNAME^{patient}",
                          PatientID=f"PLANTEDID{patient}", PatientBirthDate="19470203", StudyDescription="PLANTEDSTUDY",
-                         ImageComments="PLANTEDCOMMENT", SeriesInstanceUID=f"1.2.3.{patient + 1}", PixelSpacing=[1.0, 1.0])
+                         ImageComments="PLANTEDCOMMENT", SeriesDescription=NAMED, PixelSpacing=[1.0, 1.0],
+                         SeriesInstanceUID=f"1.2.3.{patient + 1}")
             made.save_as(place / f"PLANTEDFILE{z}.dcm", enforce_file_format=True)
     return folder
 
@@ -41,7 +43,7 @@ def found_in(*folders: Path) -> list[str]:
         if path.suffix == ".dcm":
             continue
         content = path.read_bytes()
-        found += [f"{path}: {text}" for text in PLANTED if text.encode() in content or text in path.name]
+        found += [f"{path}: {text}" for text in (*PLANTED, NAMED) if text.encode() in content or text in path.name]
     return found
 
 
@@ -54,6 +56,7 @@ def test_nobody_is_named_by_what_is_written(series, tmp_path, monkeypatch):
     code, said, err = command(*train, f"--workdir={runs / 'whole'}")
     assert code == 0, err
     assert not [text for text in PLANTED if text in said + err]
+    assert f"series read: {NAMED} (3 images)" in said
     process = command(*train, "--config.steps=4000", f"--workdir={runs / 'killed'}", wait=False)
     curves, end = runs / "killed" / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None and not (curves.exists() and curves.stat().st_size):

@@ -180,6 +180,18 @@ def test_the_input_of_ct_is_fbp_in_unit_range():
         np.testing.assert_allclose(example.input.image, example.target, atol=7e-3)  # the projector's share
 
 
+def test_low_dose_noise_follows_from_the_pixels_of_the_file():
+    """The noise that is asked for in 20 cm of water is there whatever its pixels; the path through them is counted in mm."""
+    for pixel_mm in (4.0, 2.0):
+        grid = (np.arange(int(240 / pixel_mm)) + 0.5) * pixel_mm - 120
+        disc = np.hypot(grid[:, None], grid) < 100
+        task = CtLowDose(HU, 2, dose=(1.0, 1.0), noise_hu=30.0, electronic=0.0, measured=False)
+        water = np.where(disc, -HU[0] / (HU[1] - HU[0]), 0)[None, ..., None]
+        noisy = jax.jit(task.example)(KEY, batch(water, HU, pixel_mm=pixel_mm)).input.image[0, ..., 0] * (HU[1] - HU[0])
+        middle = np.hypot(grid[:, None], grid) < 40
+        assert 20 < float(np.asarray(noisy)[middle].std()) < 45
+
+
 @pytest.mark.slow
 def test_low_dose_noise_grows_as_the_dose_falls():
     water = np.full((1, 48, 48, 1), 0.5, np.float32)

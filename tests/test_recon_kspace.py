@@ -55,6 +55,12 @@ def test_measured_k_space_goes_through_the_task(raw):
     assert 0.15 < float((jnp.abs(part.input.context.y[:, 0]) > 0).mean()) < 0.4
 
 
+def test_what_is_compared_with_is_no_method_beside_others():
+    """Without samples taken away the zero-filled image is the target."""
+    assert set(MriRecon((0.0, 1.0), 2, acceleration=1.0).references()) == {"cg-sense", "l1-wavelet"}
+    assert set(MriRecon((0.0, 1.0), 2).references()) == {"input", "cg-sense", "l1-wavelet"}
+
+
 @pytest.mark.parametrize(("name", "content", "problem"), [
     ("flat.npy", np.ones((4, 4), complex), "shape"), ("real.npy", np.ones((2, 4, 4)), "complex"),
     ("zero.npy", np.zeros((2, 4, 4), complex), "zeros"), ("text.h5", b"no file", "damaged"),

@@ -188,5 +188,31 @@ def test_a_real_brain_is_cut_into_slabs_that_hold_its_lesion(test_data):
     assert int(records[0].extras["label"].sum()) == 4137
     splits = split(records, (0.76, 0.0, 0.24))
     Segment((0.0, 1.0), 2).resolve_from_data(splits)
-    with pytest.raises(UserError, match="no training voxel"):
+    with pytest.raises(UserError, match="slabs for val and test; give other"):
         Segment((0.0, 1.0), 2).resolve_from_data(split(records, (0.6, 0.2, 0.2)))
+
+
+def lesions(rows: slice, subjects: int) -> list[Record]:
+    """Images of 40 rows; the first has a lesion in some of them."""
+    labels = np.zeros((subjects, 40, 4, 1), np.uint8)
+    labels[0, rows] = 1
+    return [Record(label * 0, f"r{number}", f"r{number}", extras={"label": label}) for number, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(("rows", "subjects", "says"), [
+    (slice(18, 19), 1, ": the split cuts each image into slabs, and its voxels lie in the slabs for val; give other "
+     "config.data.fractions, or images of at least three subjects, which are not cut"),
+    (slice(14, 16), 1, ": the split cuts each image into slabs, and its voxels lie in the gaps between the slabs; give "
+     "other config.data.fractions, or images of at least three subjects, which are not cut"),
+    (slice(0, 9), 4, ": the split has put the subjects that have it into test; give another config.seed, other "
+     "config.data.fractions, or more subjects"),
+    (slice(0, 0), 1, "; leave it out, or give images of it"),
+], ids=["slab", "gap", "subject", "nowhere"])
+def test_a_class_that_the_split_keeps_from_training_is_said_with_what_helps(rows, subjects, says):
+    first, *others = records = lesions(rows, subjects)
+    splits = split(records, (0.8, 0.1, 0.1))
+    if others:
+        splits = {"train": [Region.whole(record) for record in others], "val": [], "test": [Region.whole(first)]}
+    with pytest.raises(UserError) as caught:
+        Segment((0.0, 1.0), 2).resolve_from_data(splits)
+    assert str(caught.value) == f"config.task.classes: no training voxel is lesion{says}"

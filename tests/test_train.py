@@ -30,6 +30,7 @@ def test_training_writes_what_it_says_and_ends_with_a_table(finished):
     assert any((workdir / "tensorboard").iterdir())
     assert "images/s" in printed
     assert "nlm" in printed
+    assert f"next: python -m medjax.apply --workdir={workdir} " in printed
     assert str(workdir / "eval" / "report.html") in printed
 
 
@@ -85,10 +86,10 @@ def test_a_sweep_ranks_its_members_and_resumes(tmp_path):
     assert members == ["optim.lr=0.001,model.width=4", "optim.lr=1e-09,model.width=4"]
     scores = [float(row["psnr"]) for row in csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines())]
     assert scores == sorted(scores, reverse=True)
-    before = {p: p.stat().st_mtime for p in tmp_path.rglob("metrics.jsonl")}
+    before = {p: p.stat().st_mtime for name in ("metrics.jsonl", "report.html") for p in tmp_path.rglob(name)}
     code, _, _ = command("train.py", *args)
     assert code == 0
-    assert {p: p.stat().st_mtime for p in tmp_path.rglob("metrics.jsonl")} == before
+    assert {p: p.stat().st_mtime for p in before} == before
 
 
 WRONG = {

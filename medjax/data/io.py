@@ -12,22 +12,30 @@ never divides, is the first of these that there is:
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from absl import logging
 
 from medjax import registry
 from medjax.data.subjects import Subjects, text
-from medjax.types import Format, Record, UserError
+from medjax.types import Format, Record, SeriesFormat, UserError
 
+LISTED = 12  # names in a message
 KINDS = {"image": "an image", "kspace": "complex k-space", "sinogram": "a sinogram"}
 CONTRACT = ("SUFFIXES", "KIND", "accepts", "group", "read")
-Group = tuple[str, tuple[Path, ...], str]
-"""The format of a study, its files, who they say it is of."""
+
+
+class Group(NamedTuple):
+    """The files of a study, their format, who they say it is of, and what they call its series."""
+
+    format: str
+    paths: tuple[Path, ...]
+    owner: str
+    series: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class Study:
     """One image, volume or series that lies in files and has not been read yet.
 
     `format` is a key of `formats()`; `id` its name below the folder that was searched, without a suffix; `place` the
-    path below that folder (of a series: its folder), where a result of the same name belongs.
+    path below that folder (of a series: its folder), where a result of the same name belongs; `series` what the files
+    call the series, "" where they don't.
     """
 
     paths: tuple[Path, ...]
@@ -43,6 +52,7 @@ class Study:
     id: str
     subject: str
     place: Path
+    series: str = ""
 
     @property
     def form(self) -> Format:
@@ -57,7 +67,7 @@ class Study:
 
     def read(self) -> list[Record]:
         """Its records: one, or one per frame (4-D NIfTI, cine). Raises UserError, naming the file."""
-        records = self.form.read(self.paths, self.id, self.subject)
+        records = [replace(record, series=self.series) for record in self.form.read(self.paths, self.id, self.subject)]
         for record in records:
             if record.image.min() == record.image.max():
                 logging.warning("%s: has the value %s everywhere", self.paths[0], record.image.flat[0])
@@ -81,11 +91,13 @@ def read(path: str | Path, kind: str = "image") -> list[Record]:
     return [record for study in discover(path, kind=kind) for record in study.read()]
 
 
-def discover(path: str | Path, subjects: str | Path = "", kind: str = "image") -> list[Study]:
+def discover(path: str | Path, subjects: str | Path = "", kind: str = "image", series: str = "") -> list[Study]:
     """The studies of `kind` "image", "kspace" or "sinogram" in a file or below a folder, in the order of their names.
 
-    `subjects` is a CSV table with the columns `filename` and `patientid`. In a folder, files of other formats and kinds are
-    passed over; no pixels are read. Raises UserError where there is nothing to read.
+    `subjects` is a CSV table with the columns `filename` and `patientid`; `series` takes those studies alone that have it
+    in the name of their series, or as its number, or, where their format knows no series, in the name of their file. In a
+    folder, files of other formats and kinds are passed over; no pixels are read. Raises UserError where there is nothing to
+    read.
     """
     path = Path(path).expanduser()
     kinds = {module.KIND for module in formats().values()}
@@ -99,37 +111,66 @@ def discover(path: str | Path, subjects: str | Path = "", kind: str = "image") -
         by_format.setdefault(_format(file), []).append(file)
     if not path.is_dir():
         by_format = {_checked(path, next(iter(by_format)), kind): [path]}
-    groups = [(name, *group) for name, files in by_format.items() if name and kind == formats()[name].KIND
-              for group in formats()[name].group(files)]
+    groups = _groups(by_format, kind, series)
+    if series and not groups:
+        there = dict.fromkeys(_series_of(group) for group in _groups(by_format, kind, ""))
+        raise UserError(path, f"no series has {series!r} in its name, or as its number; there is {_first(there)}")
     if not groups and path.is_dir():
         raise UserError(path, f"no {kind}s below this folder; give {_suffixes(kind)}")
     if not groups:  # its reader says what is wrong with it
-        groups = [(next(iter(by_format)), (path,), "")]
+        groups = [Group(next(iter(by_format)), (path,), "", "")]
     return sorted(_studies(groups, path if path.is_dir() else path.parent, table), key=lambda study: study.id)
+
+
+def _groups(by_format: Mapping[str, Sequence[Path]], kind: str, series: str) -> list[Group]:
+    """The files of `kind`, put together to studies, those of one series where it is given."""
+    found = []
+    for name, files in by_format.items():
+        form = formats().get(name)
+        if form is None or kind != form.KIND:
+            continue
+        if isinstance(form, SeriesFormat):
+            found += [Group(name, *group) for group in form.group_series(files, series)]
+        else:
+            groups = [Group(name, *group, "") for group in form.group(files)]
+            found += [group for group in groups if series.casefold() in _series_of(group).casefold()]
+    return found
+
+
+def _series_of(group: Group) -> str:
+    """What a series is chosen by and listed as: its name, or that of the file."""
+    return text(group.series or _bare(group.paths[0].name, group.format))
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first of several names, and how many more there are."""
+    several = list(names)
+    more = f" and {len(several) - LISTED} more" if len(several) > LISTED else ""
+    return (", ".join(several[:LISTED]) or "none") + more
 
 
 def _studies(groups: Sequence[Group], root: Path, table: Subjects) -> list[Study]:
     """The groups of files with their names, which are unique, and their subjects."""
     places = _places(groups, root)
     whole = Path(os.path.normpath(root.absolute())).name
-    names = [text(place.with_name(_bare(place.name, format_)) if place.name else whole)
-             for (format_, _, _), place in zip(groups, places, strict=True)]
+    names = [text(place.with_name(_bare(place.name, group.format)) if place.name else whole)
+             for group, place in zip(groups, places, strict=True)]
     often = Counter(names)
     studies = []
-    for (format_, paths, owner), place, name in zip(groups, places, names, strict=True):
+    for (format_, paths, owner, series), place, name in zip(groups, places, names, strict=True):
         alone = place == paths[0].relative_to(root)
         subject = table.of(paths, owner, Path(name).name if alone else name)
-        studies.append(Study(paths, format_, text(place) if often[name] > 1 else name, subject, place))
+        studies.append(Study(paths, format_, text(place) if often[name] > 1 else name, subject, place, series))
     _warn_of_one_name(studies)
     return studies
 
 
 def _places(groups: Sequence[Group], root: Path) -> list[Path]:
     """Where the result of each group belongs below `root`: a file's own place, a series' folder where that is its alone."""
-    first = [paths[0].relative_to(root) for _, paths, _ in groups]
+    first = [group.paths[0].relative_to(root) for group in groups]
     around = Counter(folder for place in first for folder in place.parents)
     places = []
-    for (format_, paths, _), place in zip(groups, first, strict=True):
+    for (format_, paths, _, _), place in zip(groups, first, strict=True):
         files = {_bare(path.name, format_) for path in paths if _suffix(path.name, format_) is not None}
         if len(files) > 1:
             place = place.parent if around[place.parent] == 1 else place.with_name(_bare(place.name, format_))

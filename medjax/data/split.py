@@ -17,6 +17,7 @@ SLABS = "slabs"  # where a subject is whose images are cut into slabs for all pa
 SALT_BYTES = 8
 GUARD = 0.025  # part of the axis left out between two slabs of one volume: neighbouring slices are near copies
 MIN_ROWS = 16
+LISTED = 12  # series that are named
 
 
 def split(records: Sequence[Record], fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0,
@@ -156,6 +157,18 @@ def describe(splits: Mapping[str, Sequence[Region]]) -> list[str]:
         lines.append("fewer than three subjects: each image is cut into slabs along its first axis, with gaps between, "
                      "so the results say nothing about other subjects")
     return lines
+
+
+def describe_series(splits: Mapping[str, Sequence[Region]]) -> list[str]:
+    """Which series were read, as one line or none: for the screen alone, since their names are free text."""
+    series = {r.record.id: r.record.series for regions in splits.values() for r in regions}
+    often = Counter(series.values()).most_common()
+    if not any(series.values()):
+        return []
+    named = [f"{name or 'without a name'} ({_count(n, 'image')})" for name, n in often[:LISTED]]
+    rest = often[LISTED:]
+    named += [f"{_count(sum(n for _, n in rest), 'image')} of {len(rest)} others"] if rest else []
+    return ["series read: " + ", ".join(named)]
 
 
 def _parts(n: int, fractions: Sequence[float]) -> list[str]:

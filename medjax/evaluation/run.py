@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +33,12 @@ METRICS, REPORT = "metrics.json", "report.html"
 
 
 def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False, data: Path | None = None,
-                 accept: Collection[str] = ()) -> None:
+                 accept: Collection[str] = (), series: str | None = None) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
     With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
-    scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`).
+    scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`);
+    `series` stands for the run's own choice of a series.
     Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
     one writes. Raises UserError where the data has no such part.
@@ -44,7 +46,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     folder = workdir / ("eval" if data is None else "eval_data")
     with distributed.together():
         run, state = restore_best(workdir)
-        splits, step = _splits(run, workdir, data, accept), int(state.step)
+        splits, step = _splits(run, workdir, data, accept, series), int(state.step)
         if not splits[split]:
             raise UserError("--split", f"the data has no {split} part")
     wanted = references_of(run)
@@ -70,11 +72,11 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         _write(workdir, folder, run, identity, named, chosen)
 
 
-def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str]) -> Splits:
+def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str], series: str | None) -> Splits:
     """The run's data; with `data`, that as the test part beside the run's own validation part. Raises UserError."""
     if data is None:
         return load_splits(run.config, workdir)
-    records = load_records(run.config, data)
+    records = load_records(run.config, data, series)
     held = held_parts(held_split(workdir) or {}, {record.subject for record in records})
     trained = [subject for subject, part in held.items() if part != "test"]
     if trained and distributed.is_primary():
@@ -121,7 +123,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
     folder.mkdir(exist_ok=True)
     summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
                "units": {name: metric.unit for name, metric in metrics.items()},
-               "patients": len(set(found.patients)),
+               "patients": len(set(found.patients)), "undefined": undefined(found.per_sample, metrics),
                "standings": {name: {row: standing.numbers for row, standing in
                                     standings(found.per_sample, found.patients, metric, "model").items()}
                              for name, metric in metrics.items()},
@@ -139,6 +141,8 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
 def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) -> None:
     metrics, leading = metrics_of(run), run.config.metric
     print(table(summary["rows"], metrics))
+    for name, count in summary["undefined"].items():
+        print(f"{count} of {summary['n']} samples have no {metrics[name].title}, and are left out of its mean")
     found = _standings(summary, leading)
     if summary["patients"] > 1 and len(found) > 1:
         print(f"over {summary['patients']} patients, paired permutation tests against the model (Holm):")
@@ -156,6 +160,12 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
 
 def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
     return {row: Standing.of(numbers) for row, numbers in summary["standings"].get(metric, {}).items()}
+
+
+def undefined(samples: Sequence[Mapping[str, Mapping[str, Value]]], metrics: Collection[str]) -> dict[str, int]:
+    """For how many samples (metrics by method, for each) the model has no number by a metric, where there are such."""
+    return dict(Counter(name for sample in samples for name, value in scalars(sample["model"]).items()
+                        if name in metrics and np.isnan(value)))
 
 
 def _csv(found: Comparison) -> str:

@@ -40,8 +40,11 @@ def parse(texts: Sequence[str], task: Task) -> dict[str, Path]:
     return found
 
 
-def gather(paths: Mapping[str, Path], task: Task, missing: Collection[str]) -> list[Inputs]:
-    """The studies below the paths, put together by their places. Raises UserError for what is neither given nor missing."""
+def gather(paths: Mapping[str, Path], task: Task, missing: Collection[str], series: str = "") -> list[Inputs]:
+    """The studies below the paths, of one `series` where it is given, put together by their places.
+
+    Raises UserError for what is neither given nor missing.
+    """
     unknown = set(missing) - set(task.inputs)
     if unknown:
         raise UserError("--missing", f"unknown {', '.join(sorted(unknown))}; choose from {', '.join(task.inputs)}")
@@ -52,7 +55,7 @@ def gather(paths: Mapping[str, Path], task: Task, missing: Collection[str]) -> l
     if not paths:
         raise UserError("--input", "every input is missing; give at least one")
     names = [name for name in task.inputs if name in paths]
-    studies = {name: discover(paths[name], kind=task.kind) for name in names}
+    studies = {name: discover(paths[name], kind=task.kind, series=series) for name in names}
     if len(names) == 1 or all(len(found) == 1 for found in studies.values()):
         return [Inputs(dict(zip(names, group, strict=True))) for group in zip(*(studies[n] for n in names), strict=True)]
     places = {name: {study.place: study for study in found} for name, found in studies.items()}

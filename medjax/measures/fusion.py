@@ -49,7 +49,7 @@ def edges(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
     """Q^{AB/F}: how well strength and direction of the sources' edges are kept (Xydeas & Petrović, 2000), 0 … 1.
 
     Sobel gradients in the plane of the last two axes, where they lie wholly inside the image and the mask; each source
-    weighs by its own edge strength.
+    weighs by its own edge strength. NaN where no source has an edge.
     """
     strength_f, angle_f = _sobel(fused)
     inside = 1.0 if mask is None else _neighbourhoods(mask)
@@ -62,7 +62,7 @@ def edges(fused: Fused, sources: Sources, mask: Mask = None) -> PerSample:
         weight = strength * inside
         axes = tuple(range(1, weight.ndim))
         kept, total = kept + (quality * weight).sum(axes), total + weight.sum(axes)
-    return kept / jnp.maximum(total, 1e-6)
+    return jnp.where(total > 1e-6, kept / jnp.maximum(total, 1e-6), jnp.nan)
 
 
 def _sigmoid(x: Array, top: float, steep: float, middle: float) -> Array:

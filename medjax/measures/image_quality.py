@@ -2,6 +2,10 @@
 
 Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts). A function that is declared with
 `image_metric` can be named in `config.task.measures`; it takes, by name, any of `pred`, `target`, `data_range` and `mask`.
+
+A number that an image does not have is NaN, and left out of means: where nothing counts, and of a target without content
+(air alone) whatever divides by what the target holds. That follows from target and mask alone, so every method is averaged
+over the same images.
 """
 
 import functools
@@ -14,6 +18,7 @@ from medjax.measures._declared import image_metric
 from medjax.types import Array, UserError
 
 WINDOW = 11
+EMPTY = 1e-5  # of the data range, less than a step of 16 bits: what float32 leaves of a value after a change of units
 Images = Float[Array, "b *space c"]
 Mask = Bool[Array, "b *space 1"] | None
 
@@ -23,7 +28,7 @@ def _mean(values: Array, mask: Mask) -> Float[Array, " b"]:
     if mask is None:
         return values.mean(axes)
     weight = jnp.broadcast_to(mask, values.shape).astype(values.dtype)
-    return (values * weight).sum(axes) / jnp.maximum(weight.sum(axes), 1)
+    return jnp.where(weight.any(axes), (values * weight).sum(axes) / jnp.maximum(weight.sum(axes), 1), jnp.nan)
 
 
 @image_metric(label="MSE", unit="{units}²", lower_is_better=True)
@@ -39,15 +44,24 @@ def mae(pred: Images, target: Images, mask: Mask = None) -> Float[Array, " b"]:
 
 
 @image_metric(label="NMSE", lower_is_better=True)
-def nmse(pred: Images, target: Images, mask: Mask = None) -> Float[Array, " b"]:
-    """Squared error over the squared norm of the target (as in fastMRI, Zbontar et al., 2018)."""
-    return mse(pred, target, mask) / jnp.maximum(_mean(jnp.square(target), mask), jnp.finfo(pred.dtype).tiny)
+def nmse(pred: Images, target: Images, data_range: float, mask: Mask = None) -> Float[Array, " b"]:
+    """Squared error over the squared norm of the target (as in fastMRI, Zbontar et al., 2018); NaN where the target is 0."""
+    energy = _mean(jnp.square(target), mask)
+    return jnp.where(energy > (EMPTY * data_range) ** 2, mse(pred, target, mask) / energy, jnp.nan)
 
 
 @image_metric(label="PSNR", unit="dB", decimals=2)
 def psnr(pred: Images, target: Images, data_range: float, mask: Mask = None) -> Float[Array, " b"]:
-    """Peak signal-to-noise ratio in dB; `data_range` is the width of the images' range (max - min), never their own."""
-    return 10 * jnp.log10(data_range**2 / jnp.maximum(mse(pred, target, mask), 1e-20 * data_range**2))
+    """Peak signal-to-noise ratio in dB; `data_range` is the width of the images' range (max - min), never their own.
+
+    At most 200 dB; NaN for a target of one value, which any method that smooths restores with hardly an error.
+    """
+    found = 10 * jnp.log10(data_range**2 / jnp.maximum(mse(pred, target, mask), 1e-20 * data_range**2))
+    counts = jnp.broadcast_to(True if mask is None else mask, target.shape)
+    axes = tuple(range(1, target.ndim))
+    low, high = (find(target, axis=axes, where=counts, initial=start) for find, start in ((jnp.min, jnp.inf),
+                                                                                         (jnp.max, -jnp.inf)))
+    return jnp.where(high - low > EMPTY * data_range, found, jnp.nan)
 
 
 @image_metric(label="SSIM", decimals=4)
@@ -58,11 +72,7 @@ def ssim(pred: Images, target: Images, data_range: float, mask: Mask = None) -> 
     `structural_similarity(gaussian_weights=True, use_sample_covariance=False)`; NaN where none does. A volume of fewer
     than 11 slices is compared slice by slice. Raises UserError where the window does not fit along two axes.
     """
-    similarity = ssim_map(pred, target, data_range)
-    if mask is None:
-        return _mean(similarity, None)
-    whole = whole_windows(mask)
-    return jnp.where(whole.any(tuple(range(1, whole.ndim))), _mean(similarity, whole), jnp.nan)
+    return _mean(ssim_map(pred, target, data_range), None if mask is None else whole_windows(mask))
 
 
 def ssim_map(pred: Images, target: Images, data_range: float) -> Float[Array, "b *inner c"]:

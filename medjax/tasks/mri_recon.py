@@ -172,6 +172,11 @@ class MriRecon(Reconstruction):
         complex_input = {"input": Reference(lambda example, strength: example.input.image)}
         return super().references() | (complex_input if self.held_out else {})
 
+    def references(self) -> dict[str, Reference]:
+        """The solvers, and the zero-filled image where samples were taken away; otherwise it may be the target itself."""
+        found = super().references()
+        return found if self.acceleration > 1 else {name: found[name] for name in found if name != "input"}
+
     def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
         """CG-SENSE and sparse wavelets, on complex images."""
         names = {"tikhonov": "cg-sense", "l1-wavelet": "l1-wavelet"}

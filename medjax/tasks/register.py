@@ -107,7 +107,7 @@ class Register(TaskBase):
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
         """Per sample: the mean distance from the true displacement in mm (in voxels where their size is not known), on
         tissue (a tenth of the range or more); the part of voxels in % where space folds; the local correlation of the
-        warped and the fixed image.
+        warped and the fixed image. NaN for images without tissue.
         """
         moving, fixed = example.input.image[..., :1], example.input.image[..., 1:2]
         tissue = example.mask & (fixed > 0.1)
@@ -118,7 +118,7 @@ class Register(TaskBase):
         correlation, whole = local_correlation(warp(moving, pred.image), fixed, example.mask)
         return {"registration_error": _sample_means(distance, tissue),
                 "folds": 100 * _sample_means(folded.astype(jnp.float32), _inner(example.mask)),
-                "correlation": _sample_means(correlation, whole)}
+                "correlation": _sample_means(correlation, whole & tissue.any(tuple(range(1, tissue.ndim)), keepdims=True))}
 
     def references(self) -> dict[str, Reference]:
         """No displacement, and registration without training."""
@@ -171,7 +171,7 @@ def local_correlation(one: Array, other: Array, mask: Array | None = None) -> tu
 
 def _sample_means(values: Array, counts: Array) -> Array:
     axes = tuple(range(1, values.ndim))
-    return jnp.where(counts, values, 0).sum(axes) / jnp.maximum(counts.sum(axes), 1)
+    return jnp.where(counts.any(axes), jnp.where(counts, values, 0).sum(axes) / jnp.maximum(counts.sum(axes), 1), jnp.nan)
 
 
 def _inner(mask: Array) -> Array:

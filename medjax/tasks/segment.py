@@ -97,9 +97,7 @@ class Segment(TaskBase):
         for i, missing in enumerate(self.classes):
             if not found["train"][i]:
                 others = [name for name in splits if found[name][i]]
-                where = f"; there are some in {' and '.join(others)}: another config.seed divides the images otherwise" \
-                    if others else "; leave it out, or give images of it"
-                raise UserError("config.task.classes", f"no training voxel is {missing}{where}")
+                raise UserError("config.task.classes", f"no training voxel is {missing}{_elsewhere(splits, i, others)}")
         return {}
 
     def input(self, batch: Batch) -> NetworkInput:
@@ -177,3 +175,17 @@ class Segment(TaskBase):
             if "mask" in record.extras:
                 label[~np.asarray(record.extras["mask"])[..., 0]] = 0
         return [LabelOutput(labels, self.classes)]
+
+
+def _elsewhere(splits: Splits, index: int, others: Sequence[str]) -> str:
+    """Where the voxels of a class are of which training has none, in `others` of the splits, and what would help."""
+    regions = [region for chosen in splits.values() for region in chosen]
+    if not any((np.asarray(region.record.extras["label"]) == index).any() for region in regions):
+        return "; leave it out, or give images of it"
+    where = " and ".join(others)
+    if any((region.start, region.stop) != (0, region.record.image.shape[0]) for region in regions):
+        slabs = f"slabs for {where}" if others else "gaps between the slabs"
+        return (f": the split cuts each image into slabs, and its voxels lie in the {slabs}; give other "
+                "config.data.fractions, or images of at least three subjects, which are not cut")
+    return (f": the split has put the subjects that have it into {where}; give another config.seed, other "
+            "config.data.fractions, or more subjects")

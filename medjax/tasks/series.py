@@ -98,14 +98,14 @@ class Series(Denoise):
         series = np.stack([np.asarray(record.image) for record in records])
         first = records[0]
         stacks = np.moveaxis(series, 1, 0) if first.ndim == 3 else series[None]
-        return [replace(first, image=stack, id=f"{first.id}:z{z}", spacing_mm=(1.0, *first.spacing_mm[-2:]), affine=None,
-                        extras={}) for z, stack in enumerate(stacks)]
+        names = [f"{first.id}:z{z}" for z in range(len(stacks))] if first.ndim == 3 else [first.id]
+        return [replace(first, image=stack, id=name, spacing_mm=(1.0, *first.spacing_mm[-2:]), affine=None, extras={})
+                for name, stack in zip(names, stacks, strict=True)]
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The restored frames, as the study has them."""
         if self.frames == "slices":
             return super().outputs(predictions, records)
         stacks = np.stack([self.in_units(pred.image) for pred in predictions])  # (slices, times, H, W, C)
-        volumes = len(records) > 1 or records[0].id.rpartition(":")[2] == "z0"
         times = np.moveaxis(stacks, 1, 0)
-        return [ImageOutput(list(times if volumes else times[:, 0]))]
+        return [ImageOutput(list(times if records[0].id.endswith(":z0") else times[:, 0]))]  # the name is that of `arrange`

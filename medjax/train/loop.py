@@ -15,7 +15,7 @@ import numpy as np
 from medjax import registry
 from medjax.data.pipeline import Stream, train_stream
 from medjax.data.prefetch import DeviceBatches, to_device
-from medjax.data.split import describe, fingerprint
+from medjax.data.split import describe, describe_series, fingerprint
 from medjax.train import distributed, evaluator
 from medjax.train.checkpoint import Checkpoints, versions
 from medjax.train.layouts import HostStream, Layout, OneRun, SideBySide, initial, probe, shared, train_step
@@ -60,7 +60,7 @@ def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> S
         run = assemble(config)
     distributed.check_same({"steps": config.steps, **registry.flat(config), **versions(), "data": fingerprint(splits)})
     if distributed.is_primary():
-        print(*describe(splits), sep="\n")
+        print(*describe(splits), *describe_series(splits), sep="\n")
     return _train(run, OneRun(run), [config], [workdir], [splits], Profile(workdir, profile))
 
 

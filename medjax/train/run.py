@@ -46,12 +46,18 @@ def load_splits(config: Config, workdir: Path | None = None) -> Splits:
     return split(load_records(config), config.data.fractions, config.seed, held_split(workdir))
 
 
-def load_records(config: Config, path: Path | None = None) -> list[Record]:
-    """The records of `config.data`, or those of `path` read in the same way. Raises UserError."""
+def load_records(config: Config, path: Path | None = None, series: str | None = None) -> list[Record]:
+    """The records of `config.data`, or those of `path` read in the same way; `series` stands for the config's.
+
+    Raises UserError.
+    """
     chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
     if path is not None:
         chosen = Config({**chosen.to_dict(), "path": str(path)} if "path" in chosen else {
             "name": "files", "path": str(path)})
+    series = config.data.series if series is None else series
+    if series:
+        chosen = _of_series(chosen, series)
     source = registry.build("data.sources", chosen)
     registry.check_members("data.sources", chosen.name, source, Source)
     records = [_checked(record, chosen.name) for record in source.load()]
@@ -59,6 +65,14 @@ def load_records(config: Config, path: Path | None = None) -> list[Record]:
     if spacing:
         records = [record if record.spacing_mm else replace(record, spacing_mm=spacing[-record.ndim:]) for record in records]
     return records
+
+
+def _of_series(chosen: Config, series: str) -> Config:
+    """A source that takes one series alone. Raises UserError where it has none."""
+    if chosen.name != "files":
+        raise UserError("config.data.series", f"{series!r} can't be chosen from the source {chosen.name}; give "
+                        "config.data.path")
+    return Config({**chosen.to_dict(), "series": series})
 
 
 def resolve(config: Config, splits: Splits, workdir: Path | None = None) -> Config:

@@ -91,6 +91,17 @@ class Format(Protocol):
 
 
 @runtime_checkable
+class SeriesFormat(Format, Protocol):
+    """A format whose files say which series they are of, so that one can be chosen."""
+
+    def group_series(self, files: Sequence[Path], series: str = "") -> list[tuple[tuple[Path, ...], str, str]]:
+        """As `group`, with the name of each study's series ("" where it has none).
+
+        `series` leaves those alone that have it in their name, or as their number; none where no file has. Raises UserError.
+        """
+
+
+@runtime_checkable
 class WritableFormat(Format, Protocol):
     """A format that results are written in, with the header, grid and units of the study they were made from."""
 

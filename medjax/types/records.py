@@ -14,8 +14,9 @@ class Record:
     `spacing_mm` has one entry per spatial axis, in the order of the axes; `affine` maps the array's voxel indices
     (axis order of `image`) to RAS mm where known. `id` names the study in logs and splits, `subject` is what a split
     never divides. `modality` is DICOM's ("CT", "MR", "US", …) and `units` what values are in ("HU"), empty where unknown;
-    `contrasts` names the channels of images that hold several ("T1", "FLAIR"). `extras` holds what only some data sets
-    have: `mask` (False: padding outside the scanned field), `label`, `kspace`, ….
+    `contrasts` names the channels of images that hold several ("T1", "FLAIR"). `series` is what the files call the series,
+    free text that may name a patient: for the screen, and written nowhere. `extras` holds what only some data sets have:
+    `mask` (False: padding outside the scanned field), `label`, `kspace`, ….
     """
 
     image: np.ndarray
@@ -28,6 +29,7 @@ class Record:
     modality: str = ""
     units: str = ""
     contrasts: tuple[str, ...] = ()
+    series: str = ""
     extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property

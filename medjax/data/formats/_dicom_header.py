@@ -30,8 +30,8 @@ from medjax.data.values import one_line
 from medjax.types import UserError
 
 GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription",
-            "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient",
-            "NumberOfFrames", "Rows", "Columns")
+            "PatientID", "ContributingEquipmentSequence", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+            "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames", "Rows", "Columns")
 GROUPING_TAGS = [Tag(keyword) for keyword in GROUPING]
 MAX_INFLATED = 1 << 29  # bytes of a deflated file
 MAX_READS, BYTES_A_READ = 1_500_000, 64  # a file is parsed in so many pieces, and one more for each so many bytes

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medjax.data.formats._dicom_group import NAMED_SUFFIXES, group
+from medjax.data.formats._dicom_group import NAMED_SUFFIXES, group, group_series
 from medjax.data.formats._dicom_header import is_dicom, text
 from medjax.data.formats._dicom_planes import Plane, planes_of
 from medjax.data.formats._dicom_seg import write_labels
@@ -19,7 +19,7 @@ from medjax.data.formats._dicom_write import write
 from medjax.data.geometry import Orientation, spacing
 from medjax.types import Record
 
-__all__ = ["KIND", "SUFFIXES", "accepts", "group", "read", "write", "write_labels"]
+__all__ = ["KIND", "SUFFIXES", "accepts", "group", "group_series", "read", "write", "write_labels"]
 
 SUFFIXES = (*NAMED_SUFFIXES, "")
 KIND = "image"

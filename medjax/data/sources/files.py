@@ -22,12 +22,14 @@ class Files:
     formats, and who is a subject. A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as
     `medjax.data.storage.tfds_layout` says.
 
-    `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
-    into, `~/.cache/medjax` if empty.
+    `subjects` is a CSV table with the columns `filename` and `patientid`; `series` chooses the studies whose series (or
+    file) has it in its name, or the series of that number; `cache` is the folder that images are unpacked into,
+    `~/.cache/medjax` if empty.
     """
 
     path: str = ""
     subjects: str = ""
+    series: str = ""
     cache: str = ""
     kind: str = "image"
 
@@ -36,8 +38,15 @@ class Files:
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
         folder = Path(self.path).expanduser()
-        studies: Sequence[Unread] = parts(folder) if is_prepared(folder) else discover(folder, self.subjects, self.kind)
-        return _alike(unpack(studies, self.cache))
+        return _alike(unpack(self._studies(folder), self.cache))
+
+    def _studies(self, folder: Path) -> Sequence[Unread]:
+        if not is_prepared(folder):
+            return discover(folder, self.subjects, self.kind, self.series)
+        if self.series:
+            raise UserError("config.data.series", f"{folder} is a prepared data set, which has no series; choose one when "
+                            "building it: --options='series=NAME'")
+        return parts(folder)
 
 
 def _alike(records: list[Record]) -> list[Record]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from medjax.data.statistics import foreground
@@ -58,6 +59,9 @@ class Unread(Protocol):
     @property
     def subject(self) -> str: ...
 
+    @property
+    def series(self) -> str: ...
+
     def read(self) -> Iterable[Record]: ...
 
 
@@ -88,6 +92,7 @@ def unpack(studies: Sequence[Unread], folder: str | Path = "") -> list[Record]:
     homes = [_Home.of(root, study) for study in studies]
     found = [_load(home) for home in homes]
     missing = [number for number, records in enumerate(found) if records is None]
+    _say_uneven([record for records in found for record in records or ()])
     with tqdm(total=len(missing), desc="unpacking", unit="study", leave=False, disable=not missing) as bar:
         taken: list[int] = []
         for wait, numbers in ((False, missing), (True, taken)):  # at last, those that others were unpacking
@@ -99,6 +104,14 @@ def unpack(studies: Sequence[Unread], folder: str | Path = "") -> list[Record]:
                     found[number] = _load(homes[number]) or _unpacked(homes[number])
                     bar.update()
     return [record for records in found for record in records or ()]
+
+
+def _say_uneven(records: Sequence[Record]) -> None:
+    """Says again of records that lie in the cache what was said when they were read: their slices have unequal gaps."""
+    count = sum("slice_positions_mm" in record.extras for record in records)
+    if count:
+        logging.warning("%d of %d volumes in the cache have unequal slice gaps; their affines have the mean gap, "
+                        "slice_positions_mm the places as measured", count, len(records))
 
 
 def default_folder() -> Path:
@@ -210,7 +223,7 @@ def _load_record(home: _Home, noted: dict[str, Any]) -> Record:
         return array
 
     name = noted["id"] if noted["frame"] is None else study.id + noted["frame"]
-    return replace(record_json.record(noted, find), id=name, subject=noted["subject"] or study.subject)
+    return replace(record_json.record(noted, find), id=name, subject=noted["subject"] or study.subject, series=study.series)
 
 
 def _clear_remains(root: Path) -> None:

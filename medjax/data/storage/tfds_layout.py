@@ -46,6 +46,7 @@ class Part:
     first: int = 0
     count: int = 0
     subject: str = ""
+    series: str = ""
 
     def read(self) -> Iterator[Record]:
         """Its records, one by one. Raises UserError for what is damaged: ArrayRecord checks every chunk it reads."""
