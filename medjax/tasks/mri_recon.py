@@ -168,13 +168,10 @@ class MriRecon(Reconstruction):
         return {row: image for row, image in images.items() if row in shown or not self.held_out}
 
     def references(self) -> dict[str, Reference]:
-        """The input, complex too where samples are held out, and the solvers."""
-        complex_input = {"input": Reference(lambda example, strength: example.input.image)}
-        return super().references() | (complex_input if self.held_out else {})
-
-    def references(self) -> dict[str, Reference]:
         """The solvers, and the zero-filled image where samples were taken away; otherwise it may be the target itself."""
         found = super().references()
+        if self.held_out:  # complex, as k-space is
+            return found | {"input": Reference(lambda example, strength: example.input.image)}
         return found if self.acceleration > 1 else {name: found[name] for name in found if name != "input"}
 
     def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
