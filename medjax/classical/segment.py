@@ -22,8 +22,11 @@ def otsu(image: Image, classes: int = 2, strength: float = 1.0) -> Labels:
     grey = np.asarray(image[..., 0], np.float64)
     if len(np.unique(grey)) < classes:
         return np.zeros(grey.shape, np.int32)
-    # 64 bins: the search over several thresholds takes time with their number to the power of the thresholds.
-    cuts = [filters.threshold_otsu(grey)] if classes == 2 else filters.threshold_multiotsu(grey, classes, nbins=64)
+    if classes == 2:
+        return (grey > filters.threshold_otsu(grey)).astype(np.int32)
+    # The search takes time with the number of bins to the power of the cuts. A cut is the middle of the last bin below it.
+    bins = 64
+    cuts = filters.threshold_multiotsu(grey, classes, nbins=bins) + np.ptp(grey) / (2 * bins)
     return np.digitize(grey, cuts).astype(np.int32)
 
 

@@ -25,13 +25,13 @@ class UNet(nn.Module):
     scale: Sequence[int]
     width: int = 32
     depth: int = 4
-    stride: int = 1
     norm: str = "group"
     act: str = "relu"
     block: str = "plain"
     residual: bool = True
     out_scale: float = 0.1
     dropout: float = 0.0
+    stride: int = 1
     dtype: Any = "float32"
 
     @nn.compact

@@ -22,6 +22,7 @@ class Files:
     formats, and who is a subject. A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as
     `medjax.data.storage.tfds_layout` says.
 
+    `match` is a pattern of the names of the files that count ("*_T1w.nii.gz"), where label maps lie beside images.
     `subjects` is a CSV table with the columns `filename` and `patientid`; `cache` the folder that images are unpacked
     into, `~/.cache/medjax` if empty.
     """
@@ -30,14 +31,21 @@ class Files:
     subjects: str = ""
     cache: str = ""
     kind: str = "image"
+    match: str = ""
 
     def load(self) -> list[Record]:
         """The records, mapped from the cache. Where grey and colour are mixed, all are grey. Raises UserError."""
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
         folder = Path(self.path).expanduser()
-        studies: Sequence[Unread] = parts(folder) if is_prepared(folder) else discover(folder, self.subjects, self.kind)
-        return _alike(unpack(studies, self.cache))
+        return _alike(unpack(parts(folder) if is_prepared(folder) else self._studies(folder), self.cache))
+
+    def _studies(self, folder: Path) -> Sequence[Unread]:
+        found = [study for study in discover(folder, self.subjects, self.kind)
+                 if not self.match or study.paths[0].match(self.match)]
+        if not found:
+            raise UserError("config.data.source.match", f"{self.match!r} is the name of no {self.kind} in {folder}")
+        return found
 
 
 def _alike(records: list[Record]) -> list[Record]:

@@ -36,8 +36,8 @@ class Pairs:
     def load(self) -> list[Record]:
         """The records, by name. Raises UserError for a missing or misfitting label map."""
         if self.images.count("*") != self.labels.count("*") or "**" in self.images:
-            raise UserError("config.data.source.labels", f"{self.labels!r} and the pattern {self.images!r} of the images need "
-                            "as many *, each within a name")
+            raise UserError("config.data.source.labels", f"{self.labels!r} and {self.images!r}, the pattern of the images, "
+                            "need as many *, each within a name")
         folder = Path(self.path).expanduser()
         found = sorted(folder.glob(self.images)) if self.path and "*" in self.images else []
         if not found:
