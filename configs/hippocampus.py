@@ -11,25 +11,23 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.get_config(**names)
     config.objective.loss = "cross_entropy + dice"
     config.metric = "volume_dice"
-    config.steps = 1200
+    config.steps = 700
     config.batch_size = 2
     base.prefer(config.data.source, images="images/*.nii.gz", labels="labels/*.nii.gz")
     config.task.classes = ("background", "anterior", "posterior")
-    base.prefer(config.model, width=16, depth=3)
+    base.prefer(config.model, width=16, depth=3, norm="batch")
     if names["model"] == "unet":
         base.prefer(config.model, residual=False)
     config.data.fractions = (0.7, 0.1, 0.2)
     config.data.normalise = "volume"
     config.data.ndim = 3
-    config.data.patch = (32, 40, 32)
+    config.data.patch = (24, 40, 24)
     config.data.foreground = 1.0  # around labelled voxels
     config.augment.scale = 0.1
     config.augment.contrast = 0.2
-    config.augment.rotate = 10.0
-    config.augment.zoom = 0.1
-    config.optim.lr = 3e-3
+    config.optim.lr = 4e-3
     config.optim.warmup = 50
-    config.ema_decay = 0.99
-    config.eval_every = 300
-    config.checkpoint_every = 300
+    config.ema_decay = 0.98
+    config.eval_every = 350
+    config.checkpoint_every = 350
     return config
