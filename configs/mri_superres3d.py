@@ -29,8 +29,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.data.ndim = 2
         config.data.patch = (96, 96)
         config.batch_size = 8
-        config.steps = 1500
-        base.prefer(config.model, width=32)
+        config.steps = 1000
     elif axes == "through_plane":
         config.task.axes = "through_plane"
         config.data.patch = (16, 48, 48)

@@ -11,7 +11,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = base.get_config(**names)
     config.objective.loss = "cross_entropy + dice"
     config.metric = "volume_dice"
-    config.steps = 2400
+    config.steps = 1500
     config.batch_size = 8
     base.prefer(config.data.source, images="*/images/*.jpg", labels="*/masks/*.jpg", values=(0, 255),
                 parts=("train", "", "validation"))
@@ -29,6 +29,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optim.lr = 4e-3
     config.optim.warmup = 100
     config.ema_decay = 0.99
-    config.eval_every = 600
-    config.checkpoint_every = 600
+    config.eval_every = 500
+    config.checkpoint_every = 500
     return config
