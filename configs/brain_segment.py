@@ -71,5 +71,6 @@ def _tissues(config: ml_collections.ConfigDict) -> None:
     base.prefer(config.data.source, images="sub-*/sub-*_T1w.nii.gz", labels="sub-*/sub-*_label.nii.gz")
     base.prefer(config.model, norm="batch")
     config.data.fractions = (0.5, 0.1, 0.4)
+    config.augment.scale = 0.2
     config.augment.contrast = 0.1
     config.steps = 500

@@ -78,7 +78,8 @@ class Pairs:
                 raise UserError(path, "has labels that are no whole numbers from 0 to 255; give config.data.source.values")
             return stored.astype(np.uint8)
         if path.suffix.lower() in LOSSY:
-            return np.abs(stored.astype(np.int32) - np.array(self.values, np.int32)).argmin(-1, keepdims=True).astype(np.uint8)
+            distance = np.abs(stored.astype(np.int32) - np.array(self.values, np.int32))
+            return distance.argmin(-1, keepdims=True).astype(np.uint8)
         unknown = np.setdiff1d(stored, self.values)
         if unknown.size:
             raise UserError(path, f"has the value {unknown[0]}, which is none of config.data.source.values {self.values}")
