@@ -2,9 +2,9 @@
 
     python train.py --config=configs/polyps.py --workdir=runs/polyps --config.data.path=FOLDER
 
-FOLDER has `train/images`, `train/masks`, `validation/images` and `validation/masks` with JPEG files of one name each, masks black
-and white, as Kvasir-SEG is often divided. The test part is the validation folder; a twentieth of the training folder chooses the
-checkpoint. Frames have no patient, so the interval is over frames. Not yet measured.
+FOLDER has `train/images`, `train/masks`, `validation/images` and `validation/masks` with JPEG files of one name each, masks
+black and white, as Kvasir-SEG is often divided. The test part is the validation folder; a twentieth of the training folder
+chooses the checkpoint. Frames have no patient, so the interval is over frames. Not yet measured.
 """
 
 import ml_collections
