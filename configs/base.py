@@ -31,7 +31,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.optim = registry.keywords(optim.optimizer)
 
     config.data = ml_collections.ConfigDict()
-    config.data.path = ""  # a file or folder of your own images, in place of the source
+    config.data.path = ""  # a file or folder of your own images: where the source reads, or in place of a built-in one
     config.data.series = ""  # of path: the series with this in its name (DICOM's SeriesDescription), or of this number
     config.data.source = registry.spec("data.sources", names["source"])
     config.data.fractions = (0.8, 0.1, 0.1)
@@ -39,6 +39,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.data.patch = (128, 128)  # () for whole images
     config.data.foreground = 0.8  # the share of the patches that are drawn around tissue
     config.data.range = ()  # (low, high) in physical units; () takes it from the training images
+    config.data.normalise = "none"  # or volume: each image on a scale of its own, for units that differ from scan to scan
     config.data.spacing_mm = ()  # voxel size of images whose files have none
     config.data.workers = 0
     config.augment = registry.keywords(augment.Augment)

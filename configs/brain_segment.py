@@ -7,7 +7,11 @@ A minute on two cores; 17 test slices of the one volume: Dice 0.93, 95 % Hausdor
 Your images: a folder with pairs like `a_image.nii.gz` and `a_label.nii.gz` (labels 0 and 1; `data.source.values` and
 `task.classes` say otherwise). With fewer than three patients each volume is cut into slabs:
 
-    python train.py --config=configs/brain_segment.py:source=pairs --workdir=runs/lesion --config.data.source.path=FOLDER
+    python train.py --config=configs/brain_segment.py:source=pairs --workdir=runs/lesion --config.data.path=FOLDER
+
+Tissues of people, by person: files like `sub-01/sub-01_T1w.nii.gz` and `sub-01/sub-01_label.nii.gz`, labels as in `TISSUES`:
+
+    python train.py --config=configs/brain_segment.py:labels=tissues --workdir=runs/tissues --config.data.path=FOLDER
 
 Behind the colon: `model=attention_unet`, `model=fcn`. `--config.task.prior=otsu` adds a classical result as a channel.
 """
@@ -16,11 +20,19 @@ import ml_collections
 
 from configs import base
 from medjax.data.sources import icbm152_tissues
+from medjax.types import UserError
+
+TISSUES = ("background", "fluid", "grey matter", "white matter", "deep grey matter")
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: "model=fcn" or "model=attention_unet" for another network, "source=pairs" for your own images."""
-    config = base.get_config(**base.parse(arg, task="segment", model="unet", source="icbm152_tissues"))
+    """`arg`: "model=fcn" for another network, "source=pairs" for your own images, "labels=tissues" for those of people."""
+    names = base.parse(arg, task="segment", model="unet", source="", labels="")
+    labels = names.pop("labels")
+    if labels not in ("", "tissues"):
+        raise UserError(f"--config=…:{arg}", f"unknown labels {labels!r}; there is tissues")
+    names["source"] = names["source"] or ("pairs" if labels else "icbm152_tissues")
+    config = base.get_config(**names)
     config.objective.loss = "cross_entropy + dice"
     config.metric = "volume_dice"
     config.steps = 250
@@ -35,7 +47,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.ema_decay = 0.98
     config.eval_every = 150
     config.checkpoint_every = 150
-    if config.data.source.name == "icbm152_tissues":
+    if labels == "tissues":
+        _tissues(config)
+    elif config.data.source.name == "icbm152_tissues":
         config.task.classes = icbm152_tissues.CLASSES
         # Norms of one sample forget how bright it is, which tells these tissues apart.
         base.prefer(config.model, norm="batch")
@@ -49,3 +63,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.optim.warmup = 100
         config.steps = 300
     return config
+
+
+def _tissues(config: ml_collections.ConfigDict) -> None:
+    """Every voxel of the brain has a label, and brightness tells tissues apart; people differ in size and contrast."""
+    config.task.classes = TISSUES
+    base.prefer(config.data.source, images="sub-*/sub-*_T1w.nii.gz", labels="sub-*/sub-*_label.nii.gz")
+    base.prefer(config.model, norm="batch")
+    config.data.fractions = (0.5, 0.1, 0.4)
+    config.augment.scale = 0.2
+    config.augment.contrast = 0.1
+    config.steps = 500

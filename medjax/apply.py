@@ -9,6 +9,7 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from absl import flags
 from tqdm import tqdm
 
 from medjax import cli
+from medjax.data.normalise import Units, normalised
 from medjax.data.results import StudyDestination, Table, stem
 from medjax.files import move, staging, write_atomically
 from medjax.infer import inputs as reading
@@ -25,7 +27,7 @@ from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, make_predict
 from medjax.train.run import Run, restore_best
-from medjax.types import Derivation, State, UserError, check_choice
+from medjax.types import Derivation, Record, State, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -99,15 +101,17 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
 def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
            replace: bool) -> list[Path]:
     """Writes all outputs of a study, or none; returns their paths. Raises UserError."""
-    records, to_source = [], []
-    for record in run.task.arrange(reading.read(inputs, run.config, run.task)):
-        fitting, back = fitted(run.config, record, RESCALING.value, ACCEPT.value)
+    records: list[Record] = []
+    to_source: dict[str, Units] = {}
+    for record in _arranged(run, reading.read(inputs, run.config, run.task)):
+        normal, to_units = normalised(record, run.config.data.normalise)
+        fitting, back = fitted(run.config, normal, RESCALING.value, ACCEPT.value)
         records.append(fitting)
-        to_source.append(back)
+        to_source[record.id] = partial(_back, to_units, back)
     bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
     outputs = run.task.outputs([predict(record) for record in bar], records)
     with staging(target.parent) as folder:
-        destination = StudyDestination(inputs.main, folder / target.name, table, to_source[0], made_by)
+        destination = StudyDestination(inputs.main, folder / target.name, table, to_source, made_by)
         for output in outputs:
             output.write(destination)
         made = sorted(folder.iterdir())
@@ -115,6 +119,20 @@ def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, targ
         if taken and not replace:
             raise UserError(taken[0], "is there already; name a new file or folder")
         return [move(path, target.with_name(path.name)) for path in made]
+
+
+def _arranged(run: Run, records: list[Record]) -> list[Record]:
+    """The records as the task takes them. Raises UserError where each has a scale of its own and the task divides them."""
+    found, how = run.task.arrange(records), run.config.data.normalise
+    if how != "none" and [record.id for record in found] != [record.id for record in records]:
+        raise UserError("config.data.normalise", f"{how}, but {run.config.task.name} divides a study otherwise than its "
+                        "files do, so results can't go back to their units; train with none")
+    return found
+
+
+def _back(to_units: Units, to_values: Units, image: np.ndarray) -> np.ndarray:
+    """An image in the run's units in those of its file."""
+    return to_units(to_values(image))
 
 
 def derivation(run: Run, state: State) -> Derivation:

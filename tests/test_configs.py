@@ -24,14 +24,45 @@ KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"} 
 SINGLE = "in.nii.gz"
 MADE = {
     "anomaly": {"out.csv", "out_anomaly.nii.gz"}, "brain_segment": {"out.nii.gz"}, "ct_recon": {"out.nii.gz"},
-    "fuse": {"out_FLAIR.nii.gz"}, "mri_recon": {"out.nii.gz"}, "register": {"out_displacement.nii.gz", "out_warped.nii.gz"},
-    "translate": {"out_FLAIR.nii.gz"}, "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
+    "fuse": {"out_FLAIR.nii.gz"}, "mri_recon": {"out.nii.gz"}, "polyps": {"out.png"},
+    "register": {"out_displacement.nii.gz", "out_warped.nii.gz"}, "translate": {"out_FLAIR.nii.gz"},
+    "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
 }
 """What `apply` makes of each config's run; of others an image in the format that was read."""
 
 
-def tiny(name: str):
+def volumes(folder: Path) -> None:
+    """Crops of five people in the layout of the Medical Segmentation Decathlon, each scanner with a gain of its own."""
+    for i in range(5):
+        label = np.zeros((14, 18, 12), np.uint8)
+        label[4:8, 4:8, 4:8], label[4:8, 9:13, 4:8] = 1, 2
+        image = np.float32(10.0**i) * (np.random.default_rng(i).random(label.shape, np.float32) + label)
+        for kind, values in (("images", image), ("labels", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(values, np.eye(4)).to_filename(folder / kind / f"{i}.nii.gz")
+
+
+def pictures(folder: Path) -> None:
+    """Colour frames and black and white masks as JPEG, in folders for training and validation."""
+    for part, count in (("train", 4), ("validation", 1)):
+        for i in range(count):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[16:40, 16 + i:40 + i] = 255
+            frame = np.random.default_rng(i).integers(0, 255, (64, 64, 3), np.uint8)
+            for kind, values in (("images", frame), ("masks", mask)):
+                (folder / part / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(folder / part / kind / f"{i}.jpg")
+
+
+DRAWN = {"hippocampus": volumes, "polyps": pictures}
+"""Files in the layout that a config without built-in data reads."""
+
+
+def tiny(name: str, folder: Path):
     config = importlib.import_module(f"configs.{name}").get_config("")
+    if name in DRAWN:
+        DRAWN[name](folder)
+        config.data.path = str(folder)
     config.steps = config.eval_every = config.checkpoint_every = 2
     config.log_every = config.eval_samples = 1
     config.batch_size = 2
@@ -47,8 +78,8 @@ def tiny(name: str):
 
 
 def image_file(path: Path, image: np.ndarray, spacing: tuple[float, ...]) -> Path:
-    """`(*space)` in units as a file: NIfTI, or PNG for values up to 255 without a voxel size."""
-    if not spacing and image.ndim == 2:
+    """`(*space)` in units as a file: NIfTI, or PNG for values up to 255 without a voxel size (colours too: `(H, W, 3)`)."""
+    if not spacing:
         path = path.with_name(path.name.removesuffix(".nii.gz") + ".png")
         Image.fromarray(np.uint8(np.clip(image, 0, 255))).save(path)
     else:
@@ -89,7 +120,7 @@ def inputs_of(task: Task, config, folder: Path) -> list[str]:
     if task.input_ndim < config.data.ndim:  # projections
         image, spacing = np.stack([image.mean(1), image.mean(2)]), spacing[:1] * 3
     if len(task.inputs) == 1:
-        return [str(image_file(folder / SINGLE, image[..., 0], spacing))]
+        return [str(image_file(folder / SINGLE, image if image.shape[-1] == 3 else image[..., 0], spacing))]
     found = []
     for number, name in enumerate(task.inputs):
         channel = image[..., min(number, image.shape[-1] - 1)]
@@ -102,7 +133,7 @@ def inputs_of(task: Task, config, folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_config_trains_is_evaluated_and_applied(name, tmp_path):
     workdir = tmp_path / "run"
-    train(tiny(name), workdir)
+    train(tiny(name, tmp_path / "data"), workdir)
     evaluate_run(workdir)
     found = json.loads((workdir / "eval" / "metrics.json").read_text())
     assert "model" in found["rows"]

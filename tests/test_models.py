@@ -108,8 +108,8 @@ def test_defaults_work_at_a_usual_size(name):
     assert y.shape == {"patch": (2, 8, 6, 1), "dcgan": (2, 1)}.get(name, x.shape)
 
 
-@pytest.mark.parametrize("options", [{"norm": n} for n in ("none", "batch", "group", "instance", "layer")]
-                         + [{"block": "residual"}, {"residual": False}, {"act": "silu"}, {"depth": 1}, {"depth": 3}])
+@pytest.mark.parametrize("options", [{"norm": n} for n in ("none", "batch", "group", "instance", "layer")] + [
+    {"block": "residual"}, {"residual": False}, {"act": "silu"}, {"depth": 1}, {"depth": 3}, {"stride": 4}])
 def test_unets_of_all_kinds_take_any_size(options):
     x = jax.ShapeDtypeStruct((1, 17, 13, 1), jnp.float32)
     y, _ = jax.eval_shape(network("unet", 2, **options).init_with_output, KEY, x)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from skimage import filters, measure
 from sklearn import metrics as sklearn
@@ -16,6 +17,7 @@ from medjax.data.sources.pairs import Pairs
 from medjax.data.split import split
 from medjax.measures import losses
 from medjax.measures import regions as measured
+from medjax.measures.statistics import standings
 from medjax.objectives.supervised import Supervised
 from medjax.ops import threshold
 from medjax.tasks.segment import Segment
@@ -128,6 +130,31 @@ def test_classical_methods_find_a_clear_region(method):
     assert not getattr(classical, method)(np.zeros((8, 8, 1))).any() or method == "region_growing"
 
 
+def test_a_mixture_finds_three_noisy_tissues_in_the_order_of_brightness():
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.array([2, 0, 1]), 12)[:, None, None] * np.ones((1, 30, 6), int)
+    noisy = (np.array([0.1, 0.3, 0.9])[truth] + random.normal(0, 0.08, truth.shape))[..., None]
+    alone, together = (classical.mixture(noisy, 3, strength) for strength in (0.0, 4.0))
+    assert sklearn.accuracy_score(truth.ravel(), together.ravel()) > 0.98
+    assert sklearn.accuracy_score(truth.ravel(), alone.ravel()) < sklearn.accuracy_score(truth.ravel(), together.ravel())
+    assert not classical.mixture(np.zeros((8, 8, 1)), 3).any()
+
+
+def test_references_put_classes_in_the_order_of_brightness_of_the_training_images():
+    label = np.repeat(np.array([0, 1, 2]), 8)[:, None, None] * np.ones((1, 12, 1), int)
+    image = np.array([0.5, 0.9, 0.1], np.float32)[label] + np.float32(0.02) * np.random.default_rng(0).random(label.shape)
+    record = Record(np.float32(image), "r", "r", extras={"label": np.uint8(label)})
+    classes = ("background", "bright", "dark")
+    found = Segment((0.0, 1.0), 2, classes).resolve_from_data({"train": [Region.whole(record)], "val": [], "test": []})
+    assert found == {"order": (2, 0, 1)}
+    task = Segment((0.0, 1.0), 2, classes, **found)
+    batch = batch_of(2, 1) | {"image": jnp.asarray(image)[None], "label": jnp.asarray(label)[None]}
+    example = task.example(KEY, batch)
+    assert set(task.references()) == {"otsu", "mixture"}  # the others find one region
+    for reference in task.references().values():
+        np.testing.assert_array_equal(np.asarray(reference.run(example, 1.0)).argmax(-1)[0], label[..., 0])
+
+
 def test_a_prior_is_one_more_channel_and_differs_by_method():
     batch = batch_of(2)
     inputs = {prior: Segment((0.0, 1.0), 2, prior=prior).example(KEY, batch).input.image
@@ -143,6 +170,9 @@ def test_a_volumes_dice_counts_all_slices_as_one():
                {"dice": 1.0, "iou": 1.0, "hausdorff95": 0.0, "hits": [30], "voxels": [60]}]
     summary = task.summarise(samples)
     assert summary == {"volume_dice": 0.8, "dice": 0.75, "iou": pytest.approx(2 / 3), "hausdorff95": 1.0}
+    rows = [{"model": sample} for sample in samples]
+    found = standings(rows, ["a", "a", "b"], task.metrics[0], "model", task.summarise)["model"]
+    assert found.mean == pytest.approx((0.5 + 1) / 2)  # of patients, each with its voxels together
 
 
 def region(label: np.ndarray | None) -> Region:
@@ -156,6 +186,7 @@ MISTAKES = {
     "no label": ({}, None, "r: has no label"),
     "unknown prior": ({"prior": "otso"}, None, "unknown 'otso'; choose from none, otsu"),
     "one class": ({"classes": ("all",)}, None, "at least one more"),
+    "an order of others": ({"order": (1, 2)}, None, "each number below 2 once"),
 }
 
 
@@ -181,6 +212,32 @@ def test_pairs_of_files_are_one_record(tmp_path):
     for keys, line in wrong:
         with pytest.raises(UserError, match=line):
             Pairs(str(tmp_path), **(names | keys)).load()
+
+
+def draw(path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def test_pairs_lie_in_folders_and_in_the_parts_of_the_data_sets_makers(tmp_path):
+    random = np.random.default_rng(0)
+    for part, count in (("train", 6), ("validation", 2)):
+        for i in range(count):
+            mask = np.zeros((40, 40), np.uint8)
+            mask[8:24, 8 + i:24 + i] = 255
+            draw(tmp_path / part / "images" / f"{i}.jpg", random.integers(0, 255, (40, 40, 3), np.uint8))
+            draw(tmp_path / part / "masks" / f"{i}.jpg", mask)  # JPEG blurs its edges
+    source = {"path": str(tmp_path), "images": "*/images/*.jpg", "labels": "*/masks/*.jpg", "values": (0, 255)}
+    records = Pairs(**source, parts=("train", "", "validation")).load()
+    assert records[0].id == records[0].subject == "train/images/0"
+    assert [int(record.extras["label"].sum()) for record in records] == [256] * 8
+    splits = split(records, (0.5, 0.5, 0.0))
+    assert {name: len(found) for name, found in splits.items()} == {"train": 3, "val": 3, "test": 2}
+    assert {region.record.id for region in splits["test"]} == {"validation/images/0", "validation/images/1"}
+    wrong = {"parts": ("train", "", "test")}, {"labels": "masks/*.jpg"}, {"images": "**/*.jpg"}
+    for keys in wrong:
+        with pytest.raises(UserError, match=r"config.data.source.(parts|labels)"):
+            Pairs(**(source | keys)).load()
 
 
 def test_a_real_brain_is_cut_into_slabs_that_hold_its_lesion(test_data):

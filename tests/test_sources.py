@@ -5,11 +5,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from configs import base
 from medjax import registry
 from medjax.data.sources.files import Files
 from medjax.data.sources.labelled import Labelled
 from medjax.data.sources.phantoms import Phantoms
 from medjax.data.split import split
+from medjax.train.run import load_records
 from medjax.types import UserError
 
 
@@ -57,6 +59,34 @@ def test_radiographs_load_as_grey_and_split_by_patient(test_data, tmp_path, capl
     assert {r.image.shape[-1] for r in records} == {1}
     assert len({r.subject for r in records}) < len(records)
     assert "are in colour" in caplog.text or all(not r.id.startswith("41182") for r in records)
+
+
+def test_images_beside_their_label_maps_are_chosen_by_name(tmp_path):
+    for subject in ("sub-1", "sub-2"):
+        (tmp_path / subject).mkdir()
+        for kind in ("T1w", "label"):
+            np.save(tmp_path / subject / f"{subject}_{kind}.npy", np.arange(64, dtype=np.float32).reshape(8, 8, 1))
+    cache = str(tmp_path / "cache")
+    assert len(Files(path=str(tmp_path), cache=cache).load()) == 4
+    records = Files(path=str(tmp_path), cache=cache, match="*_T1w.npy").load()
+    assert {(r.id, r.subject) for r in records} == {(f"sub-{i}/sub-{i}_T1w", f"sub-{i}") for i in (1, 2)}
+    with pytest.raises(UserError, match=r"config.data.source.match: '\*_T2w.npy' is the name of no image"):
+        Files(path=str(tmp_path), match="*_T2w.npy").load()
+
+
+def test_a_path_goes_to_the_source_that_reads_files(tmp_path):
+    for name in ("image", "label"):
+        np.save(tmp_path / f"a_{name}.npy", np.eye(8, dtype=np.uint8)[..., None])
+    config = base.get_config(source="pairs")
+    config.data.source.update({"images": "*_image.npy", "labels": "*_label.npy"})
+    config.data.path = str(tmp_path)
+    assert [record.extras.keys() >= {"label"} for record in load_records(config)] == [True]
+    config = base.get_config(source="phantoms")
+    config.data.path = str(tmp_path)
+    assert [record.id for record in load_records(config)] == ["a_image", "a_label"]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.npy").write_bytes((tmp_path / "a_image.npy").read_bytes())
+    assert [record.id for record in load_records(config, tmp_path / "b")] == ["c"]
 
 
 def test_prepared_data_sets(tmp_path):

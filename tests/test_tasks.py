@@ -131,6 +131,16 @@ def test_metrics_are_in_physical_units():
     assert {name: value.shape for name, value in found.items()} == dict.fromkeys(("psnr", "ssim", "nmse", "mse"), (2,))
 
 
+def test_an_empty_slice_has_no_metric_and_counts_in_no_mean():
+    task = Denoise((0.0, 1.0), 2)
+    truth = np.stack([np.random.default_rng(0).random((20, 20, 1)), np.zeros((20, 20, 1))]).astype(np.float32)
+    example = example_of(task, batch(truth))
+    found = task.measure(Prediction(example.target), example)
+    assert all(np.isfinite(values[0]) and np.isnan(values[1]) for values in found.values())
+    rows = [{name: float(values[i]) for name, values in found.items()} for i in range(2)]
+    assert task.summarise(rows) == pytest.approx(rows[0])
+
+
 @pytest.mark.parametrize("shape", [(24, 20, 1), (24, 20, 3), (12, 14, 16, 1)])
 def test_denoising_references_remove_noise(shape):
     """Gaussian noise, and the median salt and pepper."""

@@ -9,7 +9,8 @@ offers all methods of its kind as references. Kinds and how a method is called:
 | "solve" | `(operator, y, strength)`, batched and traceable |
 | "interpolate" | `(image (*space, C), factors, strength)` |
 | "contrast", "fuse" | `(image (*space, C), strength)` |
-| "segment" | `(image (*space, C), classes: int, strength)` to labels `(*space)` |
+| "segment" | `(image (*space, C), classes: int, strength)` to labels `(*space)` in the order of brightness |
+| "region" | `(image (*space, C), strength)` to labels `(*space)`, 1 in one bright region |
 | "register" | `(fixed (*space), moving (*space), strength)` to displacements `(*space, n)` in voxels |
 | "compress" | `(image (H, W, C), rate)` |
 

@@ -60,7 +60,7 @@ class NiftiOutput:
         if self.vectors:
             nifti.write_vectors(target, self.image, self.record)
         else:
-            image = destination.in_source_units(self.image) if self.source_units else self.image
+            image = destination.in_source_units(self.image, self.record) if self.source_units else self.image
             nifti.write_image(target, image, self.record)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from medjax.data.io import Study
 from medjax.data.write import write, write_labels
 from medjax.files import write_atomically
-from medjax.types import UNSAID, Derivation
+from medjax.types import UNSAID, Derivation, Record
 
 LOSSY = (".jpg", ".jpeg")
 OTHERS = (".nii", ".nii.gz", ".csv")
@@ -40,18 +40,23 @@ class Table:
 class StudyDestination:
     """The destination of one study's outputs: `target` is its file, or the folder of its series.
 
-    `to_source` brings units that a scan was rescaled to back to its own; `derivation` goes into headers.
+    `to_source` brings the units that each record, by its id, was rescaled to back to its own; `derivation` goes into
+    headers.
     """
 
     study: Study
     target: Path
     table: Table
-    to_source: Units = np.asarray
+    to_source: Mapping[str, Units] = field(default_factory=dict)
     derivation: Derivation = UNSAID
 
     def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
         """Has the study's own format write a file or series. Raises UserError for a format that can't be written."""
-        write(self._named(name), [self.in_source_units(image) for image in images], self.study, self.derivation)
+        back = list(self.to_source.values()) or [np.asarray]
+        if len(back) != len(images):  # a task that takes the frames of a study as other records, of one scale
+            back = back[:1] * len(images)
+        found = [to_source(image) for to_source, image in zip(back, images, strict=True)]
+        write(self._named(name), found, self.study, self.derivation)
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
         """As images; labels of a lossy format become PNG."""
@@ -66,9 +71,9 @@ class StudyDestination:
         base.parent.mkdir(parents=True, exist_ok=True)
         return base
 
-    def in_source_units(self, image: np.ndarray) -> np.ndarray:
-        """An image in the task's physical units in those of the source."""
-        return self.to_source(image)
+    def in_source_units(self, image: np.ndarray, record: Record) -> np.ndarray:
+        """An image in the task's physical units in those of the record's source."""
+        return self.to_source[record.id](image)
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row."""

@@ -65,9 +65,10 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
         patients = found.patients
         costs[workdir.name] = cost(run, state, evaluator, regions[i])
     metric = metrics_of(runs[0][0])[runs[0][0].config.metric]
-    ranked = standings(samples, patients, metric)
+    ranked = standings(samples, patients, metric, summarise=runs[0][0].task.summarise)
     if not ranked:
-        raise UserError("config.metric", f"{metric.name} is no number of each sample; runs can't be compared by it")
+        raise UserError("config.metric", f"{metric.name} is no number of each sample or patient; runs can't be compared "
+                        "by it")
     return Ranking(metric, len(set(patients)), ranked, costs)
 
 

@@ -125,7 +125,8 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
                "units": {name: metric.unit for name, metric in metrics.items()},
                "patients": len(set(found.patients)), "undefined": undefined(found.per_sample, metrics),
                "standings": {name: {row: standing.numbers for row, standing in
-                                    standings(found.per_sample, found.patients, metric, "model").items()}
+                                    standings(found.per_sample, found.patients, metric, "model",
+                                              run.task.summarise).items()}
                              for name, metric in metrics.items()},
                "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]

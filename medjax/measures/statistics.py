@@ -2,16 +2,17 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from medjax.types import Metric
+from medjax.types import Metric, Value
 
 DRAWS = 10_000
 LEVEL = 0.95
+Summarise = Callable[[Sequence[Mapping[str, Value]]], Mapping[str, Value]]
 EXACT = 12  # patients up to which every exchange of signs is counted
 
 
@@ -87,13 +88,15 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def standings(samples: Sequence[Mapping[str, Mapping[str, object]]], patients: Sequence[str], metric: Metric,
-              leader: str = "") -> dict[str, Standing]:
+def standings(samples: Sequence[Mapping[str, Mapping[str, Value]]], patients: Sequence[str], metric: Metric,
+              leader: str = "", summarise: Summarise | None = None) -> dict[str, Standing]:
     """Every method of `samples` (metrics by method, for each sample) by a metric, compared with the method `leader`.
 
-    Without a `leader` they are compared with the best, and come from the best to the worst. Empty where the metric is not
-    one number for each sample.
+    Without a `leader` they are compared with the best, and come from the best to the worst. A pooled metric of a patient is
+    what `summarise` makes of the patient's samples. Empty where the metric is not one number for each sample or patient.
     """
+    if metric.pooled and summarise is not None:
+        samples, patients = _pooled(samples, patients, summarise)
     rows = {row: [sample[row].get(metric.name) for sample in samples] for row in samples[0]} if samples else {}
     numbers = {row: by_patient([float(v) for v in values], patients)  # type: ignore[arg-type]
                for row, values in rows.items() if all(isinstance(v, int | float) for v in values)}
@@ -113,6 +116,15 @@ def standings(samples: Sequence[Mapping[str, Mapping[str, object]]], patients: S
         found[row] = Standing(means[row], *interval(values)) if row == leader else Standing(
             means[row], *interval(values), _mean(gap) if np.isfinite(gap).sum() > 1 else float("nan"), p[row])
     return found
+
+
+def _pooled(samples: Sequence[Mapping[str, Mapping[str, Value]]], patients: Sequence[str],
+            summarise: Summarise) -> tuple[list[dict[str, Mapping[str, Value]]], list[str]]:
+    """One sample for each patient, its metrics those of all the patient's samples together, and the patients."""
+    of: dict[str, list[Mapping[str, Mapping[str, Value]]]] = {}
+    for sample, patient in zip(samples, patients, strict=True):
+        of.setdefault(patient, []).append(sample)
+    return [{row: summarise([sample[row] for sample in own]) for row in own[0]} for own in of.values()], list(of)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -7,16 +7,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim, check_same_grid
-from medjax.ops.resample import max_pool, upsample
+from medjax.ops.resample import max_pool, pixel_shuffle, upsample
 from medjax.types import Array, Context, UserError
 
 
 class UNet(nn.Module):
     """`depth` levels, `width` channels at the finest and twice as many at each coarser one.
 
-    Any image size: it is padded to a multiple of 2^(depth - 1) inside, and cut again. `block` is "plain" (two
-    convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the variance that the last
-    layer starts with: how large the output of an untrained network is.
+    Any image size: it is padded to a multiple of `stride` * 2^(depth - 1) inside, and cut again. `stride` > 1 makes the
+    finest level that much coarser than the image: a strided convolution leads there, pixel shuffle (Shi et al., 2016) back.
+    `block` is "plain" (two convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the
+    variance that the last layer starts with: how large the output of an untrained network is.
     """
 
     ndim: int
@@ -30,6 +31,7 @@ class UNet(nn.Module):
     residual: bool = True
     out_scale: float = 0.1
     dropout: float = 0.0
+    stride: int = 1
     dtype: Any = "float32"
 
     @nn.compact
@@ -38,7 +40,9 @@ class UNet(nn.Module):
         check_same_grid("unet", self.scale)
         if self.block not in ("plain", "residual"):
             raise UserError("config.model.block", f"no {self.block!r}; there is plain, residual")
-        h, cut = _pad(x.astype(self.dtype), 2 ** (self.depth - 1))
+        h, cut = _pad(x.astype(self.dtype), self.stride * 2 ** (self.depth - 1))
+        if self.stride > 1:
+            h = Conv(self.width, kernel=self.stride, stride=self.stride, padding="VALID", dtype=self.dtype)(h)
         skips = []
         for level in range(self.depth):
             if level:
@@ -50,7 +54,8 @@ class UNet(nn.Module):
             # A 1x1 convolution before the repeat is 2^ndim times less work than after it, and the same function.
             h = upsample(Conv(self.width * 2**level, kernel=1, dtype=self.dtype)(h))
             h = self._block(jnp.concatenate([skips.pop(), h], -1), level, train)
-        out = Conv(self.channels, kernel=1, scale=self.out_scale, dtype=self.dtype)(h)[cut].astype(x.dtype)
+        out = Conv(self.channels * self.stride**self.ndim, kernel=1, scale=self.out_scale, dtype=self.dtype)(h)
+        out = (pixel_shuffle(out, self.stride) if self.stride > 1 else out)[cut].astype(x.dtype)
         return x[..., : self.channels] + out if self.residual else out
 
     def _block(self, x: Array, level: int, train: bool) -> Array:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.data.outputs import ImageOutput
@@ -10,6 +11,8 @@ from medjax.measures import image_quality, losses
 from medjax.measures._declared import measure, metrics_of
 from medjax.tasks._base import TaskBase, check_shape
 from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Prediction, Record, Reference
+
+LEAST_CONTRAST = 0.05  # of the data's range, between the least and the greatest value of an image that shows something
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,17 @@ class Restoration(TaskBase):
                 if name != "ssim" or image_quality.ssim_fits(pred)}
 
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
-        """The metrics of each sample, in physical units."""
+        """The metrics of each sample, in physical units; NaN where the truth shows nothing (`LEAST_CONTRAST`).
+
+        An empty slice at the end of a volume is restored by any method, without an error, and has no PSNR.
+        """
         low, high = self.data_range
         image, target = (x * (high - low) + low for x in (pred.image, example.target))
-        return measure(self.measures, pred=image, target=target, data_range=high - low, mask=example.mask)
+        found = measure(self.measures, pred=image, target=target, data_range=high - low, mask=example.mask)
+        axes = tuple(range(1, target.ndim))
+        contrast = jnp.max(example.target, axes, where=example.mask, initial=-jnp.inf) - jnp.min(
+            example.target, axes, where=example.mask, initial=jnp.inf)
+        return {name: jnp.where(contrast >= LEAST_CONTRAST, value, jnp.nan) for name, value in found.items()}
 
     def references(self) -> dict[str, Reference]:
         """The input as it is."""

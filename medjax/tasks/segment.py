@@ -25,12 +25,14 @@ from medjax.types import (
     Prediction,
     Record,
     Reference,
+    Region,
     Splits,
     UserError,
     Value,
     check_choice,
 )
 
+MAX_REGIONS = 100
 MAX_BRIGHTER = 0.2  # how far below the brightest voxel a grown region goes, in unit range
 
 Prior = Callable[[Array, Array], Array]
@@ -49,10 +51,13 @@ class Segment(TaskBase):
     """To which of `classes` each voxel belongs, the first being background; records have extras["label"], their indices.
 
     `prior` (hybrid segmentation) adds the result of a classical method as a channel: none, otsu, edges, region_growing.
+    `order` has the classes from the darkest to the brightest, for methods without training; () takes it from the training
+    images.
     """
 
     classes: tuple[str, ...] = ("background", "lesion")
     prior: str = "none"
+    order: tuple[int, ...] = ()
 
     keeps_format = True
 
@@ -60,6 +65,8 @@ class Segment(TaskBase):
         check_choice("config.task.prior", self.prior, PRIORS)
         if len(self.classes) < 2:
             raise UserError("config.task.classes", f"{self.classes}; give the background and at least one more")
+        if self.order and sorted(self.order) != list(range(len(self.classes))):
+            raise UserError("config.task.order", f"{self.order}; give each number below {len(self.classes)} once, or ()")
 
     @property
     def tileable(self) -> bool:  # type: ignore[override]
@@ -70,16 +77,17 @@ class Segment(TaskBase):
     def metrics(self) -> tuple[Metric, ...]:  # type: ignore[override]
         """Of the volume as a whole, of samples, and of each class."""
         own = self.classes[1:] if len(self.classes) > 2 else ()
-        return (Metric("volume_dice", "Dice of all voxels", decimals=4), regions.DICE, regions.IOU, regions.HAUSDORFF95,
-                *(Metric(f"volume_dice_{name}", f"Dice of {name}", decimals=4) for name in own))
+        return (Metric("volume_dice", "Dice of all voxels", decimals=4, pooled=True),
+                regions.DICE, regions.IOU, regions.HAUSDORFF95,
+                *(Metric(f"volume_dice_{name}", f"Dice of {name}", decimals=4, pooled=True) for name in own))
 
     def out_channels(self, channels: int) -> int:
         """One logit per class."""
         return len(self.classes)
 
     def resolve_from_data(self, splits: Splits) -> dict[str, object]:
-        """Nothing. Raises UserError for labels outside the classes, classes without a training voxel, and images of which
-        some have a voxel size and others none.
+        """The order of brightness. Raises UserError for labels outside the classes, classes without a training voxel, and
+        images of which some have a voxel size and others none.
         """
         check_spacing(splits, "distances in mm need", some=True)
         found = {name: np.zeros(len(self.classes), bool) for name in splits}
@@ -98,7 +106,7 @@ class Segment(TaskBase):
             if not found["train"][i]:
                 others = [name for name in splits if found[name][i]]
                 raise UserError("config.task.classes", f"no training voxel is {missing}{_elsewhere(splits, i, others)}")
-        return {}
+        return {} if self.order else {"order": _by_brightness(splits["train"], len(self.classes))}
 
     def input(self, batch: Batch) -> NetworkInput:
         """Images in unit range, and the prior as a channel."""
@@ -138,10 +146,13 @@ class Segment(TaskBase):
                 "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
 
     def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
-        """Means over samples and classes where there is a number; `volume_dice` counts the voxels of all samples as one."""
+        """Means over samples and classes where there is a number; `volume_dice` counts the voxels of all samples as one.
+
+        That of a class which is neither there nor found is NaN, and left out of the mean over classes.
+        """
         pooled = {name: np.sum([s[name] for s in samples], axis=0) for name in ("hits", "voxels")}
-        volume = 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1)
-        summary: dict[str, Value] = {"volume_dice": float(volume.mean())}
+        volume = np.where(pooled["voxels"] > 0, 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1), np.nan)
+        summary: dict[str, Value] = {"volume_dice": mean_of_numbers(list(volume))}
         for name in ("dice", "iou", "hausdorff95"):
             summary[name] = mean_of_numbers([s[name] for s in samples])
         if len(self.classes) > 2:
@@ -149,14 +160,18 @@ class Segment(TaskBase):
         return summary
 
     def references(self) -> dict[str, Reference]:
-        """Segmentation without training, on the first channel; region growing and edges find one region only."""
-        k = len(self.classes)
+        """Segmentation without training, on the first channel: classes by brightness; of two, also one bright region."""
+        k, order = len(self.classes), np.array(self.order or range(len(self.classes)))
 
-        def one_hot(segment: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
-            return lambda x, strength: np.eye(k, dtype=np.float32)[segment(x, k, strength)]
+        def classes(segment: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: np.eye(k, dtype=np.float32)[order[segment(x, k, strength)]]
 
-        return {name: Reference(by_sample(one_hot(fn)), strengths)
-                for name, (fn, strengths) in methods("segment").items() if k == 2 or name == "otsu"}
+        def region(segment: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: np.eye(k, dtype=np.float32)[segment(x, strength)]
+
+        found = {name: Reference(by_sample(classes(fn)), strengths) for name, (fn, strengths) in methods("segment").items()}
+        return found | {name: Reference(by_sample(region(fn)), strengths)
+                        for name, (fn, strengths) in methods("region").items() if k == 2}
 
     def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """The image, and each segmentation as colours over it."""
@@ -189,3 +204,14 @@ def _elsewhere(splits: Splits, index: int, others: Sequence[str]) -> str:
                 "config.data.fractions, or images of at least three subjects, which are not cut")
     return (f": the split has put the subjects that have it into {where}; give another config.seed, other "
             "config.data.fractions, or more subjects")
+
+
+def _by_brightness(regions: Sequence[Region], classes: int) -> tuple[int, ...]:
+    """The classes from the darkest to the brightest, by their mean in the first channel; of many regions some are taken."""
+    total, count = np.zeros(classes), np.zeros(classes)
+    for i in np.linspace(0, len(regions) - 1, min(len(regions), MAX_REGIONS)).astype(int):
+        record, rows = regions[i].record, slice(regions[i].start, regions[i].stop)
+        label = record.extras["label"][rows].ravel()
+        total += np.bincount(label, record.in_units((rows, ..., slice(0, 1))).ravel(), classes)
+        count += np.bincount(label, minlength=classes)
+    return tuple(np.argsort(total / np.maximum(count, 1), kind="stable").tolist())

@@ -13,8 +13,10 @@ import ml_collections
 
 from medjax import registry
 from medjax.data.domain import domain_of
+from medjax.data.normalise import normalised
 from medjax.data.split import assignment, changes, split
 from medjax.data.statistics import value_range
+from medjax.data.storage.tfds_layout import is_prepared
 from medjax.files import locked, write_atomically
 from medjax.models.features import FeatureNetwork, Features
 from medjax.train.checkpoint import Checkpoints
@@ -39,7 +41,7 @@ class Run:
 
 
 def load_splits(config: Config, workdir: Path | None = None) -> Splits:
-    """The records of `config.data`, as train, validation and test. `data.path` takes the place of a built-in source.
+    """The records of `config.data`, as train, validation and test.
 
     Subjects that the run in `workdir` has divided before stay in their part.
     """
@@ -47,14 +49,12 @@ def load_splits(config: Config, workdir: Path | None = None) -> Splits:
 
 
 def load_records(config: Config, path: Path | None = None, series: str | None = None) -> list[Record]:
-    """The records of `config.data`, or those of `path` read in the same way; `series` stands for the config's.
+    """The records of `config.data`, or those of `path` in the place of `config.data.path`; `series` stands for the config's.
 
-    Raises UserError.
+    The path goes to the source that the config names, if that reads files; else images there are read as they are. Raises
+    UserError.
     """
-    chosen = registry.spec("data.sources", "files", path=config.data.path) if config.data.path else config.data.source
-    if path is not None:
-        chosen = Config({**chosen.to_dict(), "path": str(path)} if "path" in chosen else {
-            "name": "files", "path": str(path)})
+    chosen = _source_at(config.data.source, str(path or config.data.path))
     series = config.data.series if series is None else series
     if series:
         chosen = _of_series(chosen, series)
@@ -64,7 +64,16 @@ def load_records(config: Config, path: Path | None = None, series: str | None = 
     spacing = registry.frozen(config.data.spacing_mm)
     if spacing:
         records = [record if record.spacing_mm else replace(record, spacing_mm=spacing[-record.ndim:]) for record in records]
-    return records
+    return [normalised(record, config.data.normalise)[0] for record in records]
+
+
+def _source_at(source: Config, path: str) -> Config:
+    """The source with another path; the user's files in its place where it has none, or where a prepared set is there."""
+    if not path:
+        return source
+    if "path" not in source or is_prepared(Path(path).expanduser()):
+        return registry.spec("data.sources", "files", path=path)
+    return Config({**source.to_dict(), "path": path})
 
 
 def _of_series(chosen: Config, series: str) -> Config:

@@ -31,7 +31,8 @@ class Metric:
     """One number by which results are compared: what it is called, its unit, and which way is better.
 
     `unit` may hold "{units}" (what the images are in, as HU) and "{length}" (mm, or pixels where no voxel size is known).
-    `decimals` None prints as many as the smallest value needs.
+    `decimals` None prints as many as the smallest value needs. A `pooled` metric is of all samples of a patient together, as
+    the task's `summarise` has it; others are means over samples.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     unit: str = ""
     lower_is_better: bool = False
     decimals: int | None = None
+    pooled: bool = False
 
     @property
     def title(self) -> str:
@@ -133,8 +135,8 @@ class Destination(Protocol):
     def file(self, name: str, suffix: str) -> Path:
         """Where a file of any other kind goes."""
 
-    def in_source_units(self, image: np.ndarray) -> np.ndarray:
-        """An image in the task's physical units in those of the source, where the source was rescaled to them."""
+    def in_source_units(self, image: np.ndarray, record: Record) -> np.ndarray:
+        """An image in the task's physical units in those of the record's source, where that was rescaled to them."""
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row of the table."""

@@ -22,6 +22,7 @@ class Files:
     formats, and who is a subject. A folder that TFDS has prepared (`…/<name>/<version>`, ArrayRecord) is read as
     `medjax.data.storage.tfds_layout` says.
 
+    `match` is a pattern of the names of the files that count ("*_T1w.nii.gz"), where label maps lie beside images.
     `subjects` is a CSV table with the columns `filename` and `patientid`; `series` chooses the studies whose series (or
     file) has it in its name, or the series of that number; `cache` is the folder that images are unpacked into,
     `~/.cache/medjax` if empty.
@@ -32,6 +33,7 @@ class Files:
     series: str = ""
     cache: str = ""
     kind: str = "image"
+    match: str = ""
 
     def load(self) -> list[Record]:
         """The records, mapped from the cache. Where grey and colour are mixed, all are grey. Raises UserError."""
@@ -41,12 +43,16 @@ class Files:
         return _alike(unpack(self._studies(folder), self.cache))
 
     def _studies(self, folder: Path) -> Sequence[Unread]:
-        if not is_prepared(folder):
-            return discover(folder, self.subjects, self.kind, self.series)
-        if self.series:
-            raise UserError("config.data.series", f"{folder} is a prepared data set, which has no series; choose one when "
-                            "building it: --options='series=NAME'")
-        return parts(folder)
+        if is_prepared(folder):
+            if self.series:
+                raise UserError("config.data.series", f"{folder} is a prepared data set, which has no series; choose one "
+                                "when building it: --options='series=NAME'")
+            return parts(folder)
+        found = [study for study in discover(folder, self.subjects, self.kind, self.series)
+                 if not self.match or study.paths[0].match(self.match)]
+        if not found:
+            raise UserError("config.data.source.match", f"{self.match!r} is the name of no {self.kind} in {folder}")
+        return found
 
 
 def _alike(records: list[Record]) -> list[Record]:
