@@ -54,7 +54,7 @@ class Restoration(TaskBase):
         """The metrics of each sample, in physical units."""
         low, high = self.data_range
         image, target = (x * (high - low) + low for x in (pred.image, example.target))
-        return measure(self.measures, pred=image, target=target, data_range=high - low, mask=example.mask)
+        return measure(self.measures, **example.extras, pred=image, target=target, data_range=high - low, mask=example.mask)
 
     def references(self) -> dict[str, Reference]:
         """The input as it is."""
