@@ -97,33 +97,39 @@ def hotelling_d_prime(signal: np.ndarray, covariance: np.ndarray) -> float:
     return float(np.sqrt(signal @ np.linalg.solve(covariance, signal)))
 
 
-def channelised_hotelling(present: np.ndarray, absent: np.ndarray, channels: np.ndarray,
-                          groups: Sequence[object] | None = None, seed: int = 0) -> Detectability:
-    """How well a channelised Hotelling observer tells regions with a lesion `(N, H, W)` from those without `(M, H, W)`.
+def channel_outputs(regions: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """What channels `(C, H, W)` see of regions `(N, H, W)`: `(N, C)`. Raises UserError where their sizes differ."""
+    if regions.shape[1:] != channels.shape[1:]:
+        raise UserError("regions", f"of {regions.shape[1:]} pixels, channels of {channels.shape[1:]}; give one size")
+    return np.einsum("nhw,chw->nc", np.asarray(regions, np.float64), channels, optimize=True)
 
-    `channels` is `(C, H, W)`. The observer is trained on some groups and reads others, so that nothing is read by what it
-    was trained on (which would raise d'): up to 10 folds, or one per group where there are fewer. `groups` say whose
-    `present` and `absent` regions (of the same number) are, a patient's each; without them every pair is one of its own.
-    d' is the difference of the mean readings over the root of their mean variance, AUC the share of pairs that are told
-    apart; intervals are 95 %, by a bootstrap over groups. Raises UserError.
+
+def channelised_hotelling(present: np.ndarray, absent: np.ndarray, groups: Sequence[object] | None = None,
+                          seed: int = 0) -> Detectability:
+    """How well a channelised Hotelling observer tells regions with a lesion from those without, by their channels `(N, C)`.
+
+    The observer is trained on some groups and reads others, so that nothing is read by what it was trained on (which would
+    raise d'): up to 10 folds, or one per group where there are fewer. `groups` say whose `present` and `absent` regions (of
+    the same number) are, a patient's each; without them every pair is one of its own. d' is the difference of the mean
+    readings over the root of their mean variance, AUC the share of pairs that are told apart; intervals are 95 %, by a
+    bootstrap over groups. NaN for one group, and where fewer regions are left to train on than twice the channels. Raises
+    UserError.
     """
-    if len(present) != len(absent) or channels.shape[1:] != present.shape[1:] or present.shape[1:] != absent.shape[1:]:
-        raise UserError("regions", f"{present.shape} with, {absent.shape} without, channels {channels.shape}; give as many of "
-                        "either, of the channels' size")
+    if present.shape != absent.shape or present.ndim != 2:
+        raise UserError("regions", f"{present.shape} with a lesion, {absent.shape} without; give (N, C) of either")
     names = list(range(len(present))) if groups is None else list(groups)
     known = list(dict.fromkeys(names))
-    group = np.array([known.index(name) for name in names])
-    flat = channels.reshape(len(channels), -1).T
-    seen = [regions.reshape(len(regions), -1).astype(np.float64) @ flat for regions in (present, absent)]
-    fold = _folds(group, seed)
-    if len(known) < 2 or len(present) - np.bincount(fold).max() <= len(channels):
+    group = np.array([known.index(name) for name in names], int)
+    fold = _folds(group, seed) if len(known) else group
+    if len(known) < 2 or len(present) - np.bincount(fold).max() < 2 * present.shape[1]:
         return Detectability(*[math.nan] * 6)
-    readings = [np.empty(len(regions)) for regions in seen]
-    for one in range(fold.max() + 1):
-        template = _template(*(regions[fold != one] for regions in seen))
-        for reading, regions in zip(readings, seen, strict=True):
-            reading[fold == one] = regions[fold == one] @ template
-    return _detectability(*readings, group, seed)
+    seen = [np.asarray(outputs, np.float64) for outputs in (present, absent)]
+    readings = [np.empty(len(outputs)) for outputs in seen]
+    for one in range(int(fold.max()) + 1):
+        template = _template(*(outputs[fold != one] for outputs in seen))
+        for reading, outputs in zip(readings, seen, strict=True):
+            reading[fold == one] = outputs[fold == one] @ template
+    return _detectability(readings[0], readings[1], group, seed)
 
 
 def _folds(group: np.ndarray, seed: int) -> np.ndarray:

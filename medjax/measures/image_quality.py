@@ -140,7 +140,7 @@ def fastmri_ssim(pred: Images, target: Images, data_range: float,
     return (luminance * structure).mean((1, 2, 3))
 
 
-def centre_crop(image: Images, size: int) -> Images:
+def centre_crop(image: Images, size: int) -> Float[Array, "b *inner c"]:
     """The middle `size` voxels of every spatial axis, or all of a shorter one, as fastMRI cuts."""
     at = [slice(max((n - size) // 2, 0), max((n - size) // 2, 0) + size) for n in image.shape[1:-1]]
     return image[(slice(None), *at)]

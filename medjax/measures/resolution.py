@@ -17,8 +17,8 @@ OVERSAMPLING = 4  # bins of a profile for a pixel, as in ISO 12233
 def mtf_of_edge(image: np.ndarray, pixel_mm: float, oversampling: int = OVERSAMPLING) -> Curve:
     """The MTF across a straight edge that is slanted against the pixel grid (ISO 12233; Samei 1998), up to Nyquist.
 
-    `image` `(H, W)` shows one edge, nearer to the vertical or to the horizontal, tilted by 2 to 15 degrees, with room to both
-    sides. Raises UserError where there is no such edge.
+    `image` `(H, W)` shows one edge, nearer to the vertical or to the horizontal, tilted by 2 to 15 degrees, with room to
+    both sides. Raises UserError where there is no such edge.
     """
     image = _plane(image)
     gradient = [np.abs(np.diff(image.mean(axis))).max() for axis in (0, 1)]
@@ -55,8 +55,8 @@ def mtf_of_disc(image: np.ndarray, centre: Sequence[float], radius_mm: float, pi
     reach = min(0.9 * radius, *(c - radius for c in centre),
                 *(n - 1 - c - radius for n, c in zip(image.shape, centre, strict=True)))
     if reach < 3:
-        raise UserError("image", f"a disc of {radius:.1f} pixels' radius at {tuple(centre)} leaves {reach:.1f} pixels to a side "
-                        "of its edge; give 3 or more")
+        raise UserError("image", f"a disc of {radius:.1f} pixels' radius at {tuple(centre)} leaves {reach:.1f} pixels to a "
+                        "side of its edge; give 3 or more")
     return _mtf_of_profile(distance, image, reach, pixel_mm, oversampling)
 
 
