@@ -24,6 +24,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
         config.task.measured = False  # phantoms have no noise of their own
+    config.data.patch = ()  # noise depends on all that a ray goes through
     config.data.range = (-1000.0, 1000.0)
     config.eval_every = config.checkpoint_every = 300
     return config
