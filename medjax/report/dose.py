@@ -23,9 +23,9 @@ Curves = Mapping[str, Curve]  # by method
 COLUMNS = {  # of the table and the charts: heading, decimals
     "psnr": ("PSNR dB", 2), "ssim": ("SSIM", 4), "cnr": ("CNR", 2), "d_prime": ("d′", 2), "auc": ("AUC", 3),
     "noise_hu": ("noise HU", 1), "nps_mean_frequency": ("NPS mean 1/mm", 3),
-    "f50_contrast": ("TTF f50 1/mm", 3), "f50_bone": ("bone f50 1/mm", 3), "bias_water": ("bias water HU", 2),
-    "bias_soft_tissue": ("soft tissue HU", 2), "bias_bone": ("bone HU", 2),
-    "bias_images_soft_tissue": ("images: soft tissue HU", 2), "bias_images_bone": ("images: bone HU", 2)}
+    "f50_contrast": ("TTF f50 1/mm", 3), "f50_bone": ("TTF bone f50 1/mm", 3), "bias_water": ("bias water HU", 2),
+    "bias_soft_tissue": ("bias soft tissue HU", 2), "bias_bone": ("bias bone HU", 2),
+    "bias_images_soft_tissue": ("images: bias soft tissue HU", 2), "bias_images_bone": ("images: bias bone HU", 2)}
 
 
 def cells(found: Mapping[float, Methods]) -> list[list[str]]:
