@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medjax.evaluation.dose import Settings
+from medjax.data.pipeline import eval_batches
+from medjax.evaluation.dose import Settings, _slices
 from medjax.evaluation.lesions import Lesion, contrast_to_noise, plant, region_size, regions, seen
 from medjax.evaluation.water_phantom import WaterPhantom
 from medjax.measures.detection import channelised_hotelling
-from medjax.types import Record, UserError
+from medjax.types import Record, Region, UserError
 from tests.commands import SMALL, command
 
 
@@ -139,3 +140,17 @@ def test_what_can_not_be_evaluated_is_said_in_one_line(tmp_path):
             Settings(doses, Lesion())
     code, _, err = command("-m", "medjax.dose", f"--workdir={tmp_path}", "--doses=half")
     assert (code, err) == (2, "error: --doses: half; give numbers with commas between, as 0.1,0.25,1\n")
+
+
+def test_slices_are_named_as_in_an_evaluation(tissue):
+    volume = np.stack([tissue.image + z for z in range(5)]).astype(np.int16)
+    mask = np.ones((5, 160, 160, 1), bool)
+    mask[1] = False
+    record = Record(volume, "scan", "someone", slope=2.0, intercept=-1.0, spacing_mm=(3.0, 1.0, 1.0), extras={"mask": mask})
+    region = Region(record, 1, 5)
+    found = _slices([region], 0)
+    evaluated = [name for batch in eval_batches([region], batch_size=2) for name in batch["name"] if name]
+    assert [one.id for one in found] == evaluated
+    np.testing.assert_array_equal(found[0].image, 2.0 * volume[2] - 1)
+    assert found[0].spacing_mm == (1.0, 1.0)
+    assert [one.id for one in _slices([region], 1)] == ["scan:z3"]

@@ -19,7 +19,7 @@ from medjax.measures.detection import Detectability, channelised_hotelling
 from medjax.measures.statistics import Standing, by_patient, interval, standings
 from medjax.tasks.ct_lowdose import CtLowDose
 from medjax.train import sharding
-from medjax.train.evaluator import Evaluated, Evaluator
+from medjax.train.evaluator import Evaluator
 from medjax.train.run import Config, Run, assemble, load_splits, restore_best
 from medjax.types import Array, Record, Reference, Region, Splits, State, UserError, Value
 
@@ -111,9 +111,7 @@ def study(workdir: Path, settings: Settings) -> DoseStudy:
 def _data(run: Run, splits: Splits, settings: Settings) -> _Data:
     if not splits["test"]:
         raise UserError("config.data.fractions", "the data has no test part")
-    slices = _slices(splits["test"])
-    if settings.samples and settings.samples < len(slices):
-        slices = [slices[int((i + 0.5) * len(slices) / settings.samples)] for i in range(settings.samples)]
+    slices = _slices(splits["test"], settings.samples)
     planted = [plant(record, settings.lesion, settings.seed) for record in slices]
     if not any(len(one.places) for one in planted):
         raise UserError("--diameter", f"no test image has even soft tissue with room for a lesion of "
@@ -124,19 +122,24 @@ def _data(run: Run, splits: Splits, settings: Settings) -> _Data:
     return _Data(planted, phantom, splits)
 
 
-def _slices(parts: Sequence[Region]) -> list[Record]:
-    """Every slice as a record in HU, named as `eval.py` names it."""
-    found = []
+def _slices(parts: Sequence[Region], limit: int) -> list[Record]:
+    """Slices as records in HU, named as `eval.py` names them: all with something inside their mask, or `limit` of those."""
+    places: list[tuple[Region, str, Any]] = []
     for region in parts:
-        record, masks = region.record, region.mask
-        places: list[tuple[str, Any]] = [(f":from{region.start}" if region.start else "", ...)]
-        if record.ndim == 3:
-            places = [(f":z{region.start + z}", z) for z in range(region.stop - region.start)]
-        for name, at in places:
-            image = np.asarray(region.image[at], np.float32) * np.float32(record.slope) + np.float32(record.intercept)
-            found.append(Record(image, record.id + name, record.subject, spacing_mm=record.spacing_mm[-2:], modality="CT",
-                                units="HU", extras={} if masks is None else {"mask": masks[at]}))
-    return found
+        whole: list[tuple[str, Any]] = [(f":from{region.start}" if region.start else "", ...)]
+        if region.record.ndim == 3:
+            whole = [(f":z{region.start + z}", z) for z in range(region.stop - region.start)]
+        places += [(region, name, at) for name, at in whole if region.mask is None or region.mask[at].any()]
+    if limit and limit < len(places):
+        places = [places[int((i + 0.5) * len(places) / limit)] for i in range(limit)]
+    return [_slice(*place) for place in places]
+
+
+def _slice(region: Region, name: str, at: Any) -> Record:
+    record = region.record
+    image = np.asarray(region.image[at], np.float32) * np.float32(record.slope) + np.float32(record.intercept)
+    return Record(image, record.id + name, record.subject, spacing_mm=record.spacing_mm[-2:], modality="CT", units="HU",
+                  extras={} if region.mask is None else {"mask": region.mask[at]})
 
 
 def _at_dose(workdir: Path, config: Config, state: State, data: _Data, settings: Settings, dose: float,
@@ -193,14 +196,10 @@ def _predictions(run: Run, state: State, evaluator: Evaluator, references: Mappi
         scores = {name: measure(image, batch.example) for name, image in made.items()}
         made["model"], scores["model"] = batch.prediction.image, batch.metrics
         for i, name in enumerate(batch.names):
-            record, yielded = known[name], _cut(run, batch, made, i, known[name])
-            yield _Shown(record, yielded, _own_grid(run, batch.example.target[i], record),
-                         {row: found[i] for row, found in scores.items()})
+            record = known[name]
+            yield _Shown(record, {row: _own_grid(run, image[i], record) for row, image in made.items()},
+                         _own_grid(run, batch.example.target[i], record), {row: found[i] for row, found in scores.items()})
         advance(len(batch.names))
-
-
-def _cut(run: Run, batch: Evaluated, made: Mapping[str, np.ndarray], index: int, record: Record) -> dict[str, np.ndarray]:
-    return {row: _own_grid(run, image[index], record) for row, image in made.items()}
 
 
 def _own_grid(run: Run, image: np.ndarray | Array, record: Record) -> np.ndarray:
@@ -218,7 +217,7 @@ def _stacked(shown: Iterator[_Shown]) -> dict[str, np.ndarray]:
 
 @dataclass
 class _Lesions:
-    """What an observer and a ruler find of one method's lesions."""
+    """Of one method: what channels see of the places without and with lesions, and the lesions' CNR."""
 
     absent: list[np.ndarray]
     present: list[np.ndarray]
