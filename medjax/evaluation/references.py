@@ -59,12 +59,12 @@ def examples_of(run: Run, evaluator: Evaluator, regions: list[Region], limit: in
 
 
 def choose_strengths(run: Run, evaluator: Evaluator, regions: list[Region], workdir: Path,
-                     references: Mapping[str, Reference]) -> dict[str, float]:
-    """The strength of every reference, best by `config.metric` on `regions`; kept in the run's folder.
+                     references: Mapping[str, Reference], file: str = FILE) -> dict[str, float]:
+    """The strength of every reference, best by `config.metric` on `regions`; kept in the run's folder, in `file`.
 
     Where there is no validation part, a method takes the middle of its grid.
     """
-    path = workdir / FILE
+    path = workdir / file
     known = _known(path, references)
     if not regions:
         return {name: known.get(name, _middle(reference)) for name, reference in references.items()}

@@ -1,7 +1,8 @@
 """Image quality: PSNR, SSIM and other numbers per sample, over a mask, with an explicit data range.
 
 Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts). A function that is declared with
-`image_metric` can be named in `config.task.measures`; it takes, by name, any of `pred`, `target`, `data_range` and `mask`.
+`image_metric` can be named in `config.task.measures`; it takes, by name, any of `pred`, `target`, `data_range`, `mask` and
+what else the task knows of its samples (`volume_max`).
 
 A number that an image does not have is NaN, and left out of means: where nothing counts, and of a target without content
 (air alone) whatever divides by what the target holds. That follows from target and mask alone, so every method is averaged
@@ -19,6 +20,7 @@ from medjax.types import Array, UserError
 
 WINDOW = 11
 EMPTY = 1e-5  # of the data range, less than a step of 16 bits: what float32 leaves of a value after a change of units
+FASTMRI_WINDOW, FASTMRI_CROP = 7, 320
 Images = Float[Array, "b *space c"]
 Mask = Bool[Array, "b *space 1"] | None
 
@@ -116,7 +118,46 @@ def whole_windows(mask: Array) -> Array:
     return mask
 
 
-def _shifts(x: Array, axis: int) -> list[Array]:
+def _shifts(x: Array, axis: int, window: int = WINDOW) -> list[Array]:
     """What each tap of the window sees along `axis`."""
-    size = x.shape[axis] - WINDOW + 1
-    return [x[(slice(None),) * axis + (slice(k, k + size),)] for k in range(WINDOW)]
+    size = x.shape[axis] - window + 1
+    return [x[(slice(None),) * axis + (slice(k, k + size),)] for k in range(window)]
+
+
+@image_metric(label="fastMRI SSIM", decimals=4)
+def fastmri_ssim(pred: Images, target: Images, data_range: float,
+                 volume_max: Float[Array, " b"] | None = None) -> Float[Array, " b"]:
+    """SSIM of slices `(B, H, W, C)` as fastMRI's tables have it (Zbontar et al., arXiv:1811.08839, 2018).
+
+    A uniform window of 7x7 pixels with sample covariance, over the middle 320x320 pixels (all of a smaller slice), whatever
+    a mask says; the data range is `volume_max`, the largest value of the slice's volume, or `data_range` where that is not
+    known. Means over the slices of volumes of one length are the published ones. Raises UserError for volumes and for
+    slices that the window does not fit in.
+    """
+    if pred.ndim != 4 or min(pred.shape[1:3]) < FASTMRI_WINDOW:
+        raise UserError("fastmri_ssim", f"compares slices of {FASTMRI_WINDOW} pixels or more, not images of "
+                        f"{'x'.join(map(str, pred.shape[1:-1]))}; set config.data.ndim=2")
+    peak = jnp.full(pred.shape[0], data_range) if volume_max is None else volume_max
+    # Sums of squares of float32 cancel less in parts of the data range, about each slice's mean.
+    t = centre_crop(target, FASTMRI_CROP) / peak[:, None, None, None]
+    p = centre_crop(pred, FASTMRI_CROP) / peak[:, None, None, None]
+    shift = t.mean((1, 2), keepdims=True)
+    p, t = p - shift, t - shift
+    mp, mt, pp, tt, pt = jnp.split(_uniform(jnp.concatenate([p, t, p * p, t * t, p * t], -1)), 5, -1)
+    sample = FASTMRI_WINDOW**2 / (FASTMRI_WINDOW**2 - 1)
+    luminance = (2 * (mp + shift) * (mt + shift) + 1e-4) / ((mp + shift) ** 2 + (mt + shift) ** 2 + 1e-4)
+    structure = (2 * sample * (pt - mp * mt) + 9e-4) / (sample * (pp - mp * mp + tt - mt * mt) + 9e-4)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def centre_crop(image: Images, size: int) -> Float[Array, "b *inner c"]:
+    """The middle `size` voxels of every spatial axis, or all of a shorter one, as fastMRI cuts."""
+    at = [slice(max((n - size) // 2, 0), max((n - size) // 2, 0) + size) for n in image.shape[1:-1]]
+    return image[(slice(None), *at)]
+
+
+def _uniform(x: Array) -> Array:
+    """The mean over a 7x7 window, where it fits."""
+    for axis in (1, 2):
+        x = functools.reduce(jnp.add, _shifts(x, axis, FASTMRI_WINDOW)) / FASTMRI_WINDOW
+    return x

@@ -16,14 +16,15 @@ _MOST_POINTS = 400
 
 
 def lines(series: Mapping[str, Points], label: str) -> Markup:
-    """Curves over the step, by name; the vertical axis is logarithmic where every value is positive and they span
-    more than a factor of three."""
+    """Curves over the step, dose or frequency, from 0, by name; the vertical axis is logarithmic where every value is
+    positive and they span more than a factor of three.
+    """
     series = {name: _thin(points) for name, points in series.items()}
     x = np.array([step for points in series.values() for step, _ in points], float)
     y = np.array([value for points in series.values() for _, value in points], float)
     log = bool(y.min() > 0 and y.max() > 3 * y.min())
     low, high = _limits(y, log)
-    first, last = 0.0, max(x.max(), 1.0)
+    first, last = 0.0, x.max() or 1.0
     across = _scale(first, last, _LEFT, WIDTH - _RIGHT, log=False)
     up = _scale(low, high, HEIGHT - _BOTTOM, _TOP, log)
     parts = [_y_axis(_log_ticks(low, high) if log else _ticks(low, high), up), _x_axis(_ticks(first, last), across)]

@@ -35,7 +35,7 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
     `eval/...`), as (step, value).
     """
     leading, others = _curves(curves, metrics)
-    html = _template().render(
+    html = template("page.html").render(
         title=title, task=task, split=split, n=len(names), data_range=_interval(data_range),
         headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
         table=_table(rows, metrics), patients=patients,
@@ -43,7 +43,7 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
         panels=[_panel(panel, metrics) for panel in panels],
         anatomical=any(panel.anatomical for panel in panels), strips=_strips(rows, per_sample, metrics),
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
-        config=config, versions=_versions(), colour_bar=colour_bar())
+        config=config, versions=versions(), colour_bar=colour_bar())
     write_atomically(path, html)
 
 
@@ -155,7 +155,8 @@ def _interval(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:g}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{bounds[1]:g}".replace("-", "−")
 
 
-def _versions() -> str:
+def versions() -> str:
+    """The versions of Python and of what results depend on, a line each."""
     lines = [f"python {platform.python_version()}, {platform.platform()}"]
     for package in PACKAGES:
         try:
@@ -165,7 +166,8 @@ def _versions() -> str:
     return "\n".join(lines)
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this folder; what it is rendered with is escaped, and must be all that it names."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("page.html")
+    return environment.get_template(name)

@@ -27,6 +27,9 @@ class CtLowDose(Restoration):
     detector unattenuated at full dose, or with `noise_hu` > 0 as many as leave that noise in the middle of 20 cm of
     water. `electronic` is read-out noise in counts. With `measured`, the images are scans that have the noise of full
     dose already, and only what is missing is added. The size of the pixels is that of the files.
+
+    A patch gets the noise of an object that ends with it, far less than that of a patient: train on whole images
+    (`config.data.patch=()`).
     """
 
     dose: tuple[float, float] = (0.25, 0.25)

@@ -51,7 +51,8 @@ class MriRecon(Reconstruction):
     One of `acceleration` lines is kept, among them the middle part `centre`. From images, `coils` of a birdcage are
     simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range. Records that
     carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or simple ones from their
-    centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes.
+    centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes; "fastmri_ssim" among `measures` is
+    SSIM as fastMRI's tables have it, by the largest value of the file.
 
     K-space with gaps has no truth. There the part `held_out` of the samples outside the middle is kept back in evaluation,
     and the one metric is the residual in it, as in SSDU (Yaman et al., 2020).
@@ -120,7 +121,8 @@ class MriRecon(Reconstruction):
                                                           self.centre))(keys)
             full = full * lines[:, None]
         given = self.input({**batch, "kspace": _parts(full * self.data_range[1]), "maps": _parts(maps)})
-        return self.example_of(batch, given, target, mask)
+        known = {name: batch[name] for name in ("volume_max",) if name in batch}
+        return self.example_of(batch, given, target, mask, **known)
 
     def evaluation_example(self, key: Key, batch: Batch) -> Example:
         """As `example`; without the samples that are held out, which are in its extras."""

@@ -66,8 +66,9 @@ def records(
     The image is the root of the coil images' summed squares, `(slices, H, W, 1)`, zeros where nothing was sampled, in units
     in which the largest value of the file is 1. `extras["kspace"]` has the same grid and scale, float32, the coils' real
     parts and then their imaginary parts as channels; `extras["reference"]`, where given, is in the same units on a grid of
-    its own. `extras["readout_oversampling"]` is how much the field of view along H exceeds what was asked for. One slice
-    makes 2-D records. Raises UserError for zeros and NaN.
+    its own. `extras["readout_oversampling"]` is how much the field of view along H exceeds what was asked for,
+    `extras["volume_max"]` the largest value of the reference, or without one of the record's image. One slice makes 2-D
+    records. Raises UserError for zeros and NaN.
     """
     images = [_combined(kspace) for kspace in frames]
     top = max(float(image.max()) for image in images)
@@ -79,6 +80,7 @@ def records(
         if reference is not None:
             extras["reference"] = np.asarray(reference, np.float32)[..., None] / np.float32(top)
         image = image / np.float32(top)
+        extras["volume_max"] = np.array(extras.get("reference", image).max(), np.float32)
         sizes, place = tuple(float(size) for size in spacing_mm), affine
         if len(image) == 1:
             image, sizes, place = image[0], sizes[1:], None
