@@ -18,7 +18,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     """The base config; `structure` names the task, model, objective, critic and data source."""
     names = {"task": "denoise", "objective": "supervised", "source": "icbm152"} | structure
     config = ml_collections.ConfigDict()
-    config.seed = 0
+    config.seed = 0  # of the weights, the order of the samples, noise and augmentation
     config.steps = 2000
     config.batch_size = 16
     config.ema_decay = 0.0  # > 0: evaluation and use with averaged weights
@@ -35,6 +35,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.data.series = ""  # of path: the series with this in its name (DICOM's SeriesDescription), or of this number
     config.data.source = registry.spec("data.sources", names["source"])
     config.data.fractions = (0.8, 0.1, 0.1)
+    config.data.split_seed = 0  # draws the subjects of each part; config.seed leaves them as they are
     config.data.ndim = 2
     config.data.patch = (128, 128)  # () for whole images
     config.data.foreground = 0.8  # the share of the patches that are drawn around tissue

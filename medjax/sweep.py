@@ -8,7 +8,8 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ import ml_collections
 
 from medjax import registry
 from medjax.files import write_atomically
-from medjax.report.table import table
+from medjax.report.table import aligned, table
 from medjax.train import distributed
 from medjax.train.layouts import shared
 from medjax.train.log import read_curves
 from medjax.train.loop import train, train_side_by_side
 from medjax.train.run import Config, build_task, described, load_config, may_change, metric_of
-from medjax.types import DivergedError, UserError
+from medjax.types import DivergedError, Metric, UserError
 
 BEST = "best.json"  # a finished member: of what config, how it ended, its best validation values
 
@@ -71,8 +72,11 @@ def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) ->
     found.sort(key=lambda pair: pair[1]["metrics"].get(config.metric, worst), reverse=not metric.lower_is_better)
     columns = {name: metrics[name] for name in metrics if any(name in ended["metrics"] for _, ended in found)}
     write_atomically(workdir / "sweep.csv", _csv(found, list(columns)))
-    print(table({member.name: {name: ended["metrics"].get(name, math.nan) for name in columns} for member, ended in found},
-                columns))
+    values = {member.name: {name: ended["metrics"].get(name, math.nan) for name in columns} for member, ended in found}
+    print(table(values, columns))
+    if len({member.values.get("seed") for member in members}) > 1:
+        print("over seeds, mean and standard deviation:")
+        print(_over_seeds(members, values, columns))
     for member, ended in found:
         if ended["diverged"]:
             print(f"{member.name}: {ended['diverged']}")
@@ -80,7 +84,7 @@ def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) ->
 
 
 def members_of(config: Config, grid: str, workdir: Path) -> list[Member]:
-    """The members of a grid like "optim.lr=1e-3,3e-4;model.width=16,32". Raises UserError for unknown keys and values."""
+    """The members of a grid like "optim.lr=1e-3,3e-4;seed=0..4". Raises UserError for unknown keys and values."""
     axes = [_axis(config, axis) for axis in grid.split(";") if axis.strip()]
     members = []
     for values in itertools.product(*axes):
@@ -106,7 +110,13 @@ def _axis(config: Config, text: str) -> list[tuple[str, Any]]:
         group = group[part]
     if not values:
         raise UserError(f"--sweep {key}", "no values; write KEY=VALUE,VALUE")
-    return [(key, _value(key, text, group)) for text in re.split(r",(?![^(]*\))", values)]
+    return [(key, _value(key, text, group)) for part in re.split(r",(?![^(]*\))", values) for text in _range(part)]
+
+
+def _range(text: str) -> list[str]:
+    """What "0..4" stands for; anything else as it is."""
+    ends = re.fullmatch(r"\s*(-?\d+)\.\.(-?\d+)\s*", text)
+    return [str(value) for value in range(int(ends[1]), int(ends[2]) + 1)] if ends else [text]
 
 
 def _value(key: str, text: str, like: Any) -> Any:
@@ -162,6 +172,26 @@ def _best(workdir: Path) -> dict[str, float]:
         return {}
     best = (min if metric.lower_is_better else max)(values, key=values.__getitem__)
     return {name.removeprefix("eval/"): points[best] for name, points in curves.items()}
+
+
+def _over_seeds(members: Sequence[Member], values: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Metric]) -> str:
+    """A line for members that differ in their seed alone; those that diverged are left out of it and counted."""
+    groups: dict[str, list[Mapping[str, float]]] = {}
+    for member in members:
+        rest = ",".join(f"{key}={value}" for key, value in member.values.items() if key != "seed")
+        groups.setdefault(rest or "all", []).append(values[member.name])
+    lines = [["", *(" ".join(filter(None, (metric.title, metric.unit))) for metric in metrics.values()), "seeds"]]
+    for name, rows in groups.items():
+        whole = [row for row in rows if all(math.isfinite(value) for value in row.values())]
+        cells = [_spread([row[key] for row in whole]) for key in metrics]
+        lines.append([name, *cells, str(len(whole)) + (f" of {len(rows)}" if len(whole) < len(rows) else "")])
+    return aligned(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else "–"
+    return f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}"
 
 
 def _csv(found: Sequence[tuple[Member, dict[str, Any]]], metrics: Sequence[str]) -> str:

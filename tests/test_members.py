@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from configs import base
 from medjax import sweep
+from medjax.data.split import fingerprint
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.layouts import initial, member_mesh, members_step
 from medjax.train.log import read_curves
@@ -45,10 +47,27 @@ def test_members_are_the_runs_one_by_one(together, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_all_members_are_ranked_and_differ(together):
+def test_all_members_are_ranked_and_differ(together, capsys):
     assert len((together / "sweep.csv").read_text().splitlines()) == 5
     losses = {read_curves(folder)["train/model/loss"][-1][1] for folder in together.iterdir() if folder.is_dir()}
     assert len(losses) == 4
+    sweep.run(config(), "seed=0..1;optim.lr=1e-3,2e-4", together)  # all are done: it prints the tables
+    printed = capsys.readouterr().out
+    lines = printed[printed.index("over seeds"):].splitlines()
+    for rate, line in zip(("0.001", "0.0002"), lines[3:5], strict=True):
+        values = [dict(read_curves(together / f"seed={seed},optim.lr={rate}")["eval/psnr"])[4] for seed in (0, 1)]
+        assert line.startswith(f"optim.lr={rate} ")
+        assert f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}" in line
+
+
+def test_another_seed_leaves_the_subjects_where_they_are():
+    one, other = small(), small()
+    other.seed = 7
+    assert fingerprint(load_splits(one)) == fingerprint(load_splits(other))
+    drawn = base.get_config(source="phantoms")
+    before = {region.record.subject for region in load_splits(drawn)["test"]}
+    drawn.data.split_seed = 3
+    assert {region.record.subject for region in load_splits(drawn)["test"]} != before
 
 
 def test_members_do_not_communicate():

@@ -261,8 +261,8 @@ def lesions(rows: slice, subjects: int) -> list[Record]:
      "config.data.fractions, or images of at least three subjects, which are not cut"),
     (slice(14, 16), 1, ": the split cuts each image into slabs, and its voxels lie in the gaps between the slabs; give "
      "other config.data.fractions, or images of at least three subjects, which are not cut"),
-    (slice(0, 9), 4, ": the split has put the subjects that have it into test; give another config.seed, other "
-     "config.data.fractions, or more subjects"),
+    (slice(0, 9), 4, ": the split has put the subjects that have it into test; give another "
+     "config.data.split_seed, other config.data.fractions, or more subjects"),
     (slice(0, 0), 1, "; leave it out, or give images of it"),
 ], ids=["slab", "gap", "subject", "nowhere"])
 def test_a_class_that_the_split_keeps_from_training_is_said_with_what_helps(rows, subjects, says):

@@ -67,7 +67,7 @@ class Classify(TaskBase):
         missing = [name for name, count in zip(self.classes, counts, strict=True) if not count]
         if missing:
             raise UserError("config.task.classes", f"no training image shows {', '.join(missing)}; leave it out, give "
-                            "images of it, or another config.seed for the split")
+                            "images of it, or another config.data.split_seed")
         if self.class_weights:
             return {}
         n = len(truth["train"])

@@ -202,8 +202,8 @@ def _elsewhere(splits: Splits, index: int, others: Sequence[str]) -> str:
         slabs = f"slabs for {where}" if others else "gaps between the slabs"
         return (f": the split cuts each image into slabs, and its voxels lie in the {slabs}; give other "
                 "config.data.fractions, or images of at least three subjects, which are not cut")
-    return (f": the split has put the subjects that have it into {where}; give another config.seed, other "
-            "config.data.fractions, or more subjects")
+    return (f": the split has put the subjects that have it into {where}; give another "
+            "config.data.split_seed, other config.data.fractions, or more subjects")
 
 
 def _by_brightness(regions: Sequence[Region], classes: int) -> tuple[int, ...]:

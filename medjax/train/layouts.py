@@ -4,6 +4,7 @@ Runs that differ in their seed or learning rate alone are members of one program
 leading member axis. A single run has one member and no such axis.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -257,8 +258,11 @@ def members_step(run: Run, mesh: Mesh) -> Callable[[State, Batch, Array], tuple[
     return jax.jit(mapped, donate_argnums=0, compiler_options=sharding.compiler_options(config.remat))
 
 
+FREE = ("seed", "optim.lr")
+"""What members of one program may differ in: it is data of the program."""
+
+
 def shared(config: Config) -> str:
-    """All of a config but its seed and learning rate, which are data of the one program: the same for all members."""
-    rest = Config(config.to_dict())
-    rest.seed, rest.optim.lr = 0, 0.0
-    return rest.to_json(sort_keys=True)
+    """All of a config but what is `FREE`: the same for all members of one program."""
+    rest = {key: value for key, value in registry.flat(config).items() if key not in FREE}
+    return json.dumps(rest, sort_keys=True, default=str)

@@ -18,7 +18,7 @@ from medjax.data.prefetch import DeviceBatches, to_device
 from medjax.data.split import describe, describe_series, fingerprint
 from medjax.train import distributed, evaluator
 from medjax.train.checkpoint import Checkpoints, versions
-from medjax.train.layouts import HostStream, Layout, OneRun, SideBySide, initial, probe, shared, train_step
+from medjax.train.layouts import FREE, HostStream, Layout, OneRun, SideBySide, initial, probe, shared, train_step
 from medjax.train.log import Log
 from medjax.train.profile import Profile
 from medjax.train.run import (
@@ -68,13 +68,15 @@ def train_side_by_side(configs: Sequence[Config], workdirs: Sequence[Path]) -> l
     """Trains every config in its folder, as `train` would one by one, in one program; each can be resumed alone.
 
     Returns for each why it has diverged, "" where it has not. Raises UserError where they differ in more than their seeds
-    and learning rates, once their data is known.
+    and learning rates.
     """
     splits = [load_splits(config, workdir) for config, workdir in zip(configs, workdirs, strict=True)]
     configs = [resolve(*given) for given in zip(configs, splits, workdirs, strict=True)]
     if len({shared(config) for config in configs}) > 1:
-        raise UserError("--side_by_side", "another seed means other training images, and of these follow other ranges or "
-                        "weights; state config.data.range, or train the members one by one")
+        flat = [registry.flat(config) for config in configs]
+        keys = [f"config.{key}" for key in flat[0] if key not in FREE and any(one[key] != flat[0][key] for one in flat)]
+        raise UserError("--side_by_side", f"members differ in {', '.join(keys)}; side by side they may in config.seed and "
+                        "config.optim.lr alone")
     run = assemble(configs[0])
     members: list[Member] = []
     _train(run, SideBySide(run, configs), configs, workdirs, splits, Profile(workdirs[0], (0, 0)), members)

@@ -45,7 +45,7 @@ def load_splits(config: Config, workdir: Path | None = None) -> Splits:
 
     Subjects that the run in `workdir` has divided before stay in their part.
     """
-    return split(load_records(config), config.data.fractions, config.seed, held_split(workdir))
+    return split(load_records(config), config.data.fractions, config.data.split_seed, held_split(workdir))
 
 
 def load_records(config: Config, path: Path | None = None, series: str | None = None) -> list[Record]:
