@@ -105,10 +105,13 @@ def _draw_sinograms(folder: Path, random: np.random.Generator) -> None:
 def variants(path: Path, count: int, seed: int) -> Iterator[bytes]:
     """`count` damaged variants of a file's bytes: bits, ends, header fields, blocks and claimed sizes in turn.
 
-    Every other variant of a gzipped file is damaged inside and packed again; headers of PNG get their checksum back.
+    Every other variant of a gzipped file is damaged inside and packed again; headers of PNG get their checksum back. An
+    empty file has none.
     """
     whole = path.read_bytes()
-    inside = gzip.decompress(whole) if path.name.endswith(".gz") else None
+    if not whole:
+        return
+    inside = _unpacked(whole) if path.name.endswith(".gz") else None
     random = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
     for number in range(count):
         damage = DAMAGES[number % len(DAMAGES)]
@@ -118,6 +121,14 @@ def variants(path: Path, count: int, seed: int) -> Iterator[bytes]:
             yield _checked(damage(whole, random))
         else:
             yield damage(whole, random)
+
+
+def _unpacked(data: bytes) -> bytes | None:
+    """What is in a gzipped file; None where it is damaged already."""
+    try:
+        return gzip.decompress(data) or None
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 def _bits(data: bytes, random: np.random.Generator) -> bytes:

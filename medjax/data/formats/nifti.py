@@ -4,14 +4,17 @@ import gzip
 import json
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 import nibabel
 import numpy as np
 from absl import logging
+from nibabel.cifti2 import Cifti2HeaderError
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
@@ -28,7 +31,8 @@ KIND = "image"
 MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the header's code of the unit of length: metre, millimetre, micrometre
 UNITS = 7  # the bits of xyzt_units that are about length
 DAMAGE = (OSError, EOFError, ValueError, OverflowError, MemoryError, KeyError, TypeError, IndexError, AttributeError,
-          struct.error, zlib.error, gzip.BadGzipFile, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+          struct.error, zlib.error, gzip.BadGzipFile, ExpatError, ImageFileError, HeaderDataError, HeaderTypeError,
+          WrapStructError, Cifti2HeaderError)
 
 
 def accepts(path: Path) -> bool:
@@ -176,7 +180,9 @@ def _save(target: Path, file: Any) -> None:
 def _load(path: Path) -> Any:
     """The file with its header read and checked."""
     try:
-        file = nibabel.load(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of extensions of odd sizes: they don't concern the image
+            file = nibabel.load(path)
         size = path.stat().st_size
     except DAMAGE as error:
         raise UserError(path, f"no NIfTI image: {one_line(error)}") from error
