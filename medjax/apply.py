@@ -27,7 +27,7 @@ from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, make_predict
 from medjax.train.run import Run, restore_best
-from medjax.types import Derivation, Record, State, UserError, check_choice
+from medjax.types import Derivation, Output, Record, State, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -101,15 +101,7 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
 def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
            replace: bool) -> list[Path]:
     """Writes all outputs of a study, or none; returns their paths. Raises UserError."""
-    records: list[Record] = []
-    to_source: dict[str, Units] = {}
-    for record in _arranged(run, reading.read(inputs, run.config, run.task)):
-        normal, to_units = normalised(record, run.config.data.normalise)
-        fitting, back = fitted(run.config, normal, RESCALING.value, ACCEPT.value)
-        records.append(fitting)
-        to_source[record.id] = partial(_back, to_units, back)
-    bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
-    outputs = run.task.outputs([predict(record) for record in bar], records)
+    outputs, to_source = _outputs(run, predict, inputs)
     with staging(target.parent) as folder:
         destination = StudyDestination(inputs.main, folder / target.name, table, to_source, made_by)
         for output in outputs:
@@ -119,6 +111,19 @@ def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, targ
         if taken and not replace:
             raise UserError(taken[0], "is there already; name a new file or folder")
         return [move(path, target.with_name(path.name)) for path in made]
+
+
+def _outputs(run: Run, predict: Predict, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
+    """What is to be written of a study, and the way back to the units of each record. The records are let go of."""
+    records: list[Record] = []
+    to_source: dict[str, Units] = {}
+    for record in _arranged(run, reading.read(inputs, run.config, run.task)):
+        normal, to_units = normalised(record, run.config.data.normalise)
+        fitting, back = fitted(run.config, normal, RESCALING.value, ACCEPT.value)
+        records.append(fitting)
+        to_source[record.id] = partial(_back, to_units, back)
+    bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
+    return run.task.outputs([predict(record) for record in bar], records), to_source
 
 
 def _arranged(run: Run, records: list[Record]) -> list[Record]:

@@ -116,9 +116,14 @@ class TaskBase:
 
     def in_units(self, image: np.ndarray | Array) -> np.ndarray:
         """Unit range in physical units."""
+        return self.into_units(np.array(image, np.float32))
+
+    def into_units(self, image: np.ndarray | Array) -> np.ndarray:
+        """As `in_units`, in the array's own place where it may be written to: volumes are large."""
         low, high = self.data_range
-        units = np.multiply(image, np.float32(high - low), dtype=np.float32)
-        units += np.float32(low)  # in its place: volumes are large
+        units = np.require(image, np.float32, "W")
+        units *= np.float32(high - low)
+        units += np.float32(low)
         return units
 
     def with_image(self, batch: Batch, unit: Array) -> dict[str, Array]:

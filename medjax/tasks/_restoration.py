@@ -78,7 +78,7 @@ class Restoration(TaskBase):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The restored images; padding outside the scanned field stays what it was."""
-        images = [self.in_units(pred.image) for pred in predictions]
+        images = [self.into_units(pred.image) for pred in predictions]
         for image, record in zip(images, records, strict=True):
             mask = record.extras.get("mask")
             if mask is not None and image.shape == record.image.shape:

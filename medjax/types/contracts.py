@@ -232,7 +232,10 @@ class Task(Protocol):
         """The operator that made a measured record, where the record says so; it is static to compiled programs."""
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
-        """What `apply` writes for a study: its records with the whole of each one's prediction, without a batch axis."""
+        """What `apply` writes for a study: its records with the whole of each one's prediction, without a batch axis.
+
+        The arrays of the predictions may be changed.
+        """
 
     def on_target_grid(self, image: Array) -> Array:
         """The input image on the grid of the target: what conditional critics and readers compare with."""
