@@ -6,23 +6,18 @@ Scans are NIfTI files or DICOM series; contrasts may differ. Beside the output s
 transform, which ITK, ANTs and 3D Slicer read. With --labels=LESIONS.nii.gz a label map of the moving scan comes along.
 """
 
-import json
-import re
-import shlex
-from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from medjax import cli
-from medjax.classical.rigid import OFF_MM, SHARP, Rigid, resample, rigid
+from medjax.classical.rigid import resample, rigid
 from medjax.data.formats import nifti
 from medjax.data.io import Study, discover
 from medjax.data.transform import SUFFIX, write_transform
 from medjax.data.write import write_on_grid
-from medjax.report.alignment import picture
+from medjax.report.alignment import next_command, picture, stem, table
 from medjax.types import Record, UserError
 
 FIXED = flags.DEFINE_string("fixed", None, "The scan that stays: a NIfTI file or a DICOM series in a folder.", required=True)
@@ -57,19 +52,19 @@ def main() -> None:
         written.insert(1, mapped)
     write_transform(transform, found.matrix, np.array(found.centre_mm))
     picture(shown, one, {"as scanned": before, "aligned": after}, fixed.spacing_mm)
-    print(_table(found))
+    print(table(found))
     print("written: " + ", ".join(map(str, written)))
-    if study.paths[0].name.endswith(target.name.removeprefix(_stem(target))):
-        print(f"next:\n{_next(study.paths[0], target)}")
+    if study.paths[0].name.endswith(target.name.removeprefix(stem(target))):
+        print(f"next:\n{next_command(study.paths[0], target)}")
 
 
 def _targets(target: Path) -> tuple[Path, Path, Path, Path]:
     """The files for the result, the picture, the transform and the labels. Raises UserError for one that is there."""
     if not target.name.endswith(nifti.SUFFIXES):
         raise UserError(target, f"the result is a NIfTI file; give a name that ends in {' or '.join(nifti.SUFFIXES)}")
-    stem = _stem(target)
-    shown, transform = (target.with_name(stem + suffix) for suffix in (".png", SUFFIX))
-    mapped = target.with_name(f"{stem}_labels{target.name.removeprefix(stem)}")
+    bare = stem(target)
+    shown, transform = (target.with_name(bare + suffix) for suffix in (".png", SUFFIX))
+    mapped = target.with_name(f"{bare}_labels{target.name.removeprefix(bare)}")
     for path in (target, shown, transform, *([mapped] if LABELS.value else [])):
         if path.exists():
             raise UserError(path, "is there already; name a new file")
@@ -103,45 +98,6 @@ def _labels(path: str) -> tuple[Record, np.ndarray]:
 def _units(record: Record) -> np.ndarray:
     """`(D, H, W)` float32 in physical units."""
     return record.image[..., 0] * np.float32(record.slope) + np.float32(record.intercept)
-
-
-def _table(found: Rigid) -> str:
-    """How the patient moved between the scans, and how well they fit before and after."""
-    lines = [f"{'from fixed to moving':32s}{'x':>8s}{'y':>8s}{'z':>8s}"]
-    for name, values in (("rotation, degrees", found.degrees), ("translation, mm", found.shift_mm)):
-        lines.append(f"{name:32s}" + "".join(f"{value:8.2f}" for value in values))
-    centre = ", ".join(f"{value:.1f}" for value in found.centre_mm)
-    lines.append("x to the patient's right, y to the front, z to the head (RAS); right-handed rotation about the fixed axes "
-                 f"x, then y, then z, around the middle of the fixed scan ({centre})")
-    before, after = found.nmi
-    lines.append(f"normalised mutual information {before:.4f}, aligned {after:.4f}, of which a shift of {OFF_MM:g} mm loses "
-                 f"{found.sharpness:.0%}")
-    if not found.fits:
-        lines.append(f"poor fit: between scans of one patient a shift loses {SHARP:.0%} or more; look at the picture")
-    return "\n".join(lines)
-
-
-def _next(fixed: Path, output: Path) -> str:
-    """The command that trains from the one contrast to the other: the files' names differ in the contrast's alone."""
-    stems = [str(path.with_name(_stem(path))) for path in (fixed, output)]
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*stems, strict=False)))
-    common = re.sub(r"[^/_.-]*$", "", stems[0][:alike])
-    source, target = (stem[len(common):] for stem in stems)
-    kind = output.name.removeprefix(_stem(output))
-    values = {"config": "configs/translate.py:source=multicontrast", "workdir": "runs/translate",
-              "config.data.source.path": f"{common}{{contrast}}{kind}",
-              "config.data.source.contrasts": _tuple((source, target)), "config.task.source": _tuple((source,)),
-              "config.task.target": target}
-    return " \\\n".join(["  python train.py", *(f"    --{key}={shlex.quote(value)}" for key, value in values.items())])
-
-
-def _tuple(names: Sequence[str]) -> str:
-    """Names as a flag's tuple, in double quotes: a shell needs no more than single quotes around it."""
-    return "(" + ", ".join(json.dumps(name) for name in names) + ("," if len(names) == 1 else "") + ")"
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name)
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ def keep_memory() -> None:
 class _Handler(python_logging.Handler):
     """Warnings as lines of their own above a progress bar.
 
-    What Orbax logs of a failed checkpoint, in many lines from its threads, is left out: it raises it, too.
+    What Orbax and its threads log of a failed checkpoint, in many lines, is left out: it is raised, too.
     """
 
     def emit(self, record: python_logging.LogRecord) -> None:
-        if "orbax" not in Path(record.pathname).parts:
+        if "orbax" not in Path(record.pathname).parts and record.name not in ("asyncio", "concurrent.futures"):
             tqdm.write(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
 
 
@@ -81,6 +81,7 @@ def _log_above_bars() -> None:
         logger.removeHandler(handler)
         python_logging.root.removeHandler(handler)
     logger.addHandler(_Handler())
+    python_logging.root.addHandler(_Handler(python_logging.WARNING))
     logger.propagate = False
 
 

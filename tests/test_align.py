@@ -13,12 +13,12 @@ import SimpleITK
 from PIL import Image
 from scipy import ndimage
 
-from medjax.align import _next, _table
 from medjax.classical.rigid import SHARP, Rigid, resample, rigid
 from medjax.data import io
 from medjax.data.sources.icbm152 import Icbm152
 from medjax.data.sources.multicontrast import MultiContrast
 from medjax.data.transform import write_transform
+from medjax.report.alignment import next_command, table
 from tests.commands import command
 
 
@@ -128,17 +128,17 @@ FOUND = Rigid((1.0, -2.0, 3.0), (4.0, 5.0, -6.0), (10.0, 20.0, 30.0), (1.05, 1.1
 
 
 def test_the_table_states_its_axes_and_names_a_poor_fit():
-    said = _table(FOUND)
+    said = table(FOUND)
     assert "rotation, degrees" in said
     assert "x to the patient's right, y to the front, z to the head (RAS); right-handed rotation about the fixed axes x, " \
            "then y, then z, around the middle of the fixed scan (10.0, 20.0, 30.0)" in said
     assert "mutual information 1.0500, aligned 1.1000, of which a shift of 5 mm loses 30%" in said
     assert "poor fit" not in said
-    assert "\npoor fit: " in _table(replace(FOUND, sharpness=0.1))
+    assert "\npoor fit: " in table(replace(FOUND, sharpness=0.1))
 
 
 def test_the_next_command_is_in_short_lines_that_a_shell_reads(tmp_path):
-    said = _next(tmp_path / "all scans" / "a b_T1.nii.gz", tmp_path / "all scans" / "a b_O'Neil.nii.gz")
+    said = next_command(tmp_path / "all scans" / "a b_T1.nii.gz", tmp_path / "all scans" / "a b_O'Neil.nii.gz")
     assert all(line.endswith(" \\") for line in said.splitlines()[:-1])
     assert "    --config.data.source.contrasts='(\"T1\", \"O'\"'\"'Neil\")'" in said
     run = subprocess.run(["bash", "-c", said.replace("python train.py", "printf '%s\\n'")], capture_output=True, text=True,

@@ -115,8 +115,9 @@ def test_an_installed_package_adds_its_own_models_and_metrics(extension):
     assert registry.build("models", registry.spec("models", "their_net", width=7)).width == 7
     task = Denoise((0.0, 1.0), 2, measures=("psnr", "worst"))
     assert [metric.title for metric in task.metrics] == ["PSNR", "worst"]
-    example = Example(NetworkInput(jnp.zeros((2, 4, 4, 1))), jnp.ones((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1), bool),
-                      jnp.arange(2), jnp.full((2, 2), jnp.nan))
+    truth = jnp.zeros((2, 4, 4, 1)).at[:, 1].set(1.0)
+    example = Example(NetworkInput(jnp.zeros_like(truth)), truth, jnp.ones(truth.shape, bool), jnp.arange(2),
+                      jnp.full((2, 2), jnp.nan))
     np.testing.assert_array_equal(task.measure(Prediction(example.input.image), example)["worst"], [1, 1])
 
 

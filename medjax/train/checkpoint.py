@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import flax
@@ -69,8 +70,9 @@ class Checkpoints:
         self.wait()
         self._writing = step
         self._check_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(stored)))
-        self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(stored), data=ocp.args.JsonSave(data), versions=ocp.args.JsonSave(versions())))
+        with self._room():
+            self._manager.save(step, metrics=metrics, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(stored), data=ocp.args.JsonSave(data), versions=ocp.args.JsonSave(versions())))
 
     def latest(self) -> int | None:
         """The newest checkpoint's step."""
@@ -144,9 +146,15 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything is on disk. Raises UserError where the disk filled up meanwhile."""
-        try:
+        with self._room():
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Says in one line what Orbax raises where there is no room, in whatever form: it has several."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
             if not any(os.strerror(number) in str(error) for number in NO_ROOM):
                 raise
             raise UserError(self._folder, f"the disk filled up while step {self._writing} was written; make room, and the "
