@@ -27,10 +27,7 @@ def main() -> None:
         sweep.run(CONFIG.value, SWEEP.value, workdir, SIDE_BY_SIDE.value)
         return
     train(CONFIG.value, workdir, parse_steps(PROFILE.value))
-    if CONFIG.value.data.fractions[2]:
-        evaluate_run(workdir, again=False)
-    elif distributed.is_primary():
-        print(f"there is no test split; next: python -m medjax.apply --workdir={workdir} --input=FILE --output=RESULT")
+    evaluate_run(workdir, again=False)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs import quickstart
+from medjax.evaluation.run import evaluate_run
 from medjax.train import checkpoint
 from medjax.train.loop import train
 from medjax.train.profile import parse_steps
@@ -96,3 +97,13 @@ def test_images_that_are_no_numbers_once_squared_end_the_run_with_step_and_sampl
             train(config, tmp_path / "run")
         said.append(re.sub(r"; the last.*", "", str(caught.value)))
     assert said[0] == said[1]
+
+
+def test_without_a_test_part_a_training_ends_well_and_says_what_to_type(tmp_path, capsys):
+    config = small(fractions=(0.9, 0.1, 0.0))
+    config.steps = 1
+    train(config, tmp_path)
+    evaluate_run(tmp_path, again=False)
+    assert "there is no test part to evaluate; next: python -m medjax.apply" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^--split: the data has no test part"):
+        evaluate_run(tmp_path)

@@ -39,16 +39,21 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
     scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`);
     `series` stands for the run's own choice of a series.
-    Unless `again`, an evaluation of the same checkpoint, data and references is only printed. Samples have pseudonyms, by
+    Unless `again`, an evaluation of the same checkpoint, data and references is only printed, and a part that the data has
+    not is left out. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
-    one writes. Raises UserError where the data has no such part.
+    one writes. Raises UserError.
     """
     folder = workdir / ("eval" if data is None else "eval_data")
     with distributed.together():
         run, state = restore_best(workdir)
         splits, step = _splits(run, workdir, data, accept, series), int(state.step)
-        if not splits[split]:
+        if not splits[split] and again:
             raise UserError("--split", f"the data has no {split} part")
+    if not splits[split]:
+        if distributed.is_primary():
+            print(f"there is no {split} part to evaluate; {_next(workdir)}")
+        return
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
                 "references": sorted(wanted), "names": names}
@@ -156,7 +161,11 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
     for name, value in summary["tables"]["model"].items():
         print(f"{name}:\n{np.asarray(value)}")
     print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
-    print(f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT")
+    print(_next(workdir))
+
+
+def _next(workdir: Path) -> str:
+    return f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT"
 
 
 def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
