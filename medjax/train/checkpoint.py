@@ -161,8 +161,9 @@ class Checkpoints:
                             f"same command {self._going_on()}") from None
 
     def close(self) -> None:
-        """Waits, then lets go of the folder."""
-        self._manager.close()
+        """Waits, then lets go of the folder. Raises UserError where the disk filled up meanwhile."""
+        with self._room():
+            self._manager.close()
 
     def _first_sound(self, steps: list[int]) -> int | None:
         """The first of `steps` that is whole, as process 0 finds them; what is wrong with those before it is said."""
