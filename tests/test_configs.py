@@ -120,7 +120,7 @@ def inputs_of(task: Task, config, folder: Path) -> list[str]:
     if task.input_ndim < config.data.ndim:  # projections
         image, spacing = np.stack([image.mean(1), image.mean(2)]), spacing[:1] * 3
     if len(task.inputs) == 1:
-        return [str(image_file(folder / SINGLE, image if image.shape[-1] == 3 else image[..., 0], spacing))]
+        return [str(image_file(folder / SINGLE, image[..., 0] if spacing or image.shape[-1] != 3 else image, spacing))]
     found = []
     for number, name in enumerate(task.inputs):
         channel = image[..., min(number, image.shape[-1] - 1)]
