@@ -29,6 +29,7 @@ CASES = {
     "unet2d-padded": ("unet", 2, (1, 1), (13, 18), {"width": 4, "depth": 2, "norm": "none", "act": "leaky_relu"}),
     "unet2d-residual": ("unet", 2, (1, 1), (16, 16), {"width": 4, "depth": 2, "block": "residual", "norm": "batch"}),
     "unet2d-layer": ("unet", 2, (1, 1), (8, 8), {"width": 4, "depth": 2, "norm": "layer", "act": "gelu", "residual": False}),
+    "unet2d-strided": ("unet", 2, (1, 1), (13, 18), {"width": 4, "depth": 2, "stride": 2}),
     "unet3d": ("unet", 3, (1, 1, 1), (8, 8, 12), {"width": 4, "depth": 2}),
     "unet3d-padded": ("unet", 3, (1, 1, 1), (5, 8, 6), {"width": 4, "depth": 2, "block": "residual", "norm": "none"}),
     "unet3d-residual": ("unet", 3, (1, 1, 1), (4, 8, 8), {"width": 4, "depth": 2, "block": "residual", "norm": "instance",
@@ -42,11 +43,13 @@ CASES = {
 }
 
 
-def unet(depth: int, block: str) -> dict[str, str]:
+def unet(depth: int, block: str, stride: int) -> dict[str, str]:
     """PyTorch's layers of a U-Net and Flax's, which counts each kind in the order of calls."""
     blocks = [*(f"down.{level}" for level in range(depth)), *(f"up.{level}" for level in reversed(range(depth - 1)))]
     lifts = {f"up.{level}": f"lift.{level}" for level in range(depth - 1)}
     pairs, units, convs, norms = {}, 0, 0, 0
+    if stride > 1:
+        pairs, convs = {"enter": "Conv_0"}, 1
     for name in blocks:
         if name in lifts:
             pairs[lifts[name]], convs = f"Conv_{convs}", convs + 1
@@ -88,7 +91,7 @@ def names(case: str) -> dict[str, str]:
     """PyTorch's name of every array that a network may have, and Flax's with its collection."""
     model, _, scale, _, changes = CASES[case]
     spec = registry.spec("models", model, **changes)
-    layers = {"unet": lambda: unet(spec.depth, spec.block), "redcnn": lambda: redcnn(spec.depth),
+    layers = {"unet": lambda: unet(spec.depth, spec.block, spec.stride), "redcnn": lambda: redcnn(spec.depth),
               "edsr": lambda: edsr(spec.blocks, scale[0])}[model]()
     return {f"{theirs}.{entry}/{leaf}": f"{collection}/{ours}/{leaf}" for theirs, ours in layers.items()
             for entry, (collection, *leaves) in ENTRIES.items() for leaf in leaves}
@@ -100,7 +103,9 @@ def to_torch(case: str, variables) -> dict[str, np.ndarray]:
             jax.tree_util.tree_flatten_with_path(variables)[0]}
     pairs = {theirs.partition("/")[0]: ours for theirs, ours in names(case).items() if ours in flat}
     assert sorted(pairs.values()) == sorted(flat)
-    return {theirs: channels_first(enlarged(case, flat[ours]) if theirs.startswith("enlarge") else flat[ours])
+    shuffled = shuffles(case)
+    return {theirs: channels_first(enlarged(flat[ours], shuffled[theirs.partition(".")[0]])
+                                   if theirs.partition(".")[0] in shuffled else flat[ours])
             for theirs, ours in pairs.items()}
 
 
@@ -109,9 +114,15 @@ def channels_first(kernel: np.ndarray) -> np.ndarray:
     return np.moveaxis(kernel, (-1, -2), (0, 1)) if kernel.ndim > 2 else kernel
 
 
-def enlarged(case: str, array: np.ndarray) -> np.ndarray:
+def shuffles(case: str) -> dict[str, int]:
+    """PyTorch's layers whose channels a pixel shuffle spreads over the image, with the number of pixels it makes of one."""
+    model, ndim, scale, _, changes = CASES[case]
+    stride = changes.get("stride", 1)
+    return {"enlarge": int(np.prod(scale))} if model == "edsr" else {"head": stride**ndim} if stride > 1 else {}
+
+
+def enlarged(array: np.ndarray, factors: int) -> np.ndarray:
     """Pixel shuffle takes (factor, factor, C) channels here and (C, factor, factor) in PyTorch."""
-    factors = np.prod(CASES[case][2])
     return array.reshape(*array.shape[:-1], factors, -1).swapaxes(-1, -2).reshape(array.shape)
 
 

@@ -43,9 +43,14 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     return ACTIVATIONS[name]
 
 
-def _conv(ndim: int, wide_in: int, wide_out: int, kernel: int = 3, bias: bool = True, scale: float = 2.0) -> nn.Module:
-    """A convolution that keeps the size; its weights start with variance `scale` over the inputs of an output."""
-    layer = (nn.Conv2d, nn.Conv3d)[ndim - 2](wide_in, wide_out, kernel, padding=kernel // 2, bias=bias)
+def _conv(ndim: int, wide_in: int, wide_out: int, kernel: int = 3, bias: bool = True, scale: float = 2.0,
+          stride: int = 1) -> nn.Module:
+    """A convolution that keeps the size, or takes whole steps of `stride` without padding.
+
+    Its weights start with variance `scale` over the inputs of an output.
+    """
+    layer = (nn.Conv2d, nn.Conv3d)[ndim - 2](wide_in, wide_out, kernel, stride=stride,
+                                             padding=kernel // 2 if stride == 1 else 0, bias=bias)
     return _initialised(layer, scale / (wide_in * kernel**ndim))
 
 
@@ -126,25 +131,29 @@ class Residual(nn.Module):
 
 
 class UNet(nn.Module):
-    """medjax.models.unet."""
+    """medjax.models.unet; a volume has no stride."""
 
     def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, norm: str, act: str,
-                 block: str, residual: bool, out_scale: float, dropout: float):
+                 block: str, residual: bool, out_scale: float, dropout: float, stride: int):
         super().__init__()
         blocks = {"plain": Plain, "residual": Residual}
         _only("block", block, tuple(blocks))
+        if ndim == 3:
+            _only("stride of volumes", stride, (1,))
+        self.stride = stride
+        self.enter = _conv(ndim, channels, width, stride, stride=stride) if stride > 1 else nn.Identity()
         widths = [width * 2**level for level in range(depth)]
         self.down = nn.ModuleList(blocks[block](ndim, a, b, norm, act)
-                                  for a, b in zip([channels, *widths[:-1]], widths, strict=True))
+                                  for a, b in zip([width if stride > 1 else channels, *widths[:-1]], widths, strict=True))
         self.dropout = nn.Dropout(dropout)
         self.lift = nn.ModuleList(_conv(ndim, 2 * w, w, 1) for w in widths[:-1])
         self.up = nn.ModuleList(blocks[block](ndim, 2 * w, w, norm, act) for w in widths[:-1])
-        self.head = _conv(ndim, width, channels, 1, scale=out_scale)
+        self.head = _conv(ndim, width, channels * stride**ndim, 1, scale=out_scale)
         self.pool = (nn.MaxPool2d, nn.MaxPool3d)[ndim - 2](2)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        h, skips = _pad(x, 2 ** (len(self.down) - 1)), []
+        h, skips = self.enter(_pad(x, self.stride * 2 ** (len(self.down) - 1))), []
         for level, block in enumerate(self.down):
             if level:
                 skips.append(h)
@@ -155,7 +164,8 @@ class UNet(nn.Module):
             h = functional.interpolate(lift(h), scale_factor=2, mode="nearest")
             h = block(torch.cat([skips.pop(), h], 1))
         inside = (..., *(slice(0, size) for size in x.shape[2:]))
-        out = self.head(h)[inside].to(x.dtype)
+        h = self.head(h)
+        out = (functional.pixel_shuffle(h, self.stride) if self.stride > 1 else h)[inside].to(x.dtype)
         return x + out if self.residual else out
 
 
