@@ -83,6 +83,13 @@ def _log_above_bars() -> None:
     logger.addHandler(_Handler())
     python_logging.root.addHandler(_Handler(python_logging.WARNING))
     logger.propagate = False
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """Prints what no caller can catch, but for writes that end after Orbax, failing, has closed its loop."""
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -43,6 +43,29 @@ def test_ctrl_c_ends_a_command_without_a_traceback(capsys):
     assert (caught.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
+LATE_WRITES = """
+import tensorstore
+from medjax import cli
+
+def main() -> None:
+    def fail(error: Exception) -> None:
+        raise error
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("another fault")):
+        promise, future = tensorstore.Promise.new()
+        future.add_done_callback(lambda _, error=error: fail(error))
+        promise.set_result(1)
+        future.result()
+
+cli.run(main)
+"""
+
+
+def test_a_write_that_ends_after_orbax_has_failed_prints_nothing():
+    said = subprocess.run([sys.executable, "-c", LATE_WRITES], capture_output=True, text=True, check=True).stderr
+    assert "another fault" in said
+    assert "Event loop is closed" not in said
+
+
 def test_every_command_is_listed(capsys):
     commands.main()
     said = capsys.readouterr().out
