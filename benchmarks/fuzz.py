@@ -39,6 +39,7 @@ VARIANTS = flags.DEFINE_integer("variants", 200, "Of each file.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the damage.")
 SECONDS = flags.DEFINE_integer("seconds", 60, "After which a read hangs.")
 LARGEST = flags.DEFINE_integer("largest", 1 << 22, "Bytes of a file; larger ones are left out.")
+KEEP = flags.DEFINE_string("keep", "", "Folder for the variants that hang, take too much memory or end the process.")
 JSON = flags.DEFINE_string("json", "", "Where to write the result.")
 
 OUTCOMES = ("read", "UserError", "traceback", "hang", "memory", "crash")
@@ -145,7 +146,13 @@ def damaged(study: Study, kind: str, reader: Reader, place: Path) -> Counter[tup
             shutil.copyfile(other, copy)
         for data in variants(path, share, SEED.value):
             (place / path.name).write_bytes(data)
-            counts[reader.outcome(copies[0], kind)] += 1
+            outcome = reader.outcome(copies[0], kind)
+            counts[outcome] += 1
+            if KEEP.value and outcome[0] in ("hang", "memory", "crash"):
+                kept = Path(KEEP.value, f"{outcome[0]}-{counts[outcome]}")
+                kept.mkdir(parents=True, exist_ok=True)
+                for copy in copies:
+                    shutil.copy(copy, kept)
         for copy in copies:
             copy.unlink()
     return counts
