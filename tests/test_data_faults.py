@@ -83,6 +83,14 @@ def test_reading_processes_end_with_the_one_that_started_them(tmp_path):
 # Under a run
 
 
+def wait_until_idle() -> None:
+    """Until this process's reading threads have filled their queues: a file cut while they copy would kill it."""
+    before = -1.0
+    while (now := time.process_time()) - before > 0.01:
+        before = now
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize(("workers", "break_file", "says"), [
     (0, vanish, "can't be read any more"), (0, cut, "is cut off: 1000 of"),
     (1, cut, "is cut off: 1000 of"), (2, vanish, "can't be read any more")])
@@ -91,6 +99,7 @@ def test_a_file_that_breaks_under_a_stream_is_named(tmp_path, workers, break_fil
     folder = write_volumes(tmp_path / "in")
     batches = device_batches(folder, tmp_path / "cache", workers)
     next(batches)
+    wait_until_idle()
     for path in folder.iterdir():
         break_file(path)
     says = rf"s\d\.npy: {says}"

@@ -95,6 +95,29 @@ def test_transfer_syntaxes_agree(test_data):
         np.testing.assert_array_equal(only(folder / f"MR_small_{name}.dcm").image, reference.image)
 
 
+def test_a_stream_that_ends_gdcm_ends_no_more_than_it(tmp_path):
+    """JPEG Lossless, which GDCM alone decodes: a sound file, one that makes it abort, and the sound one again."""
+    gdcm = pytest.importorskip("gdcm")
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(PYDICOM / "MR_small.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(tmp_path / "sound.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    data = bytearray((tmp_path / "sound.dcm").read_bytes())
+    stream = data.index(b"\xff\xd8\xff\xc3")
+    data[stream + 15], data[stream + 75] = 145, 14
+    (tmp_path / "damaged.dcm").write_bytes(data)
+    reference = only(PYDICOM / "MR_small.dcm").image
+    np.testing.assert_array_equal(only(tmp_path / "sound.dcm").image, reference)
+    assert "its pixels can't be decoded: GDCM comes to no end" in error_of(tmp_path / "damaged.dcm")
+    np.testing.assert_array_equal(only(tmp_path / "sound.dcm").image, reference)
+
+
 def test_multiframe_and_other_modalities(test_data):
     folder = test_data / "dicom" / "single"
     ct = only(folder / "eCT_Supplemental.dcm")
@@ -251,6 +274,15 @@ def test_a_sequence_without_an_end_does_not_go_on_through_the_pixels(tmp_path, m
     pixels = data.index(b"\xe0\x7f\x10\x00OW")
     endless = b"\x29\x00\x10\x00SQ\x00\x00\xff\xff\xff\xff"
     (tmp_path / "a.dcm").write_bytes(data[:pixels] + endless + data[pixels + len(endless):])
+    assert "a sequence has no end" in error_of(tmp_path / "a.dcm")
+
+
+def test_values_without_an_end_are_not_looked_for_to_the_end_of_the_file_again_and_again(tmp_path):
+    dataset = image(np.full((400, 400), 0xFFFF, np.uint16))
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    data = (tmp_path / "a.dcm").read_bytes()
+    pixels = data.index(b"\xe0\x7f\x10\x00OW")
+    (tmp_path / "a.dcm").write_bytes(data[:pixels] + b"\x18\x00\x38\x93" + data[pixels + 12:])
     assert "a sequence has no end" in error_of(tmp_path / "a.dcm")
 
 

@@ -1,11 +1,14 @@
 """Several processes: one run, one checkpoint, and a run of one process before or after."""
 
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -118,25 +121,46 @@ def test_a_run_of_two_processes_is_that_of_one(tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("data", "space", "ndim", "depth"), [(1, 4, 3, 11), (2, 2, 3, 16), (2, 2, 2, 11), (4, 1, 2, 16)])
-def test_meshes_over_processes_make_the_run_of_one(data, space, ndim, depth, tmp_path):
-    """Two processes of two devices each: losses, validation and final evaluation are one process's, padded or not."""
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Callable[..., Path]:
+    """The folder of the run of one process, made once for each of its settings."""
+
+    @functools.cache
+    def folder(data: int, space: int, ndim: int, depth: int) -> Path:
+        workdir = tmp_path_factory.mktemp("alone")
+        together(["train.py", *small_run(data, space, ndim, depth), f"--workdir={workdir}"], devices=data * space)
+        return workdir
+
+    return folder
+
+
+def small_run(data: int, space: int, ndim: int, depth: int) -> list[str]:
+    """Flags of three steps on a mesh, on drawn images of `depth` along the first axis."""
     shape = (depth, 16, 16)[-ndim:] if ndim == 3 else (depth, 16)
-    settings = [DRAWN[0], *(flag for flag in DRAWN[1:] if "patch" not in flag and "shape" not in flag),
-                f"--config.data.source.shape={shape}", f"--config.data.patch={shape}", f"--config.data.ndim={ndim}",
-                f"--config.mesh.data={data}",
-                f"--config.mesh.space={space}", "--config.mesh.pad=True", "--config.steps=3", "--config.eval_every=3",
-                "--config.data.range=(0.0,1.0)", "--config.optim.schedule=constant"]
-    two, one = tmp_path / "two", tmp_path / "one"
+    return [DRAWN[0], *(flag for flag in DRAWN[1:] if "patch" not in flag and "shape" not in flag),
+            f"--config.data.source.shape={shape}", f"--config.data.patch={shape}", f"--config.data.ndim={ndim}",
+            "--config.steps=3", "--config.eval_every=3", "--config.data.range=(0.0,1.0)",
+            "--config.optim.schedule=constant", f"--config.mesh.data={data}", f"--config.mesh.space={space}",
+            "--config.mesh.pad=True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "space", "ndim", "depth"), [
+    *((data, space, ndim, depth) for data, space in ((1, 4), (2, 2)) for ndim in (2, 3) for depth in (11, 16)),
+    (4, 1, 2, 16), (4, 1, 3, 16)])
+def test_meshes_over_processes_make_the_run_of_one(data, space, ndim, depth, alone, tmp_path):
+    """Two processes of two devices each: losses, validation and final evaluation are one process's, padded or not.
+
+    That one has a single device; where an image is padded, and its border another for it, it has the same mesh.
+    """
     join = [f"--coordinator=localhost:{free_port()}", "--process_count=2"]
-    together(*(["train.py", *settings, f"--workdir={two}", *join, f"--process_index={index}"] for index in range(2)),
-             devices=2)
-    together(["train.py", *settings, f"--workdir={one}"], devices=4)
-    curves = [read_curves(workdir) for workdir in (two, one)]
+    together(*(["train.py", *small_run(data, space, ndim, depth), f"--workdir={tmp_path}", *join,
+                f"--process_index={index}"] for index in range(2)), devices=2)
+    workdirs = tmp_path, alone(*((data, space) if depth % (2 * space) else (1, 1)), ndim, depth)
+    curves = [read_curves(workdir) for workdir in workdirs]
     assert len(curves[1]["train/model/loss"]) == 3
     for name in ("train/model/loss", "train/model/grad_norm", "eval/psnr", "eval/mse"):
         np.testing.assert_allclose(*(curve[name] for curve in curves), rtol=1e-5, err_msg=name)
-    rows = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"] for workdir in (two, one)]
+    rows = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"] for workdir in workdirs]
     assert rows[0]["model"] == pytest.approx(rows[1]["model"], rel=1e-5, nan_ok=True)  # no window fits
     assert ("median" in rows[0]) == (space == 1)  # of divided volumes the model's metrics only

@@ -35,6 +35,7 @@ GROUPING = ("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID"
 GROUPING_TAGS = [Tag(keyword) for keyword in GROUPING]
 MAX_INFLATED = 1 << 29  # bytes of a deflated file
 MAX_READS, BYTES_A_READ = 1_500_000, 64  # a file is parsed in so many pieces, and one more for each so many bytes
+MAX_TIMES, FREE_BYTES = 8, 1 << 24  # a file is read so many times, besides so many bytes
 PREAMBLE, MARKER, GROUP_LENGTH = 128, b"DICM", 12
 HEAD = 1024  # bytes that hold the transfer syntax
 # What matters is checked here, in one line; pydicom's remarks, and the tracebacks of its decoders, are not for users.
@@ -43,20 +44,23 @@ python_logging.getLogger("pydicom").setLevel(python_logging.CRITICAL)
 
 
 class _Bounded:
-    """A file for pydicom, read in a bounded number of pieces.
+    """A file for pydicom, read in a bounded number of pieces and a bounded number of times.
 
     A sequence whose end is lost goes on into the pixels: were they zeros, each 8 bytes of them would become an object.
+    Of every value whose end is lost pydicom looks for it up to the end of the file.
     """
 
     def __init__(self, file: BinaryIO, name: str, size: int):
         self._file, self.seek, self.tell, self.close, self.name = file, file.seek, file.tell, file.close, name
-        self._left = MAX_READS + size // BYTES_A_READ
+        self._pieces, self._bytes = MAX_READS + size // BYTES_A_READ, MAX_TIMES * size + FREE_BYTES
 
     def read(self, size: int = -1) -> bytes:
-        self._left -= 1
-        if self._left < 0:
+        data = self._file.read(size)
+        self._pieces -= 1
+        self._bytes -= len(data)
+        if self._pieces < 0 or self._bytes < 0:
             raise ValueError("a sequence has no end")
-        return self._file.read(size)
+        return data
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Stored pixels of a DICOM file: what the header claims is held against the file's size, then decoded."""
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL, JPEGExtended12Bit, JPEGLSLossless, JPEGLSNearLossless
 
+from medjax.data.formats import _dicom_gdcm
 from medjax.data.formats._dicom_header import damage_told, text, whole
 from medjax.data.values import finite, grey, native
 from medjax.types import UserError
@@ -79,7 +81,7 @@ def pixels_of(path: Path, dataset: FileDataset) -> Pixels:
     claim = claim_of(path, dataset)
     with damage_told(path, "its pixels can't be decoded"):
         _check_size(path, dataset, claim)
-        pixels = pixel_array(dataset)
+        pixels = _decoded(path, dataset, claim)
         if claim.photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
             if pixels.dtype == np.uint16:  # tables are wide, displays are not
@@ -97,6 +99,18 @@ def pixels_of(path: Path, dataset: FileDataset) -> Pixels:
         return Pixels(np.ascontiguousarray(colours), None)
     stored = np.stack(reduced)
     return Pixels(stored, None if (colours == stored).all() else colours)
+
+
+def _decoded(path: Path, dataset: FileDataset, claim: Claim) -> np.ndarray:
+    """The pixels by the first decoder that can; by GDCM, whose process damaged streams end, where there is no other."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        return pixel_array(dataset)
+    plugins = [plugin for plugin in get_decoder(syntax).available_plugins if plugin != "gdcm"]
+    for plugin in plugins[:-1]:
+        with suppress(Exception):
+            return pixel_array(dataset, decoding_plugin=plugin)
+    return pixel_array(dataset, decoding_plugin=plugins[-1]) if plugins else _dicom_gdcm.decoded(path, claim.size)
 
 
 def _check_size(path: Path, dataset: FileDataset, claim: Claim) -> None:

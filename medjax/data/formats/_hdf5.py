@@ -41,7 +41,7 @@ def ask(requests: Sequence[Request]) -> list[dict[str, str] | UserError]:
     """
     answers: list[dict[str, str] | UserError] = []
     while len(answers) < len(requests):
-        with subprocess.Popen([sys.executable, str(PROBE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, "-P", str(PROBE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, text=True) as process:
             _line(process, START)  # it says that it is there
             for request in requests[len(answers):]:
