@@ -20,9 +20,8 @@ from absl import flags
 from medjax import cli
 from medjax.data.storage import builder as builders
 from medjax.data.storage import shard_writer
+from medjax.data.storage.catalogue import file_of
 from medjax.types import UserError
-
-DATASETS = Path(__file__).parents[1] / "datasets"
 
 FROM = flags.DEFINE_string("from", "", "The file or folder that the builder reads.")
 TO = flags.DEFINE_string("to", None, "The folder that data sets are kept in; this one goes to <name>/<version> below it.",
@@ -41,8 +40,8 @@ VERIFY = flags.DEFINE_bool("verify", False, "Read every file of a set that is th
 
 def main() -> None:
     """Builds or verifies the data set that the command names."""
-    file = _builder_file(sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "")
-    cls = builders.builder_class(file)
+    name = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
+    cls = builders.builder_class(file_of("medjax.build", name, "builder", "(Builder)"))
     folder = Path(TO.value).expanduser() / cls.name / str(cls.VERSION)
     if VERIFY.value:
         noted = shard_writer.verify(folder)
@@ -59,16 +58,6 @@ def main() -> None:
     print(f"{'verified' if VERIFY.value else 'written'}: {folder}")
     classes = f' --config.task.classes="{tuple(noted["classes"])}"' if noted["classes"] else ""
     print(f"next: python train.py --config={noted['config']}{classes} --workdir=runs/{cls.name} --config.data.path={folder}")
-
-
-def _builder_file(name: str) -> Path:
-    """The file of the builder `name`: "phantoms", "datasets/phantoms" or a path."""
-    there = sorted(path.stem for path in DATASETS.glob("*.py"))
-    for file in (Path(name), Path(f"{name}.py"), DATASETS / f"{name}.py"):
-        if name and file.suffix == ".py" and file.is_file():
-            return file
-    raise UserError("medjax.build", f"no builder {name!r}; there is {', '.join(there) or 'none: run it in the project'}, or "
-                    "name a file that has one")
 
 
 def _numbers(flag: str, kind: type, texts: list[str]) -> tuple:

@@ -230,7 +230,7 @@ def test_a_build_that_fails_leaves_no_salt(tmp_path):
 
 
 @pytest.mark.parametrize(("given", "says"), [
-    (["-m", "medjax.build", "nothing"], "error: medjax.build: no builder 'nothing'; there is fastmri, files, mayo_ldct"),
+    (["-m", "medjax.build", "nothing"], "error: medjax.build: no builder 'nothing'; there is fastmri, files, lodopab, mayo"),
     ([*BUILD, "--options=colour=1"], "error: --options: phantoms has no 'colour'; it has kind, shape, count, seed"),
 ])
 def test_mistakes_are_one_line(tmp_path, given, says):

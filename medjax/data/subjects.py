@@ -18,6 +18,13 @@ def text(name: str | Path) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
+def write_index(folder: Path, pattern: str) -> None:
+    """Writes `index.csv` with the subject of every file in `folder` whose name fits: the first group of `pattern`."""
+    rows = [(path.name, found[1]) for path in sorted(folder.iterdir()) if (found := re.match(pattern, path.name))]
+    with (folder / INDEX).open("x", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
 class Subjects:
     """The subject of each study, in the order of `medjax.data.io`.
 

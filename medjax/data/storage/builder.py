@@ -6,9 +6,7 @@ a kill.
 """
 
 import hashlib
-import importlib.util
 import inspect
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import tensorflow_datasets as tfds
 from medjax.data.split import split
 from medjax.data.storage import tfds_layout
 from medjax.data.storage.blocks import blocks
+from medjax.data.storage.catalogue import module_of
 from medjax.data.storage.names import Naming, plain, pseudonym, salt_of
 from medjax.types import Record, UserError
 
@@ -190,19 +189,12 @@ class Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def builder_class(file: Path) -> type[Builder]:
-    """The builder in a file, `datasets/<name>.py`. The folder is no package, or it would shadow one on PyPI."""
-    name = f"medjax_datasets_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}_{file.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    for value in vars(sys.modules[name]).values():
-        if isinstance(value, type) and issubclass(value, Builder) and value.__module__ == name:
+    """The builder in a file, `datasets/<name>.py`."""
+    module = module_of(file)
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Builder) and value.__module__ == module.__name__:
             return value
-    raise UserError(file, "has no builder; give a file with a subclass of medjax.data.builder.Builder")
+    raise UserError(file, "has no builder; give a file with a subclass of medjax.data.storage.builder.Builder")
 
 
 def load(file: Path, arguments: Mapping[str, Any]) -> Builder:
