@@ -1,6 +1,5 @@
 """Files in and files out, against nibabel, pydicom and Pillow."""
 
-
 import nibabel
 import numpy as np
 import pytest
@@ -310,3 +309,12 @@ def test_a_folder_of_many_series(test_data):
     assert {"ct_ge_head", "ct_regular_3slice", "mr_t1w_head", "single/CT_small"} <= {s.id for s in found}
     assert len({s.id for s in found}) == len(found)
     assert next(s for s in found if s.id == "ct_ge_head").place.as_posix() == "ct_ge_head"
+
+
+def test_damaged_exif_data_around_the_orientation_is_no_remark(tmp_path, recwarn):
+    """Upside down (274 is 3), and a text that goes on beyond the end of the data."""
+    entries = b"\x02\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\x0f\x01\x02\0\xff\xff\0\0\x1a\0\0\0\0\0\0\0abc"
+    stored = np.repeat(np.arange(0, 256, 32, np.uint8), 8).reshape(8, 8)
+    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
+    np.testing.assert_allclose(only(tmp_path / "a.jpg").image[..., 0], stored[::-1, ::-1], atol=3)
+    assert not recwarn.list

@@ -69,7 +69,8 @@ def load(path: Path) -> Image.Image:
     """A picture, upright and decoded. Raises UserError for a damaged file, and for a header that claims too much."""
     picture = _open(path)
     try:
-        return ImageOps.exif_transpose(picture)
+        with warnings.catch_warnings(action="ignore"):  # of other entries than which way is up
+            return ImageOps.exif_transpose(picture)
     except DAMAGE as error:
         raise UserError(path, f"damaged: its Exif data can't be read ({one_line(error)})") from error
 
