@@ -1,6 +1,7 @@
 """Strict numerics, eight virtual CPU devices, and each program compiled once for all tests and their commands."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from medjax.data.sources.files import Files  # noqa: E402
 from medjax.types import Region  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the background, whose commands would ignore Ctrl-C, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
