@@ -185,4 +185,4 @@ class Done:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, keeps_memory=False)  # what is freed between the steps of a study makes room for the next one

@@ -27,21 +27,23 @@ T = TypeVar("T")
 INTERRUPTED = 128 + signal.SIGINT
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], keeps_memory: bool = True) -> None:
     """Parses the flags and runs `main` (see `run_with_words`)."""
-    run_with_words(lambda _: main())
+    run_with_words(lambda _: main(), keeps_memory)
 
 
-def run_with_words(main: Callable[[Sequence[str]], None]) -> None:
+def run_with_words(main: Callable[[Sequence[str]], None], keeps_memory: bool = True) -> None:
     """Parses the flags and runs `main` on what stands in the command beside them.
 
+    `keeps_memory` is for repeated steps (see `keep_memory`); a command that holds large volumes does better without.
     Exit code 0: done; 2: `error: <file or key>: <what is wrong>`, no traceback; 130, 143: ended by Ctrl-C, SIGTERM, after
     cleaning up.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_above_bars()
     signal.signal(signal.SIGTERM, _end)
-    keep_memory()
+    if keeps_memory:
+        keep_memory()
     app.run(lambda words: _guarded(lambda: main(words[1:])), flags_parser=lambda argv: _guarded(lambda: _parsed(argv)))
 
 

@@ -55,6 +55,13 @@ class Images:
         mask = self._masks[region]
         return None if mask is None else self._view(mask, region, index)
 
+    def whole(self, region: int, index: int) -> dict[str, np.ndarray]:
+        """Image `index` of a region and what lies on its grid, as a batch of one, `(1, *space, C)` each: views."""
+        arrays = {"image": self._images[region], **{name: arrays[region] for name, arrays in self._fields.items()}}
+        mask = self._masks[region]
+        return {name: self._view(array, region, index)[None]
+                for name, array in (arrays if mask is None else {**arrays, "mask": mask}).items()}
+
     def empty(self, rows: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
         """Arrays for `image` and every field of a batch, their boxes of `shape`."""
         batch = {"image": np.empty((rows, *shape, self.channels), self.dtype)}

@@ -207,14 +207,9 @@ def _end_with_parent() -> None:
 
 
 def whole_batch(record: Record, ndim: int, index: int = 0) -> HostBatch:
-    """A record as a batch of one image, all of it: the record itself, or with `ndim=2` slice `index` of a volume."""
+    """A record as a batch of one image, views of it: the record itself, or with `ndim=2` slice `index` of a volume."""
     images = Images([Region.whole(record)], ndim)
-    place = (0, index, (0,) * ndim)
-    batch = images.empty(1, images.shapes[0])
-    if images.masked:
-        batch["mask"] = np.empty((1, *images.shapes[0], 1), bool)
-    images.copy(batch, 0, place, images.shapes[0])
-    return batch | images.facts([place]) | {"count": np.ones(1, np.float32)}
+    return images.whole(0, index) | images.facts([(0, index, (0,) * ndim)]) | {"count": np.ones(1, np.float32)}
 
 
 def eval_batches(regions: Sequence[Region], *, batch_size: int, ndim: int = 2, multiple_of: int = 1, limit: int = 0,

@@ -12,7 +12,7 @@ from medjax.infer.tiling import tiled
 from medjax.train.run import Run
 from medjax.types import Batch, Key, Operator, Prediction, Record, State, Tree, UserError
 
-VOXELS = {2: 1024**2, 3: 128**3}  # larger images go through in tiles, where the task allows
+VOXELS = 2**20  # larger images go through in tiles, where the task allows
 USE_SEED = 2  # what is random in use is the same for a sample in every run
 
 Predict = Callable[[Record], Prediction]
@@ -88,7 +88,7 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
 def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The whole image rounded up to 16 (images of nearly one size share a compilation), or a part that fits."""
     tile = [-(-size // 16) * 16 for size in shape]
-    while math.prod(tile) > VOXELS[len(shape)]:
+    while math.prod(tile) > VOXELS:
         axis = int(np.argmax(tile))
         tile[axis] = -(-tile[axis] // 32) * 16
     return tuple(tile)
