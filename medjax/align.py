@@ -36,7 +36,7 @@ def main() -> None:
     study, fixed, affine = _volume(FIXED.value)
     _, moving, moving_affine = _volume(MOVING.value)
     labels = _labels(LABELS.value) if LABELS.value else None
-    one, other = _units(fixed), _units(moving)
+    one, other = fixed.in_units((..., 0)), moving.in_units((..., 0))
     try:
         found = rigid(one, affine, other, moving_affine, SEED.value)
     except UserError as error:
@@ -47,7 +47,7 @@ def main() -> None:
     written = [target, transform, shown]
     if labels is not None:
         record, place = labels
-        nearest = resample(_units(record), place, one.shape, affine, found.matrix, labels=True)
+        nearest = resample(record.in_units((..., 0)), place, one.shape, affine, found.matrix, labels=True)
         write_on_grid(mapped, nearest[..., None], record, axes)
         written.insert(1, mapped)
     write_transform(transform, found.matrix, np.array(found.centre_mm))
@@ -89,15 +89,10 @@ def _volume(path: str) -> tuple[Study, Record, np.ndarray]:
 def _labels(path: str) -> tuple[Record, np.ndarray]:
     """The label map at `path`, and its affine. Raises UserError for anything else."""
     _, record, affine = _volume(path)
-    values = _units(record)
+    values = record.in_units((..., 0))
     if not np.array_equal(values, np.rint(values)):
         raise UserError(path, "is no label map: it has values that are no whole numbers")
     return record, affine
-
-
-def _units(record: Record) -> np.ndarray:
-    """`(D, H, W)` float32 in physical units."""
-    return record.image[..., 0] * np.float32(record.slope) + np.float32(record.intercept)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def _over_seeds(members: Sequence[Member], values: Mapping[str, Mapping[str, flo
     for member in members:
         rest = ",".join(f"{key}={value}" for key, value in member.values.items() if key != "seed")
         groups.setdefault(rest or "all", []).append(values[member.name])
-    lines = [["", *(" ".join(filter(None, (metric.title, metric.unit))) for metric in metrics.values()), "seeds"]]
+    lines = [["", *(metric.heading for metric in metrics.values()), "seeds"]]
     for name, rows in groups.items():
         whole = [row for row in rows if all(math.isfinite(value) for value in row.values())]
         cells = [_spread([row[key] for row in whole]) for key in metrics]

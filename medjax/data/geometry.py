@@ -12,6 +12,7 @@ from nibabel import orientations
 
 from medjax.types import UserError
 
+TO_RAS = np.array([-1.0, -1.0, 1.0])  # DICOM and ITK count to the left and to the back; this way, and back
 SINGULAR = 1e-6  # volume of the box that axes of length 1 span, below which they don't span space
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """Images whose units are arbitrary, as MR's are, each on a scale of its own: the same in training, evaluation and use."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from medjax.types import Record, UserError, check_choice
+from medjax.types import Record, Units, UserError, check_choice
 
 HOW = ("none", "volume")
 UNITS = "of the 1st to the 99th percentile"
 PERCENTILES = (1, 99)
 MAX_SIZE = 128  # values along each axis that the percentiles are taken of
-
-Units = Callable[[np.ndarray], np.ndarray]
 
 
 def normalised(record: Record, how: str) -> tuple[Record, Units]:

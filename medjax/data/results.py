@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,10 @@ import numpy as np
 from medjax.data.io import Study
 from medjax.data.write import write, write_labels
 from medjax.files import write_atomically
-from medjax.types import UNSAID, Derivation, Record
+from medjax.types import UNSAID, Derivation, Record, Units
 
 LOSSY = (".jpg", ".jpeg")
 OTHERS = (".nii", ".nii.gz", ".csv")
-Units = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass

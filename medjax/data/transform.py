@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from medjax.data.geometry import TO_RAS
 from medjax.files import write_atomically
 
 SUFFIX = ".tfm"
-TO_LPS = np.array([-1.0, -1.0, 1.0])  # ITK has x to the left and y to the back
 
 
 def write_transform(path: Path, matrix: np.ndarray, centre_mm: np.ndarray) -> None:
@@ -15,9 +15,9 @@ def write_transform(path: Path, matrix: np.ndarray, centre_mm: np.ndarray) -> No
 
     ITK's transforms map points of the image that stays, on whose grid the result lies, to the one that is resampled.
     """
-    turn = TO_LPS[:, None] * matrix[:3, :3] * TO_LPS
-    shift = TO_LPS * (matrix[:3, :3] @ centre_mm + matrix[:3, 3] - centre_mm)
+    turn = TO_RAS[:, None] * matrix[:3, :3] * TO_RAS
+    shift = TO_RAS * (matrix[:3, :3] @ centre_mm + matrix[:3, 3] - centre_mm)
     parameters, fixed = (" ".join(f"{value:.17g}" for value in values) for values in (
-        [*turn.ravel(), *shift], TO_LPS * centre_mm))
+        [*turn.ravel(), *shift], TO_RAS * centre_mm))
     write_atomically(path, "#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n"
                            f"Parameters: {parameters}\nFixedParameters: {fixed}\n")

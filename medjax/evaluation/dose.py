@@ -1,7 +1,7 @@
 """A low-dose CT run and its references over dose: image quality, noise, sharpness, detectability, bias."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,22 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from medjax.evaluation.compare import metrics_of
-from medjax.evaluation.lesions import Lesion, Planted, contrast_to_noise, plant, region_size, regions, seen
+from medjax.evaluation.lesions import (
+    SMOOTH_MM,
+    SOFT_TISSUE_HU,
+    Lesion,
+    Planted,
+    contrast_to_noise,
+    plant,
+    region_size,
+    regions,
+    seen,
+)
 from medjax.evaluation.references import FILE, choose_strengths, measured, references_of
 from medjax.evaluation.water_phantom import Measured, WaterPhantom
 from medjax.measures.detection import Detectability, channelised_hotelling
 from medjax.measures.statistics import Standing, by_patient, interval, standings
+from medjax.measures.summary import mean_of_numbers
 from medjax.tasks.ct_lowdose import CtLowDose
 from medjax.train import sharding
 from medjax.train.evaluator import Evaluator
@@ -24,8 +35,7 @@ from medjax.train.run import Config, Run, assemble, load_splits, restore_best
 from medjax.types import Array, Record, Reference, Region, Splits, State, UserError, Value
 
 REPEATS = 6  # images of the water phantom at each dose
-TISSUES_HU = {"soft tissue": (-30.0, 130.0), "bone": (250.0, 3000.0)}  # of smoothed images, for the bias in them
-SMOOTH_MM = 1.5
+TISSUES_HU = {"soft tissue": SOFT_TISSUE_HU, "bone": (250.0, 3000.0)}  # of smoothed images, for the bias in them
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ def _slices(parts: Sequence[Region], limit: int) -> list[Record]:
 
 def _slice(region: Region, name: str, at: Any) -> Record:
     record = region.record
-    image = np.asarray(region.image[at], np.float32) * np.float32(record.slope) + np.float32(record.intercept)
+    image = replace(record, image=region.image).in_units(at)
     return Record(image, record.id + name, record.subject, spacing_mm=record.spacing_mm[-2:], modality="CT", units="HU",
                   extras={} if region.mask is None else {"mask": region.mask[at]})
 
@@ -248,7 +258,7 @@ def _on_images(run: Run, planted: Sequence[Planted], predict: Predictions, setti
     for row, seen_ in lesions.items():
         sees = channelised_hotelling(np.concatenate(seen_.present), np.concatenate(seen_.absent), owners, settings.seed)
         cnrs_ = by_patient(seen_.cnr, owners)
-        bias = {tissue: _mean([one[row][tissue] for one in biases]) for tissue in TISSUES_HU}
+        bias = {tissue: mean_of_numbers([one[row][tissue] for one in biases]) for tissue in TISSUES_HU}
         found[row] = ({name: by_row[row] for name, by_row in known.items() if row in by_row},
                       Standing(float(np.mean(cnrs_)), *interval(cnrs_)), sees, bias)
     return found
@@ -273,8 +283,3 @@ def _bias(image: np.ndarray, shown: _Shown) -> dict[str, float]:
         inside = ndimage.binary_erosion((smooth > low) & (smooth < high))
         found[tissue] = float((image - shown.truth)[inside].mean()) if inside.any() else float("nan")
     return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")

@@ -14,7 +14,7 @@ from medjax.measures.resolution import mtf_of_disc
 from medjax.measures.spectra import Curve
 from medjax.types import Record, UserError
 
-AIR_HU, WATER_HU, SOFT_TISSUE_HU, BONE_HU = -1000.0, 0.0, 50.0, 800.0
+AIR_HU, WATER_HU, TISSUE_HU, BONE_HU = -1000.0, 0.0, 50.0, 800.0
 DIAMETER_MM, LEAST_DIAMETER = 200.0, 80  # of the cylinder, in mm and in pixels
 
 
@@ -66,7 +66,7 @@ class WaterPhantom:
     def inserts(self) -> dict[str, tuple[float, tuple[float, float]]]:
         """By name the HU of an insert and where its middle is, in pixels."""
         found = {}
-        contents = {"contrast": self.contrast_hu, "soft tissue": SOFT_TISSUE_HU, "bone": BONE_HU}
+        contents = {"contrast": self.contrast_hu, "soft tissue": TISSUE_HU, "bone": BONE_HU}
         for number, (name, hu) in enumerate(contents.items()):
             angle = 2 * np.pi * number / len(contents)
             found[name] = (hu, (self.centre[0] - self.radius / 2 * float(np.cos(angle)),

@@ -1,21 +1,19 @@
 """Whether a scan fits a trained run: its modality, units, voxel size and values, compared with the training images'."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
 from medjax.data.domain import PERCENTILES
 from medjax.train.run import Config
-from medjax.types import Record, UserError
+from medjax.types import Record, Units, UserError
 
 RESCALE = ("none", "percentile", "range")
 CHECKS = ("modality", "units", "spacing", "values")
 COARSER = 2.0  # a voxel may be so many times larger or smaller than any of training
 BEYOND = 0.5  # of the training images' range, by which values may lie outside it
 LEAST = 0.02  # of it, that values must reach into it
-
-Units = Callable[[np.ndarray], np.ndarray]
 
 
 def fitted(config: Config, record: Record, rescale: str = "none", accept: Collection[str] = ()) -> tuple[Record, Units]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from medjax.measures.summary import mean_of_numbers
 from medjax.types import Metric, Value
 
 DRAWS = 10_000
@@ -100,7 +101,7 @@ def standings(samples: Sequence[Mapping[str, Mapping[str, Value]]], patients: Se
     rows = {row: [sample[row].get(metric.name) for sample in samples] for row in samples[0]} if samples else {}
     numbers = {row: by_patient([float(v) for v in values], patients)  # type: ignore[arg-type]
                for row, values in rows.items() if all(isinstance(v, int | float) for v in values)}
-    means = {row: _mean(values) for row, values in numbers.items()}
+    means = {row: mean_of_numbers(values) for row, values in numbers.items()}
     if not leader:
         sign = 1 if metric.lower_is_better else -1
         numbers = dict(sorted(numbers.items(), key=lambda item: (math.isnan(means[item[0]]), sign * means[item[0]])))
@@ -114,7 +115,7 @@ def standings(samples: Sequence[Mapping[str, Mapping[str, Value]]], patients: Se
         with np.errstate(invalid="ignore"):
             gap = against - values
         found[row] = Standing(means[row], *interval(values)) if row == leader else Standing(
-            means[row], *interval(values), _mean(gap) if np.isfinite(gap).sum() > 1 else float("nan"), p[row])
+            means[row], *interval(values), mean_of_numbers(gap) if np.isfinite(gap).sum() > 1 else float("nan"), p[row])
     return found
 
 
@@ -125,8 +126,3 @@ def _pooled(samples: Sequence[Mapping[str, Mapping[str, Value]]], patients: Sequ
     for sample, patient in zip(samples, patients, strict=True):
         of.setdefault(patient, []).append(sample)
     return [{row: summarise([sample[row] for sample in own]) for row in own[0]} for own in of.values()], list(of)
-
-
-def _mean(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else float("nan")

@@ -21,5 +21,5 @@ def draw(path: Path, found: Mapping[str, Standing], metric: Metric) -> None:
     axes.set_yticks(np.arange(len(found)), list(found))
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel(" ".join(filter(None, (metric.title, metric.unit, arrow(metric)))))
+    axes.set_xlabel(f"{metric.heading} {arrow(metric)}")
     figure.savefig(path, dpi=150, format="png")

@@ -52,7 +52,7 @@ def best(rows: Rows, metric: Metric, among: Iterable[str] | None = None) -> str 
 def standing_cells(found: Mapping[str, Standing], metric: Metric, leader: str) -> list[list[str]]:
     """Methods by one metric, each as its name, mean, interval, the distance to `leader` and p; a head comes first."""
     numbers = texts(metric, [x for s in found.values() for x in (s.mean, s.low, s.high, s.difference)])
-    cells = [["", " ".join(filter(None, (metric.title, metric.unit))), "95 % interval", f"{leader} − row", "p"]]
+    cells = [["", metric.heading, "95 % interval", f"{leader} − row", "p"]]
     for i, (row, standing) in enumerate(found.items()):
         mean, low, high, gap = numbers[4 * i:4 * i + 4]
         p = "–" if math.isnan(standing.p) else "< 0.001" if standing.p < 0.001 else f"{standing.p:.3f}"
@@ -72,7 +72,7 @@ def table(rows: Rows, metrics: Mapping[str, Metric]) -> str:
     """The rows as aligned text, one column per metric with unit and arrow; a star marks the best value."""
     names = columns(rows)
     leaders = {name: best(rows, metrics[name]) for name in names}
-    heads = [" ".join(filter(None, (m.title, m.unit, arrow(m)))) for m in (metrics[name] for name in names)]
+    heads = [f"{m.heading} {arrow(m)}" for m in (metrics[name] for name in names)]
     cells = {name: texts(metrics[name], [values.get(name) for values in rows.values()]) for name in names}
     lines = [["", *(head + " " for head in heads)]]
     for i, row in enumerate(rows):

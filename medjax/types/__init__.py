@@ -36,7 +36,7 @@ from medjax.types.contracts import (
     WritableFormat,
 )
 from medjax.types.errors import DivergedError, UserError, check_bounds, check_choice
-from medjax.types.records import UNSAID, Derivation, Record, Region, Splits
+from medjax.types.records import UNSAID, Derivation, Record, Region, Splits, Units
 
 __all__ = [
     "UNSAID",
@@ -71,6 +71,7 @@ __all__ = [
     "Task",
     "TranslatesContrasts",
     "Tree",
+    "Units",
     "UserError",
     "Value",
     "Variables",

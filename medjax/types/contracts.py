@@ -47,6 +47,11 @@ class Metric:
         """What tables call it."""
         return self.label or self.name.replace("_", " ")
 
+    @property
+    def heading(self) -> str:
+        """Its title with the unit."""
+        return f"{self.title} {self.unit}".rstrip()
+
     def better(self, value: float, other: float) -> bool:
         """Whether `value` is better than `other`."""
         return value < other if self.lower_is_better else value > other

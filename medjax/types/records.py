@@ -1,5 +1,6 @@
 """Images on the host: records, and the regions of them that a split hands out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -99,6 +100,9 @@ class Region:
         mask = self.record.extras.get("mask")
         return None if mask is None else mask[self.start:self.stop]
 
+
+Units: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Values in other units."""
 
 Splits: TypeAlias = dict[str, list[Region]]
 """The regions of "train", "val" and "test"."""

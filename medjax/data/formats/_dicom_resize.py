@@ -7,8 +7,8 @@ from pydicom.dataset import Dataset
 
 from medjax.data.formats._dicom_header import group_of, has_values, numbers
 from medjax.data.formats._dicom_planes import SPACINGS, Plane
-from medjax.data.formats._dicom_stacks import TO_RAS, affine_of
-from medjax.data.geometry import resized
+from medjax.data.formats._dicom_stacks import affine_of
+from medjax.data.geometry import TO_RAS, resized
 from medjax.types import UserError
 
 FOLLOW_COUNT = ("SliceThickness", "SpacingBetweenSlices")

@@ -7,9 +7,9 @@ import numpy as np
 from absl import logging
 
 from medjax.data.formats._dicom_planes import Plane
+from medjax.data.geometry import TO_RAS
 from medjax.types import UserError
 
-TO_RAS = np.array([-1.0, -1.0, 1.0])
 SAME_PLACE = 0.01  # of a pixel: slices nearer than this lie at one place
 SAME_DIRECTION = 0.002  # direction cosines that differ by less are rounding or jitter (0.1 degrees)
 ASIDE = 1.0  # pixels that a slice may lie beside the line through the others

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from medjax.data.formats import _volume
-from medjax.data.geometry import resized
+from medjax.data.geometry import TO_RAS, resized
 from medjax.data.values import finite, native, one_line, quantized
 from medjax.files import UNFINISHED
 from medjax.types import Record, UserError
 
-TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK counts to the left and to posterior
 HEADER_BYTES = 1 << 20
 MAX_CHANNELS = 4  # more values of a voxel than this are frames
 DAMAGE = (RuntimeError, ValueError, TypeError, OSError, MemoryError, OverflowError, IndexError, KeyError)
@@ -98,7 +97,7 @@ def load(path: Path, kind: str, mm: float = 1.0) -> Scan:
     direction = np.reshape(image.GetDirection(), (ndim, ndim))[:space, :space]
     affine[:space, :space] = direction * np.array(image.GetSpacing())[:space] * mm
     affine[:space, 3] = np.array(image.GetOrigin())[:space] * mm
-    return Scan(stored, TO_RAS @ affine, ndim, frames, image.GetSpacing()[3] if ndim == 4 else 1.0, notes)
+    return Scan(stored, np.diag([*TO_RAS, 1.0]) @ affine, ndim, frames, image.GetSpacing()[3] if ndim == 4 else 1.0, notes)
 
 
 def records(path: Path, scan: Scan, name: str, subject: str) -> list[Record]:
@@ -156,7 +155,7 @@ def _image(scan: Scan) -> Any:
     vector = scan.pixel_frames or values.shape[-1] > 1
     array = values.transpose(*reversed(range(scan.ndim)), scan.ndim)
     image = _sitk().GetImageFromArray(np.ascontiguousarray(array if vector else array[..., 0]), isVector=vector)
-    affine = TO_RAS @ scan.affine
+    affine = np.diag([*TO_RAS, 1.0]) @ scan.affine
     space = min(scan.ndim, 3)
     sizes = np.linalg.norm(affine[:space, :space], axis=0)
     direction = np.eye(scan.ndim)

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from medjax.data.formats import _hdf5, _kspace
+from medjax.data.geometry import TO_RAS
 from medjax.data.values import possible
 from medjax.types import Record, UserError
 
@@ -25,7 +26,6 @@ COUNTERS = ("kspace_encode_step_1", "kspace_encode_step_2", "slice", *FRAMES)
 HEAD = ("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample",
         "encoding_space_ref", "position", "read_dir", "phase_dir", "slice_dir", "idx")
 SPARSEST = 512  # the grid may have so many times the samples that were measured: acceleration, zero filling
-TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)

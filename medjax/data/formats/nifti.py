@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from medjax.data.formats import _volume
-from medjax.data.geometry import Orientation, resized, spans_space
+from medjax.data.geometry import TO_RAS, Orientation, resized, spans_space
 from medjax.data.values import DEFLATE, one_line, possible, quantized
 from medjax.files import atomic
 from medjax.types import Derivation, Record, UserError
@@ -130,7 +130,7 @@ def write_vectors(target: Path, image: np.ndarray, record: Record) -> None:
     That is what ITK and ANTs expect of a displacement field.
     """
     grid = _grid(image, record)
-    directions = np.diag([-1, -1, 1]) @ grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes, LPS
+    directions = TO_RAS[:, None] * grid[:3, :3] / np.linalg.norm(grid[:3, :3], axis=0)  # of the file's axes, LPS
     axes = image.shape[-1]
     file = nibabel.Nifti1Image(_on_file_axes(image[..., ::-1] @ directions[:axes, :axes].T)[:, :, :, None], grid)
     file.header.set_intent("vector", (), "displacement")
