@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test slow check lock .venv peers peers-test peers-lock site site-lock
+.PHONY: train test slow check results lock .venv peers peers-test peers-lock site site-lock
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -13,6 +13,9 @@ test: .venv
 
 slow: .venv
 	.venv/bin/python -m pytest -m slow --dist=load
+
+results: .venv  # the scores of every config on built-in data, hours
+	.venv/bin/python -m benchmarks.scores
 
 check: .venv
 	.venv/bin/ruff check .
