@@ -38,7 +38,7 @@ def test_a_killed_build_goes_on_and_loses_and_doubles_nothing(tmp_path):
     folder = tmp_path / "phantoms" / "1.0.0"
     process = command(*BUILD, GIVEN, f"--to={tmp_path}", "--processes=2", wait=False)
     for _ in range(RETRIES):
-        written = list(unfinished(folder).glob("*/.notes/*.json"))
+        written = list(unfinished(folder).glob("*/.notes/phantoms-*.json"))
         if written:
             break
         time.sleep(0.05)

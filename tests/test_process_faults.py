@@ -64,7 +64,7 @@ def test_a_sweep_over_processes_has_a_row_for_each_member(tmp_path):
     for _ in range(2):
         ends = both([], [], flags=flags, workdir=tmp_path)
         assert [code for code, _ in ends] == [0, 0], ends
-        rows = {row["optim.lr"]: row for row in csv.DictReader((tmp_path / "sweep.csv").open())}
+        rows = {row["optim.lr"]: row for row in csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines())}
         assert rows.keys() == {"0.001", "1e+30"}
         assert float(rows["0.001"]["psnr"]) > 0
         assert not rows["1e+30"]["psnr"]
