@@ -7,7 +7,7 @@ import pytest
 import pywt
 from skimage import restoration
 
-from medjax.classical import denoise, interpolate, iterative
+from medjax.classical import denoise, inpaint, interpolate, iterative
 from medjax.classical._declared import NoiseModel
 from medjax.ops import wavelet
 from medjax.ops.solve import conjugate_gradients
@@ -148,6 +148,28 @@ def test_denoisers_gain_with_a_known_and_an_estimated_noise(name, ndim):
     assert denoise.noise_level(noisy) == pytest.approx(0.1, rel=0.15)
     flat = np.full_like(clean, 0.5)
     np.testing.assert_allclose(method(flat, NoiseModel("gaussian", 0.0)), flat, atol=1e-6)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_missing_pixels_are_interpolated(ndim):
+    """A plane exactly, a quadratic nearly."""
+    grid = np.stack(np.meshgrid(*(np.linspace(0, 1, n) for n in (3, 24, 20)[-ndim:]), indexing="ij"), -1)
+    image = np.stack([grid[..., -1] + 0.5 * grid[..., -2], (grid**2).sum(-1)], -1).astype(np.float32)
+    known = np.random.default_rng(0).random(image.shape[:-1]) < 0.5
+    known[..., [0, 0, -1, -1], [0, -1, 0, -1]] = True
+    filled = inpaint.clough_tocher(np.where(known[..., None], image, 7), known)
+    np.testing.assert_array_equal(filled[known], image[known])
+    np.testing.assert_allclose(filled[..., 0], image[..., 0], atol=1e-5)
+    assert np.abs(filled[..., 1] - image[..., 1]).max() < 0.02
+
+
+def test_pixels_beyond_all_known_ones_take_the_nearest():
+    image = np.full((6, 6, 1), 7, np.float32)
+    known = np.zeros((6, 6), bool)
+    assert (inpaint.clough_tocher(image, known) == 7).all()  # nothing is known
+    known[2, 1:4] = True
+    image[2, 1:4, 0] = 1, 2, 3
+    np.testing.assert_array_equal(inpaint.clough_tocher(image, known)[5, :, 0], [1, 1, 2, 3, 3, 3])
 
 
 def test_colours_are_denoised_one_by_one():

@@ -117,6 +117,18 @@ def test_optical_flow_finds_a_known_motion():
     np.testing.assert_allclose(np.median(flow.reshape(-1, 2), 0), [2, 0], atol=0.2)
 
 
+@pytest.mark.parametrize("shape", [(48, 40), (20, 24, 28)])
+def test_splines_find_a_known_motion_across_contrasts(shape):
+    """The moving image is bright where the fixed one is dark, and lies two voxels further along the first axis."""
+    random = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(random.random(shape), 3)
+    texture = ((texture - texture.min()) / np.ptp(texture)).astype(np.float32)
+    flow = classical.bspline(texture, 1 - np.roll(texture, 2, 0) ** 2, 16.0)
+    inner = flow[(slice(6, -6),) * len(shape)].reshape(-1, len(shape))
+    np.testing.assert_allclose(np.median(inner, 0), [2, *[0] * (len(shape) - 1)], atol=0.3)
+    assert not classical.bspline(texture, np.zeros_like(texture)).any()
+
+
 def test_a_register_task_names_what_the_images_lack():
     record = Record(np.zeros((20, 8, 8, 2), np.uint8), "a", "a", contrasts=("T1", "T2"), spacing_mm=(3.0, 1.0, 1.0))
     split = {"train": [Region.whole(record)]}

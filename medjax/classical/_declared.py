@@ -12,6 +12,7 @@ offers all methods of its kind as references. Kinds and how a method is called:
 | "segment" | `(image (*space, C), classes: int, strength)` to labels `(*space)` in the order of brightness |
 | "region" | `(image (*space, C), strength)` to labels `(*space)`, 1 in one bright region |
 | "register" | `(fixed (*space), moving (*space), strength)` to displacements `(*space, n)` in voxels |
+| "inpaint" | `(image (*space, C), known (*space) bool, strength)` |
 | "compress" | `(image (H, W, C), rate)` |
 
 All images are in unit range. `strength` comes from the grid that was declared, and is 1 for methods without one.

@@ -1,14 +1,18 @@
 """Inpainting: images in which pixels or boxes are missing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from medjax.classical._declared import methods
 from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Mask, random_boxes, random_pixels
 from medjax.physics.sampling import PerSample
-from medjax.tasks._reconstruction import Reconstruction
-from medjax.types import Array, Batch, Key, NetworkInput, UserError, check_choice
+from medjax.tasks._reconstruction import Reconstruction, measurement_of
+from medjax.types import Array, Batch, Example, Key, NetworkInput, Reference, UserError, check_choice
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,19 @@ class Inpaint(Reconstruction):
         image, _ = self.unit(batch)
         operator = PerSample(Mask((batch["known"] != 0).astype(image.dtype)[:, None]))
         return self.measured(operator, operator(image))
+
+    def references(self) -> dict[str, Reference]:
+        """The input, the solvers, and interpolation between known pixels."""
+        def between(fill: Callable[..., np.ndarray]) -> Callable[[Example, float], Array]:
+            def run(example: Example, strength: float) -> Array:
+                given = measurement_of(example.input.context)
+                known = np.asarray(given.operator(jnp.ones_like(given.y)))[..., 0] > 0
+                return jnp.asarray(np.stack([fill(*one, strength) for one in zip(np.asarray(given.y), known, strict=True)]))
+
+            return run
+
+        return super().references() | {name: Reference(between(fn), strengths)
+                                       for name, (fn, strengths) in methods("inpaint").items()}
 
     def _known(self, key: Key, shape: tuple[int, ...]) -> Array:
         return random_pixels(key, shape, self.keep) if self.missing == "pixels" else random_boxes(
