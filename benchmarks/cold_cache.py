@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,9 @@ class Counted:
 
     study: Study
     reads: int = 0
-    paths: tuple[Path, ...] = field(init=False)
 
-    def __post_init__(self):
-        self.paths, self.id, self.subject = self.study.paths, self.study.id, self.study.subject
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.study, name)
 
     def read(self) -> list[Record]:
         self.reads += 1
