@@ -25,7 +25,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.model.iterations = 4
         base.prefer(config.model, norm="none")
         config.optim.lr = 2e-3
-    config.data.patch = (128, 128) if names["source"] != "kspace" else ()
+    config.data.patch = () if names["source"] in ("kspace", "shards") else (128, 128)
     config.data.range = (0.0, 255.0) if names["source"] == "icbm152" else (0.0, 1.0)
     if names["source"] == "kspace" and names["objective"] == "ssdu":
         config.task.acceleration, config.task.held_out, config.metric = 1.0, 0.1, "held_out"

@@ -67,12 +67,7 @@ def _apply_to_one(run: Run, predict: Predict, made_by: Derivation, inputs: Input
     suffix = study.suffix
     if run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
         raise UserError(target, f"the format is kept; give a name that ends in {suffix}")
-    table = Table()
-    made = _apply(run, predict, made_by, inputs, target, table, replace=False)
-    if table.rows:
-        path = target.with_name(stem(target, study) + ".csv")
-        table.write(path)
-        made.append(path)
+    made = _apply(run, predict, made_by, inputs, target, Table(), replace=False)
     print("written: " + ", ".join(map(str, made)))
 
 
@@ -100,12 +95,17 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
 
 def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
            replace: bool) -> list[Path]:
-    """Writes all outputs of a study, or none; returns their paths. Raises UserError."""
+    """Writes all outputs of a study, or none; returns their paths. Raises UserError.
+
+    With `replace` the rows are left in the table, and files of that name are replaced; else they are a file beside.
+    """
     outputs, to_source = _outputs(run, predict, inputs)
     with staging(target.parent) as folder:
         destination = StudyDestination(inputs.main, folder / target.name, table, to_source, made_by)
         for output in outputs:
             output.write(destination)
+        if table.rows and not replace:
+            table.write(folder / (stem(target, inputs.main) + ".csv"))
         made = sorted(folder.iterdir())
         taken = [target.with_name(path.name) for path in made if target.with_name(path.name).exists()]
         if taken and not replace:

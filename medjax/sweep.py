@@ -26,6 +26,7 @@ from medjax.train.loop import train, train_side_by_side
 from medjax.train.run import Config, build_task, described, load_config, may_change, metric_of
 from medjax.types import DivergedError, Metric, UserError
 
+JUDGED = ("eval_every", "eval_samples")  # a run may go on with others, but its best validation value is another then
 BEST = "best.json"  # a finished member: of what config, how it ended, its best validation values
 
 
@@ -45,7 +46,7 @@ class Member:
     @property
     def digest(self) -> str:
         """A hash of what the member is trained on and how."""
-        kept = {key: value for key, value in registry.flat(self.config).items() if not may_change(key)}
+        kept = {key: value for key, value in registry.flat(self.config).items() if key in JUDGED or not may_change(key)}
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -56,6 +57,8 @@ def run(config: Config, grid: str, workdir: Path, side_by_side: bool = False) ->
     diverges is a row without values. Members are compared by the best validation value of `config.metric`: the test split
     is not for choosing.
     """
+    if side_by_side and distributed.several():
+        raise UserError("--side_by_side", "members take a device each of one process; leave it out, or start one process")
     members = members_of(config, grid, workdir)
     groups = _groups(members, side_by_side)
     for number, group in enumerate(groups, start=1):
@@ -136,7 +139,10 @@ def _groups(members: Sequence[Member], side_by_side: bool) -> list[list[Member]]
 
 
 def _train(group: Sequence[Member]) -> None:
-    """Trains the members of a group that are not finished. Raises UserError for a folder of another config."""
+    """Trains the members of a group that are not finished, or not yet up to their steps.
+
+    Raises UserError for a folder of another config.
+    """
     if all(_finished(member) for member in group):
         return
     if len(group) == 1:
@@ -149,7 +155,8 @@ def _train(group: Sequence[Member]) -> None:
         ends = train_side_by_side([member.config for member in group], [member.workdir for member in group])
     for member, diverged in zip(group, ends, strict=True):
         if distributed.is_primary():
-            ended = {"config": member.digest, "diverged": diverged, "metrics": {} if diverged else _best(member.workdir)}
+            metrics = {} if diverged else _best(member.workdir)
+            ended = {"config": member.digest, "steps": member.config.steps, "diverged": diverged, "metrics": metrics}
             write_atomically(member.workdir / BEST, json.dumps(ended))
     distributed.wait_for_all("member finished")
 
@@ -158,9 +165,10 @@ def _finished(member: Member) -> bool:
     path = member.workdir / BEST
     if not path.exists():
         return False
-    if json.loads(path.read_text(encoding="utf-8"))["config"] != member.digest:
+    ended = json.loads(path.read_text(encoding="utf-8"))
+    if ended["config"] != member.digest or ended["steps"] > member.config.steps:
         raise UserError(member.workdir, "holds a member of another config; give the former settings, or another --workdir")
-    return True
+    return ended["steps"] == member.config.steps
 
 
 def _best(workdir: Path) -> dict[str, float]:

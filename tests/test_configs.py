@@ -155,4 +155,11 @@ def test_config_trains_is_evaluated_and_applied(name, tmp_path):
                 apply.main()
             flags.FLAGS.rescale = "range"
         apply.main()
-    assert {path.name for path in (tmp_path / "applied").iterdir()} == expected
+        assert {path.name for path in (tmp_path / "applied").iterdir()} == expected
+        if "out.csv" in expected:  # a table of that name is the user's: nothing is written
+            (tmp_path / "own").mkdir()
+            (tmp_path / "own" / "out.csv").write_text("mine")
+            flags.FLAGS.output = str(tmp_path / "own" / main)
+            with pytest.raises(UserError, match=r"out\.csv: is there already"):
+                apply.main()
+            assert [(path.name, path.read_text()) for path in (tmp_path / "own").iterdir()] == [("out.csv", "mine")]

@@ -7,6 +7,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import jax
+import nibabel
 import numpy as np
 import pytest
 
@@ -85,7 +86,7 @@ def test_a_damaged_checkpoint_costs_no_step(whole, tmp_path, capsys):
     same_checkpoint(whole, tmp_path, 6)
 
 
-def test_images_that_are_no_numbers_once_squared_end_the_run_with_step_and_samples(tmp_path):
+def test_images_that_are_no_numbers_once_squared_end_the_run_with_step_and_samples(tmp_path, capsys):
     images = np.random.default_rng(0).uniform(size=(40, 32, 32)).astype(np.float32)
     images[5] = 3e38
     np.save(tmp_path / "images.npy", images)
@@ -93,10 +94,26 @@ def test_images_that_are_no_numbers_once_squared_end_the_run_with_step_and_sampl
     config.steps = config.eval_every = 50
     said = []
     for _ in range(2):  # the same command meets the same batch
-        with pytest.raises(UserError, match=r"^step \d+: model/\w+ is not finite, on samples (\d+, ){3}\d+; ") as caught:
+        with pytest.raises(UserError, match=r"^step \d+: model/\w+ is not finite; the last checkpoint ") as caught:
             train(config, tmp_path / "run")
+        (names,) = re.findall(r"step \d+ was on (.*)", "".join(capsys.readouterr()))
+        assert len(names.split(", ")) == 4
+        assert "images:z5:" in names
         said.append(re.sub(r"; the last.*", "", str(caught.value)))
     assert said[0] == said[1]
+
+
+def test_images_that_have_changed_since_the_run_began_are_said_once(tmp_path, capsys):
+    images = np.random.default_rng(0).uniform(size=(32, 32, 40)).astype(np.float32)
+    config = small(path=str(tmp_path / "a.nii.gz"), range=(0.0, 1.0), fractions=(0.8, 0.1, 0.1))
+    said = []
+    for steps, factor in ((1, 1.0), (2, 1.0), (3, 0.5), (4, 0.5)):
+        if steps in (1, 3):
+            nibabel.Nifti1Image(images * np.float32(factor), np.eye(4)).to_filename(tmp_path / "a.nii.gz")
+        config.steps = steps
+        train(config, tmp_path / "run")
+        said.append("not those that the run began with" in capsys.readouterr().out)
+    assert said == [False, False, True, False]
 
 
 def test_without_a_test_part_a_training_ends_well_and_says_what_to_type(tmp_path, capsys):

@@ -85,6 +85,27 @@ def test_members_do_not_communicate():
         assert word not in text
 
 
+def test_a_finished_member_goes_on_to_more_steps_and_has_no_other_settings(tmp_path):
+    settings = config()
+    sweep.run(settings, "optim.lr=1e-3", tmp_path)
+    settings.steps = 6
+    sweep.run(settings, "optim.lr=1e-3", tmp_path)
+    steps = [step for step, _ in read_curves(tmp_path / "optim.lr=0.001")["train/model/loss"]]
+    assert steps[-1] == 6
+    assert steps.count(4) == 1
+    for key, value in (("steps", 4), ("eval_samples", 3), ("seed", 5)):
+        other = settings.copy_and_resolve_references()
+        other[key] = value
+        with pytest.raises(UserError, match="holds a member of another config"):
+            sweep.run(other, "optim.lr=1e-3", tmp_path)
+
+
+def test_members_beside_each_other_are_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.distributed, "several", lambda: True)
+    with pytest.raises(UserError, match=r"^--side_by_side: members take a device each of one process"):
+        sweep.run(config(), "seed=0,1", tmp_path, side_by_side=True)
+
+
 def test_what_is_part_of_the_program_must_be_the_same(tmp_path):
     other = config()
     other.data.range = (0.0, 200.0)

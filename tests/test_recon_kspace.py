@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.data.pipeline import eval_batches, train_stream
 from medjax.data.sources.kspace import Kspace
 from medjax.evaluation.run import evaluate_run
 from medjax.physics.mri import Cartesian, birdcage
 from medjax.tasks.mri_recon import MriRecon
 from medjax.train.loop import train
 from medjax.train.run import load_splits, resolve
-from medjax.types import Prediction, UserError
+from medjax.types import Prediction, Region, UserError
 from tests.test_recon import KEY, batch, squares
 
 
@@ -77,6 +78,21 @@ def test_files_that_hold_no_k_space_are_one_line(tmp_path, name, content, proble
     with pytest.raises(UserError, match=rf"{name}.*{problem}") as error:
         Kspace(str(file)).load()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("patch", "multiple"), [((8, 8), 1), ((), 16)])
+def test_k_space_is_not_cut_or_padded(raw, patch, multiple):
+    """Neither by patches, nor so that it divides over devices, nor beside files of another matrix size."""
+    regions = [Region.whole(record) for record in Kspace(str(raw / "file2.npy")).load()]
+    with pytest.raises(UserError, match=r"file2.*: k-space of \(24, 20\) can't be cut or padded to"):
+        train_stream(regions, batch_size=2, patch=patch, seed=0, multiple_of=multiple)
+    with pytest.raises(UserError, match="can't be cut or padded to"):
+        eval_batches(regions, batch_size=1, multiple_of=16)
+    record = regions[0].record
+    narrow = replace(record, id="narrow", image=record.image[:, :, :12], extras={
+        name: value[:, :, :12] if value.ndim > 2 else value for name, value in record.extras.items()})
+    with pytest.raises(UserError, match=r"narrow.*k-space of \(24, 12\) can't be cut or padded to \(24, 20\)"):
+        eval_batches([*regions, Region.whole(narrow)], batch_size=1)
 
 
 def test_a_slice_of_k_space_is_not_cut(raw):

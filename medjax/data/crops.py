@@ -9,6 +9,8 @@ import numpy as np
 from medjax.data.storage.mapped import Stored, mapped
 from medjax.types import Record, Region, UserError
 
+WHOLE = ("kspace", "maps")  # fields that can't be cut or padded: every sample is of the whole image
+
 Place = tuple[int, int, Sequence[int]]
 """Of a box: its region, the image in it, the corner."""
 
@@ -61,6 +63,15 @@ class Images:
         mask = self._masks[region]
         return {name: self._view(array, region, index)[None]
                 for name, array in (arrays if mask is None else {**arrays, "mask": mask}).items()}
+
+    def check_whole(self, shape: Sequence[int]) -> None:
+        """Raises UserError where boxes of `shape` would cut or pad k-space."""
+        if not self._fields.keys() & set(WHOLE):
+            return
+        for name, size in zip(self.names, self.shapes, strict=True):
+            if size != tuple(shape):
+                raise UserError(name, f"k-space of {size} can't be cut or padded to {tuple(shape)}; give files of one size, "
+                                "--config.data.patch='()', and a first axis that divides over config.mesh.space")
 
     def empty(self, rows: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
         """Arrays for `image` and every field of a batch, their boxes of `shape`."""

@@ -100,6 +100,10 @@ class Stream:
         """Batch 0, without moving: the shapes and dtypes of all of them."""
         return self._patches[0]
 
+    def names(self, index: int) -> list[str]:
+        """The names of the samples of batch `index` that are read here."""
+        return self._patches.names(index)
+
     def get_state(self) -> dict[str, int]:
         """The position, to be saved as JSON with a checkpoint."""
         return {"batches": self._taken, **self._patches.identity}
@@ -138,7 +142,9 @@ class Patches:
             raise UserError("config.data.foreground", f"{foreground_share}; give a probability between 0 and 1")
         self.images = Images(regions, ndim)
         self.patch = _patch_shape(patch, self.images)
-        self._planes = share.of_planes(-(-self.patch[0] // multiple_of) * multiple_of)
+        planes = -(-self.patch[0] // multiple_of) * multiple_of
+        self.images.check_whole((planes, *self.patch[1:]))
+        self._planes = share.of_planes(planes)
         self.identity = {"seed": int(seed), "batch_size": int(batch_size)}
         self._share = foreground_share
         self._points = [_points(region) for region in regions] if foreground_share > 0 else []
@@ -157,15 +163,18 @@ class Patches:
         return ENDLESS
 
     def __getitem__(self, index: int) -> HostBatch:
-        seed, size = self.identity["seed"], self.identity["batch_size"]
+        return self._batch(self._places(index))
+
+    def names(self, index: int) -> list[str]:
+        """The names of the samples of a batch."""
+        return [self.images.name(*place) for place in self._places(index)]
+
+    def _places(self, index: int) -> Iterator[Place]:
+        """Where the patches of a batch are, one by one, so that a patch and its points are read at one time."""
+        items, seed, size = int(self._ends[-1]), self.identity["seed"], self.identity["batch_size"]
         random = np.random.Generator(np.random.Philox(key=seed, counter=int(index) << 64))
         draws = random.random((size, 2 + self.images.ndim))[self._rows]
         numbers = range(index * size, (index + 1) * size)[self._rows]
-        return self._batch(self._places(numbers, draws))
-
-    def _places(self, numbers: Sequence[int], draws: np.ndarray) -> Iterator[Place]:
-        """Where the patches of these samples are, one by one, so that a patch and its points are read at one time."""
-        items, seed = int(self._ends[-1]), self.identity["seed"]
         drawn = np.array([_shuffled(items, seed, number // items)[number % items] for number in numbers])
         regions = np.searchsorted(self._ends, drawn, side="right")
         indices = (drawn - self._starts[regions]) // self._boxes[regions]
@@ -231,6 +240,7 @@ class EvalBatches:
         self.images = Images(regions, ndim)
         largest = tuple(int(n) for n in np.max(self.images.shapes, axis=0))
         self.shape = (-(-largest[0] // multiple_of) * multiple_of, *largest[1:])
+        self.images.check_whole(self.shape)
         corner = (0,) * ndim
         places: list[Place] = [(region, index, corner) for region, count in enumerate(self.images.counts.tolist())
                                for index in range(count) if self._counts(region, index)]

@@ -154,7 +154,7 @@ def _loop(run: Run, layout: Layout, members: Sequence[Member], state: State, pro
     step_fn, stopped = layout.compile(state), Stop()
     step = first = int(np.asarray(layout.member(state.step, 0)))
     batches = to_device(layout.streams([member.stream for member in members]), layout.place)
-    pending: tuple[int, dict[str, Array], Array] | None = None
+    pending: tuple[int, dict[str, Array]] | None = None
     try:
         while step < config.steps and not stopped.at(step):
             profile.before(step + 1)
@@ -169,12 +169,12 @@ def _loop(run: Run, layout: Layout, members: Sequence[Member], state: State, pro
             log.advance()
             # One step late: the device is already busy with the next step while this one's numbers are read.
             if pending is not None:
-                _report(layout, members, *pending)
-            pending = (step, logs, batch["id"])
+                _report(members, *pending)
+            pending = (step, logs)
             last = step == config.steps
             evaluated = last or step % config.eval_every == 0
             if evaluated or stopped.at(step) or step % config.checkpoint_every == 0:
-                _report(layout, members, *pending)
+                _report(members, *pending)
                 pending = None
                 _save(run, layout, members, state, batches, step, evaluated)
         with log.timed("checkpoint"):
@@ -210,7 +210,7 @@ def _save(run: Run, layout: Layout, members: Sequence[Member], state: State, bat
             member.checkpoints.save(own, positions[i] if isinstance(positions, list) else positions, metrics)
 
 
-def _report(layout: Layout, members: Sequence[Member], step: int, logs: dict[str, Array], ids: Array) -> None:
+def _report(members: Sequence[Member], step: int, logs: dict[str, Array]) -> None:
     """Logs a step. A loss that is not finite ends a single run; of several members only that one."""
     everything = jax.device_get(logs)
     for i, member in enumerate(members):
@@ -220,11 +220,11 @@ def _report(layout: Layout, members: Sequence[Member], step: int, logs: dict[str
         scalars = {name: float(value) for name, value in own.items()}
         broken = [name for name, value in scalars.items() if not np.isfinite(value)]
         if broken:
-            samples = sorted(int(v) for shard in ids.addressable_shards for v in np.ravel(shard.data))
             member.checkpoints.wait()
-            member.diverged = (f"{broken[0]} is not finite, on samples {', '.join(map(str, samples))}; the last checkpoint "
-                               f"is of step {member.checkpoints.latest()}; try a smaller config.optim.lr or "
-                               "config.optim.clip")
+            member.diverged = (f"{broken[0]} is not finite; the last checkpoint is of step {member.checkpoints.latest()}; "
+                               "try a smaller config.optim.lr or config.optim.clip")
+            # Names of files are for the screen: what has diverged is also written to the table of a sweep.
+            member.log.say(f"step {step} was on {', '.join(member.stream.names(step - 1))}")
             if len(members) == 1:
                 raise DivergedError(f"step {step}", member.diverged)
             member.log.say(f"{member.workdir}: step {step}: {member.diverged}")

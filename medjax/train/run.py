@@ -14,7 +14,7 @@ import ml_collections
 from medjax import registry
 from medjax.data.domain import domain_of
 from medjax.data.normalise import normalised
-from medjax.data.split import assignment, changes, split
+from medjax.data.split import assignment, changes, fingerprint, split
 from medjax.data.statistics import value_range
 from medjax.data.storage.tfds_layout import is_prepared
 from medjax.files import locked, write_atomically
@@ -24,7 +24,7 @@ from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
 from medjax.types import Metric, Model, Objective, Record, Source, Splits, State, Task, UserError
 
-CONFIG, SPLIT = "config.json", "split.json"
+CONFIG, SPLIT, DATA = "config.json", "split.json", "data.json"
 Config: TypeAlias = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
               "data.workers", "references")
@@ -117,7 +117,13 @@ def write_split(workdir: Path, splits: Splits) -> list[str]:
     found = assignment(splits, held)
     if held != found:
         write_atomically(workdir / SPLIT, json.dumps((held or {}) | found, indent=1))
-    return changes(held, splits) if held else []
+    said = changes(held, splits) if held else []
+    noted, now = _read(workdir / DATA) if (workdir / DATA).exists() else {}, {"fingerprint": fingerprint(splits)}
+    if noted != now:
+        write_atomically(workdir / DATA, json.dumps(now))
+    if noted and noted != now and not said:
+        said = ["the images of these subjects are not those that the run began with: other files, sizes or times"]
+    return said
 
 
 @contextmanager
