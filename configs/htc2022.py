@@ -13,7 +13,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.metric = "mcc"
     config.steps = 2000
     config.batch_size = 8
-    config.data.fractions = (0.97, 0.015, 0.015)
+    config.data.fractions = (0.985, 0.008, 0.007)
     base.prefer(config.model, width=24, depth=5)
     if names["model"] == "unet":
         base.prefer(config.model, stride=2, residual=False)

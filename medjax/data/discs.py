@@ -15,8 +15,8 @@ ATTEMPTS = 60
 def draw(random: np.random.Generator, size: int) -> np.ndarray:
     """A disc, 1, with holes, 0, around it 0: `(size, size)` uint8.
 
-    The holes of a disc are of one family, or of several: ellipses, polygons, smooth shapes, slots and arcs, alike in size and
-    direction, cells between thin walls, or what a smooth random field cuts out.
+    The holes of a disc are ellipses, polygons, smooth shapes, slots or arcs, alike in size and direction or mixed; or cells
+    between thin walls; or what a smooth random field cuts out.
     """
     centre = size / 2 + random.uniform(-LARGEST_SHIFT, LARGEST_SHIFT, 2) * size
     radius = RADIUS * size * random.uniform(0.995, 1.005)

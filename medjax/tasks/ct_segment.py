@@ -1,4 +1,4 @@
-"""Segmentation of one material in CT from a sinogram over a limited angle: which pixels it fills."""
+"""Segmentation of one material from the sinogram of a CT scan over a limited angle: which pixels it fills."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from jax.scipy.ndimage import map_coordinates
 from medjax.classical import iterative
 from medjax.classical._declared import by_sample, grid
 from medjax.classical.segment import otsu
+from medjax.data import ct_geometry
 from medjax.data.limited_angle import centred
 from medjax.data.outputs import NiftiOutput, numbered
 from medjax.measures import losses, regions
@@ -27,7 +28,6 @@ from medjax.types import (
     Key,
     Mean,
     Measurement,
-    Metric,
     NetworkInput,
     Output,
     Prediction,
@@ -51,10 +51,11 @@ class CtSegment(TaskBase):
     pixels of the truth.
 
     The scanner has `detectors` elements of `detector_mm`, the source `source_mm` from the axis and `source_detector_mm` from
-    the detector, and views every `step` degrees. A line integral over `t` mm of the material is `attenuation * t -
-    hardening * t**2`, as hardening of the beam has it. What is measured is blurred by up to `blur` elements (standard
-    deviation), has `noise` (of air; it grows with the square root of the attenuation), and an offset of up to `scatter`.
-    The defaults are the Helsinki Tomography Challenge's 2022, the material acrylic, measured in its full scans.
+    the detector, and views every `step` degrees; images show `field_mm` along their rows. The measured line
+    integral over `t` mm of the material is `attenuation * t - hardening * t**2`, as hardening of the beam has it, blurred by
+    up to `blur` elements (standard deviation), with `noise` (of air, which grows as fewer photons arrive) and an offset of
+    up to `scatter`. The defaults are of the Helsinki Tomography Challenge 2022 and its acrylic, from full scans that are not
+    among its tests.
     """
 
     span: tuple[float, float] = (28.0, 90.0)
@@ -64,6 +65,7 @@ class CtSegment(TaskBase):
     detector_mm: float = 0.2
     source_mm: float = 410.66
     source_detector_mm: float = 553.74
+    field_mm: float = 75.941
     attenuation: float = 0.0442
     hardening: float = 1.85e-4
     noise: float = 0.004
@@ -103,17 +105,17 @@ class CtSegment(TaskBase):
                     raise UserError(region.record.id, "has no label; give images with label maps (config.data.source.name)")
         return {}
 
-    def scanner(self, shape: tuple[int, ...], spacing_mm: float) -> ct.Fan:
-        """The scanner for images of `shape` with pixels of `spacing_mm`, its middle view at angle 0, views over all spans."""
+    def scanner(self, shape: tuple[int, ...]) -> ct.Fan:
+        """The scanner for images of `shape`, its middle view at angle 0, with the views of the greatest span."""
         half = (self.views - 1) / 2
         angles = tuple(np.deg2rad((np.arange(self.views) - half) * self.step).tolist())
-        return _fan(tuple(shape), spacing_mm, angles, self.detectors, self.detector_mm, self.source_mm,
+        return _fan(tuple(shape), self.field_mm / shape[1], angles, self.detectors, self.detector_mm, self.source_mm,
                     self.source_detector_mm)
 
     def simulate(self, key: Key, batch: Batch) -> Batch:
         """The batch as if its images had been scanned: `sinogram` `(B, views, detectors, 1)`, `measured`, `turn` 0."""
         clean = jnp.clip(self.unit(batch)[0], 0, 1)
-        thickness = self.scanner(clean.shape[1:-1], self._field_mm / clean.shape[1])(clean)
+        thickness = self.scanner(clean.shape[1:-1])(clean)
 
         def measure(key: Key, t: Array) -> tuple[Array, Array]:
             span_key, blur_key, mu_key, bend_key, scatter_key, noise_key = jax.random.split(key, 6)
@@ -128,11 +130,6 @@ class CtSegment(TaskBase):
         sinogram, measured = jax.vmap(measure)(self.keys(key, batch), thickness)
         return {**batch, "sinogram": sinogram, "measured": measured, "turn": jnp.zeros(clean.shape[0])}
 
-    @property
-    def _field_mm(self) -> float:
-        """The side of the images: as large as the detector at the axis, less what the challenge's images leave."""
-        return 512 / 560 * self.detectors * self.detector_mm * self.source_mm / self.source_detector_mm
-
     def input(self, batch: Batch) -> NetworkInput:
         """Two channels: filtered back-projection as the share of the material, and the share of `views` that was measured.
 
@@ -141,7 +138,7 @@ class CtSegment(TaskBase):
         if "measured" not in batch:
             raise UserError("config.data.source.name", "gives images that were not scanned; this task segments sinograms")
         rows, columns = (n // self.coarser for n in batch["image"].shape[1:-1])
-        geometry = self.scanner((rows, columns), self._field_mm / rows)
+        geometry = self.scanner((rows, columns))
         pixel = geometry.spacing[0]
         norm = float(np.sqrt(self.views * max(rows, columns)))
         y = jnp.maximum(batch["sinogram"], 0)
@@ -171,8 +168,8 @@ class CtSegment(TaskBase):
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.SEGMENTATION.items()}
 
     def found(self, logits: Array, turn: Array, shape: tuple[int, ...]) -> Array:
-        """Where the material's logit is the larger one, on the pixels of an image of `shape` that was turned by `turn` `(B,)`
-        radians: `(B, *shape, 1)` bool.
+        """Where the material's logit is the larger one, `(B, *shape, 1)` bool, on the pixels of the image as it lay: `turn`
+        `(B,)` is in radians.
         """
         back = functools.partial(_turned, shape=shape, coarser=1 / self.coarser)
         return (jax.vmap(back)(logits[..., MATERIAL] - logits[..., AIR], turn) > 0)[..., None]
@@ -207,10 +204,21 @@ class CtSegment(TaskBase):
         """Measured sinograms, centred. Raises UserError for images, and for another scanner than the task's."""
         arranged = [centred(record, self.views) for record in records]
         for record in arranged:
-            if record.extras["sinogram"].shape[1] != self.detectors:
-                raise UserError(record.id, f"has {record.extras['sinogram'].shape[1]} detector elements, and the model was "
-                                f"trained for {self.detectors}")
+            self._check_scanner(record)
         return arranged
+
+    def _check_scanner(self, record: Record) -> None:
+        """Raises UserError where a record was measured by another scanner, or its image shows another field."""
+        found = ct_geometry.operator(str(record.extras["ct_geometry"]), record.id)
+        wanted = self.scanner(found.shape)
+        for name in ("detectors", "detector_mm", "shift_mm", "source_mm", "detector_distance_mm", "spacing"):
+            has, needed = getattr(found, name, None), getattr(wanted, name)
+            if has is None or not np.allclose(has, needed, rtol=1e-3, atol=1e-3):
+                raise UserError(record.id, f"was measured with {name} {has}, and the model was trained for {needed}")
+        steps = np.abs(np.diff(found.angles))
+        if len(steps) and not np.allclose(np.rad2deg(steps), self.step, atol=1e-3):
+            raise UserError(record.id, f"has a view every {np.rad2deg(steps[0]):.4g} degrees, and the model was trained for "
+                            f"one every {self.step:g}")
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The segmentation on the pixels of the scan's image, 1 where the material is."""
@@ -222,7 +230,7 @@ class CtSegment(TaskBase):
         return made
 
 
-@functools.partial(jax.jit, static_argnames=())
+@jax.jit
 def _tv(operator: Subset, y: Array, weight: float) -> Array:
     return iterative.tv(operator, y, weight, TV_ITERATIONS)
 

@@ -11,7 +11,7 @@ from medjax.data.formats import htc2022
 from medjax.data.limited_angle import centred
 from medjax.types import Record, UserError
 
-FIELD_MM = 75.94  # the side of the challenge's images
+FIELD_MM = 75.941  # the side of the challenge's images
 SCANS, TRUTH = "_limited.mat", "_recon_fbp_seg.mat"
 
 
@@ -62,4 +62,5 @@ class Htc2022:
         if label.shape != record.image.shape:
             raise UserError(truth, f"is {label.shape[:-1]} and its scan's image {record.image.shape[:-1]}; give them on one "
                             "grid")
-        return replace(centred(record, self.views), extras=centred(record, self.views).extras | {"label": label})
+        placed = centred(record, self.views)
+        return replace(placed, extras=placed.extras | {"label": label})
