@@ -14,17 +14,20 @@ from PIL import Image
 
 from medjax import apply
 from medjax.evaluation.run import evaluate_run
+from medjax.tasks.ct_segment import CtSegment
 from medjax.train.loop import train
 from medjax.train.run import load_config, load_splits, restore_best
 from medjax.types import Task, UserError
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("base", "__init__"))
 SMALL_NETWORK = {"width": 4, "depth": 2, "blocks": 1, "iterations": 2, "latent": 4}
+SMALL_DATA = {"htc2022": {"data.source.size": 64, "data.source.count": 12, "data.fractions": (0.5, 0.25, 0.25),
+                          "task.detectors": 70, "task.detector_mm": 1.6, "task.step": 3.0}}
 KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"}  # network or scanner has its own sizes
 SINGLE = "in.nii.gz"
 MADE = {
     "anomaly": {"out.csv", "out_anomaly.nii.gz"}, "brain_segment": {"out.nii.gz"}, "ct_recon": {"out.nii.gz"},
-    "fuse": {"out_FLAIR.nii.gz"}, "mri_recon": {"out.nii.gz"}, "polyps": {"out.png"},
+    "fuse": {"out_FLAIR.nii.gz"}, "htc2022": {"out.nii.gz"}, "mri_recon": {"out.nii.gz"}, "polyps": {"out.png"},
     "register": {"out_displacement.nii.gz", "out_warped.nii.gz"}, "translate": {"out_FLAIR.nii.gz"},
     "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
 }
@@ -63,6 +66,8 @@ def tiny(name: str, folder: Path):
     if name in DRAWN:
         DRAWN[name](folder)
         config.data.path = str(folder)
+    for key, value in SMALL_DATA.get(name, {}).items():
+        config.update_from_flattened_dict({key: value})
     config.steps = config.eval_every = config.checkpoint_every = 2
     config.log_every = config.eval_samples = 1
     config.batch_size = 2
@@ -97,12 +102,17 @@ def kspace_file(path: Path, image: np.ndarray) -> Path:
 
 
 def sinogram_file(path: Path, task: Task, image: np.ndarray) -> Path:
-    """A disc of water: its parallel projections are known."""
+    """A disc of water, or of the material that is looked for: its projections are known."""
     geometry = {"beam": "parallel", "angles_deg": {"first": 0, "last": 168, "count": 15}, "detector_count": 90,
                 "detector_mm": 1.5, "pixel_mm": 2.0, "image_shape": [40, 40]}
-    u = (np.arange(90) - 44.5) * 1.5
-    chord = 2 * np.sqrt(np.maximum(30.0**2 - u**2, 0))
-    np.save(path.with_name("in.npy"), np.float32(np.tile(0.0192 * chord, (15, 1))))
+    distance, mu = (np.arange(90) - 44.5) * 1.5, 0.0192
+    if isinstance(task, CtSegment):
+        geometry |= {"beam": "fan", "detector_count": task.detectors, "detector_mm": task.detector_mm,
+                     "source_axis_mm": task.source_mm, "source_detector_mm": task.source_detector_mm,
+                     "angles_deg": {"first": 20, "last": 20 + 14 * task.step, "count": 15}, "pixel_mm": task.field_mm / 40}
+        distance, mu = task.scanner((40, 40)).distances_mm, task.attenuation
+    chord = 2 * np.sqrt(np.maximum(30.0**2 - distance**2, 0))
+    np.save(path.with_name("in.npy"), np.float32(np.tile(mu * chord, (15, 1))))
     path.with_name("in.json").write_text(json.dumps(geometry))
     return path.with_name("in.npy")
 

@@ -22,6 +22,7 @@ from medjax.types import Example, NetworkInput, Prediction
 
 KEY = jax.random.PRNGKey(0)
 UNIT, HU = (0.0, 1.0), (-1000.0, 1000.0)
+FIXED = ("ct_segment", "synthesis")  # whose images all have one size
 SIZES = {2: (22, 20), 3: (13, 12, 14)}
 PADS = (3, 5, 2)  # voxels at the end of each axis, in units of the target's grid
 CONTRASTS = ("T1", "FLAIR")
@@ -33,6 +34,7 @@ TASKS = {
     "compress": ({}, UNIT, (2,), 1),
     "ct_lowdose": ({"photons": 1e4}, HU, (2,), 1),
     "ct_recon": ({"views": 6}, HU, (2,), 1),
+    "ct_segment": ({"detectors": 40, "detector_mm": 2.8, "step": 9.0}, UNIT, (2,), 1),
     "deblur": ({}, UNIT, (2,), 1),
     "denoise": ({}, UNIT, (2, 3), 1),
     "enhance": ({}, UNIT, (2,), 3),
@@ -122,7 +124,7 @@ def test_padded_voxels_and_samples_change_no_loss_and_no_measure(name, ndim):
     example = replace(example, input=NetworkInput(example.input.image))
     pred = prediction_of(name, task, example, np.random.default_rng(2))
     whole_losses, whole = evaluated(pred, example)
-    other_losses, other = evaluated(*reversed(widened(example, pred, voxels=name != "synthesis")))  # whose size is fixed
+    other_losses, other = evaluated(*reversed(widened(example, pred, voxels=name not in FIXED)))
     assert whole_losses
     for loss, value in whole_losses.items():
         np.testing.assert_allclose(other_losses[loss], value, rtol=1e-6, atol=1e-7, err_msg=loss)

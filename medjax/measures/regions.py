@@ -8,6 +8,7 @@ from medjax.types import Array, Metric
 
 DICE = Metric("dice", "Dice", decimals=4)
 IOU = Metric("iou", "IoU", decimals=4)
+MCC = Metric("mcc", "Matthews correlation", decimals=4)
 HAUSDORFF95 = Metric("hausdorff95", "95 % Hausdorff distance", "{length}", lower_is_better=True)
 
 Regions = Bool[Array, "b *space k"]
@@ -21,6 +22,17 @@ def overlap(pred: Regions, target: Regions) -> tuple[PerRegion, PerRegion]:
     found = sizes > 0
     return (jnp.where(found, 2 * both / jnp.maximum(sizes, 1), jnp.nan),
             jnp.where(found, both / jnp.maximum(sizes - both, 1), jnp.nan))
+
+
+def mcc(pred: Regions, target: Regions) -> PerRegion:
+    """Matthews' correlation coefficient (1975) of each region: of two binary maps, whatever threshold made them.
+
+    From -1 over 0 (no better than chance) to 1; NaN where one of the two is empty or everywhere.
+    """
+    axes = tuple(range(1, pred.ndim - 1))
+    both, ours, theirs = (found.mean(axes, dtype=jnp.float32) for found in (pred & target, pred, target))
+    spread = ours * (1 - ours) * theirs * (1 - theirs)
+    return jnp.where(spread > 0, (both - ours * theirs) / jnp.sqrt(jnp.where(spread > 0, spread, 1)), jnp.nan)
 
 
 def hausdorff95(pred: Regions, target: Regions, spacing_mm: Float[Array, "b n"]) -> PerRegion:

@@ -18,6 +18,7 @@ from medjax.types import Record, UserError
 SUFFIXES = (".mat",)
 KIND = "sinogram"
 STRUCT = "CtData"
+SEGMENTATION = "reconFullFbpSeg"
 IMAGE_SHAPE = [512, 512]  # the challenge's
 PARAMETERS = ("angles", "numDetectorsPost", "pixelSizePost", "distanceSourceOrigin", "distanceSourceDetector",
               "effectivePixelSizePost")
@@ -58,12 +59,25 @@ def read(paths: Sequence[Path], name: str, subject: str) -> list[Record]:
     return [_sinogram.record(path, sinogram, geometry, name, subject)]
 
 
+def read_segmentation(path: Path) -> np.ndarray:
+    """The challenge's segmentation of a full scan `(H, W, 1)` uint8: 1 acrylic, 0 air. Raises UserError."""
+    found = _stored(path).get(SEGMENTATION)
+    if not isinstance(found, np.ndarray) or found.ndim != 2:
+        raise UserError(path, f"has no image {SEGMENTATION}")
+    return np.ascontiguousarray(found > 0, np.uint8)[..., None]
+
+
 def _scan(path: Path) -> Mapping[str, Any]:
-    try:
-        stored = scipy.io.loadmat(path, simplify_cells=True)
-    except Exception as error:  # it raises what its parsing happens to meet
-        raise UserError(path, f"damaged, or no MATLAB file of version 5: {one_line(error)}") from error
-    found = next((value for key, value in stored.items() if key.startswith(STRUCT) and isinstance(value, Mapping)), None)
+    found = next((value for key, value in _stored(path).items() if key.startswith(STRUCT) and isinstance(value, Mapping)),
+                 None)
     if found is None:
         raise UserError(path, f"has no struct {STRUCT}…")
+    return found
+
+
+def _stored(path: Path) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = scipy.io.loadmat(path, simplify_cells=True)
+    except Exception as error:  # it raises what its parsing happens to meet
+        raise UserError(path, f"damaged, or no MATLAB file of version 5: {one_line(error)}") from error
     return found
