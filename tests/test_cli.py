@@ -1,14 +1,19 @@
 """What every command sets up before it works."""
 
+import logging
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from configs import quickstart
 from medjax import __main__ as commands
 from medjax import cli
 from medjax.types import UserError
+from tests.commands import command
 
 FAULTS = """
 import resource, threading
@@ -32,6 +37,35 @@ def test_a_config_that_is_not_there_is_said_with_those_that_are(name):
         cli._config_of(["train.py", f"--config={name}"])
     assert "eval.py" not in str(caught.value)
     assert "base.py" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "says"), [
+    ("model.widht", "did you mean model.width?"), ("lr", "did you mean optim.lr?"), ("patch", "did you mean data.patch?"),
+    ("steps.more", "did you mean steps?"), ("model.qqqqqqq", "there is act, "),
+])
+def test_a_misspelt_key_is_said_with_the_one_that_was_meant(key, says):
+    with pytest.raises(UserError) as caught:
+        cli._check_key(quickstart.get_config(), key, "1")
+    assert str(caught.value).startswith(f"--config.{key}: no such key; {says}")
+
+
+def test_help_lists_the_keys_of_a_config_with_their_values():
+    _, out, err = command("train.py", "--config=configs/quickstart.py", "--help")
+    assert "Traceback" not in err
+    lines = out.splitlines()
+    assert {"  --config.steps=1200", "  --config.model.name='unet'", "  --config.data.patch=(96, 96)"} <= set(lines)
+    assert any(line.strip().startswith("--workdir") for line in lines)
+
+
+def test_a_warning_is_a_line_of_its_own_above_a_bar(capsys):
+    logger = logging.Logger("medjax")
+    logger.addHandler(cli._Handler())
+    with tqdm(total=3) as bar:
+        logger.warning("%d of 3 are lost", 2)
+        bar.update()
+    assert "\rwarning: 2 of 3 are lost\n" in capsys.readouterr().err.replace("\x1b[A", "")
+    logger.handle(logging.LogRecord("absl", logging.ERROR, str(Path("orbax", "checkpoint.py")), 1, "failed", (), None))
+    assert not capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback(capsys):

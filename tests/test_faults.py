@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import pytest
 from configs import quickstart
 from medjax.evaluation.run import evaluate_run
 from medjax.train import checkpoint
+from medjax.train.log import Log, read_curves
 from medjax.train.loop import train
 from medjax.train.profile import parse_steps
+from medjax.train.run import lock_workdir
 from medjax.types import UserError
+from tests.commands import ROOT, command
 from tests.test_train import same_checkpoint
 
 Disk = namedtuple("Disk", "total used free")
@@ -35,8 +40,8 @@ def compile_once(tmp_path_factory):
         jax.config.update(name, value)
 
 
-def small(**data):
-    config = quickstart.get_config()
+def small(structure="", **data):
+    config = quickstart.get_config(structure)
     config.model.update(width=4, depth=2)
     config.update(steps=6, batch_size=4, log_every=1, eval_every=6, eval_samples=1, checkpoint_every=2)
     config.data.update(patch=(24, 24), **data)
@@ -73,6 +78,68 @@ def test_a_full_disk_ends_the_run_and_costs_no_step(whole, tmp_path, monkeypatch
             train(small(), tmp_path)
     train(small(), tmp_path)
     same_checkpoint(whole, tmp_path, 6)
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from medjax import cli
+from medjax.train.log import Log
+
+def main() -> None:
+    log = Log(Path(sys.argv[1]), 10**6, 0, 1, bar=False)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    for step in range(10**6):
+        log.write(step, {name: 0.5 for name in "abcdefgh"})
+
+cli.run(main)
+"""
+
+
+def test_a_disk_that_fills_while_the_log_is_written_ends_the_run_with_one_line(tmp_path):
+    """TensorBoard's file, the larger one, is at the limit first."""
+    run = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+                         timeout=120, check=False)
+    said = run.stderr.replace("\r", "\n").splitlines()
+    assert [line for line in said if line.strip() and not line.startswith("train: ")] == [
+        "error: disk: File too large; make room and run the same command again"]
+    assert run.returncode == 2
+    [events] = (tmp_path / "tensorboard").iterdir()
+    assert (tmp_path / "metrics.jsonl").stat().st_size < events.stat().st_size == 20_000
+
+
+def test_what_is_no_line_of_the_log_is_passed_over(tmp_path):
+    """A half line in the middle and at the end, bytes that are no text, a line without a step."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "a": 1.0}\n{"step": 2, "a"\n\xff\xfe\x00\n{"a": 9.0}\n[3]\n{"step": 3, "a": 3.0}\n'
+                     b'{"step": 4')
+    log = Log(tmp_path, 9, 4, 1, bar=False)
+    log.write(5, {"a": 5.0})
+    log.close()
+    assert read_curves(tmp_path) == {"a": [(1, 1.0), (3, 3.0), (5, 5.0)]}
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path):
+    config = small()
+    with lock_workdir(tmp_path), pytest.raises(UserError, match=r"another training is writing here; wait for it, or name"):
+        train(config, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_a_run_with_a_perceptual_loss_is_applied_without_the_run_it_looked_through(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "features")
+    config = small("objective=perceptual")
+    config.update(features_workdir=str(tmp_path / "features"), steps=1, eval_every=1)
+    config.critic.update(width=4, depth=1)
+    train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "features")
+    np.save(tmp_path / "in.npy", np.random.default_rng(0).random((24, 24), np.float32))
+    code, _, err = command("-m", "medjax.apply", f"--workdir={tmp_path / 'run'}", f"--input={tmp_path / 'in.npy'}",
+                           f"--output={tmp_path / 'out.npy'}", "--accept=modality,units,spacing,values")
+    assert code == 0, err
+    assert np.isfinite(np.load(tmp_path / "out.npy")).all()
 
 
 def test_a_damaged_checkpoint_costs_no_step(whole, tmp_path, capsys):

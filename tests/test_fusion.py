@@ -10,6 +10,7 @@ from skimage.measure import shannon_entropy
 from medjax.classical import fuse as classical
 from medjax.data.sources.icbm152_contrasts import Icbm152Contrasts, spin_echo
 from medjax.data.sources.multicontrast import MultiContrast
+from medjax.infer import inputs
 from medjax.measures import fusion
 from medjax.models.fusion import Fusion
 from medjax.objectives.supervised import Supervised
@@ -88,6 +89,15 @@ def test_contrasts_are_known_by_name():
         Fuse(RANGE, 2, absent=NAMES).resolve_from_data(splits(3, *NAMES))
 
 
+def test_an_input_that_is_not_given_is_named_with_what_to_type(tmp_path):
+    task = Translate(RANGE, 2, ("T1", "T2"), "PD")
+    with pytest.raises(UserError, match=r"^--input: 'a\.nii'; the model takes T1, T2: give --input=NAME:PATH for each, and "
+                       "--missing=NAME"):
+        inputs.parse(["a.nii"], task)
+    with pytest.raises(UserError, match=r"^--input: nothing is given for T2; give --input=T2:PATH, or say .*--missing=T2$"):
+        inputs.gather(inputs.parse([f"T1:{tmp_path}"], task), task, ())
+
+
 def test_the_intensity_curve_finds_a_function_of_intensity():
     image = np.tile(np.arange(256, dtype=np.uint8)[:, None, None, None], (1, 8, 8, 2))
     image[..., 1] = 255 - image[..., 0]
@@ -117,7 +127,7 @@ def test_fusion_overfits_a_batch(fusion, ndim, dtype):
     task = Fuse(RANGE, ndim, missing=0.0, contrasts=("a", "FLAIR"))
     model = Fusion(ndim, 1, (1,) * ndim, modalities=2, fusion=fusion, width=4, depth=1, dtype=dtype)
     *_, logs = learn(task, Supervised(task, model), make_batch((16,) * ndim, channels=2), 40, lr=1e-2)
-    assert logs[-1]["model/loss"] < 0.5 * logs[0]["model/loss"]
+    assert logs[-1]["model/loss"] < 0.2 * logs[0]["model/loss"]
 
 
 def test_late_fusion_gives_a_missing_contrast_no_weight():
@@ -167,4 +177,4 @@ def test_a_picture_of_all_contrasts_lowers_its_losses():
     task = FuseImage(RANGE, 2)
     model = Fusion(2, 1, (1, 1), modalities=2, fusion="early", width=4, depth=1)
     *_, logs = learn(task, Supervised(task, model, "intensity + edges"), make_batch((16, 16), channels=2), 40, lr=1e-2)
-    assert logs[-1]["model/intensity"] < 0.5 * logs[0]["model/intensity"]
+    assert logs[-1]["model/intensity"] < 0.2 * logs[0]["model/intensity"]

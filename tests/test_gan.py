@@ -61,7 +61,7 @@ def test_rrdb_overfits_a_batch_on_the_fine_grid():
     task = SuperRes(RANGE, 2)
     model = RRDB(2, 1, (2, 2), width=8, growth=4, blocks=1, dense=1)
     *_, logs = learn(task, Supervised(task, model), make_batch((16, 16)), 30)
-    assert logs[-1]["model/loss"] < 0.6 * logs[0]["model/loss"]
+    assert logs[-1]["model/loss"] < 0.1 * logs[0]["model/loss"]
 
 
 def test_rrdb_takes_volumes_in_half_precision():
@@ -78,7 +78,7 @@ def test_a_perceptual_game_lowers_what_the_trained_network_sees():
     game = Perceptual(task, CNN(2, 1, (1, 1), features=(8,), kernels=(3, 3)), Patch(2, width=4, depth=1),
                       features=Features(lambda: look))
     *_, logs = learn(task, game, make_batch((16, 16)), 30)
-    assert logs[-1]["model/perceptual"] < 0.8 * logs[0]["model/perceptual"]
+    assert logs[-1]["model/perceptual"] < 0.4 * logs[0]["model/perceptual"]
     assert {"model/l1", "model/adversarial", "critic/game"} <= set(logs[-1])
 
 
@@ -127,7 +127,7 @@ def test_synthesis_by_wgan_gp_comes_nearer_to_the_data():
         return task.summarise([{k: np.asarray(v[i]) for k, v in codes.items()} for i in range(8)])["frechet"]
 
     first, last, logs = learn(task, game, batch, 200, lr=5e-3)
-    assert distance(last) < 0.5 * distance(first)
+    assert distance(last) < 0.35 * distance(first)
     assert logs[-1]["critic/penalty"] >= 0
 
 
@@ -164,7 +164,7 @@ def cycled():
 def test_a_cycle_comes_back_to_where_it_began(cycled):
     game, _, state, logs = cycled
     for way in ("there", "back"):
-        assert logs[-1][f"model/cycle_{way}"] < 0.5 * logs[0][f"model/cycle_{way}"]
+        assert logs[-1][f"model/cycle_{way}"] < 0.15 * logs[0][f"model/cycle_{way}"]
         assert logs[-1][f"model/identity_{way}"] < logs[0][f"model/identity_{way}"]
     example = game.task.evaluation_example(KEY, make_batch((16, 16), channels=2))
     predict = partial(jax.eval_shape, game.predict, state.params, state.variables)

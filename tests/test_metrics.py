@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -10,6 +11,9 @@ from skimage import metrics as oracle
 from medjax.evaluation.run import undefined
 from medjax.measures import image_quality
 from medjax.measures.summary import mean_of_numbers
+from medjax.tasks.denoise import Denoise
+from medjax.tasks.register import Register
+from medjax.train.run import described
 from medjax.types import UserError
 
 # shape (*space, C), lowest and highest value, data range
@@ -55,6 +59,19 @@ def test_agrees_with_scikit_image(case):
     nmse = [oracle.normalized_root_mse(a, b, normalization="euclidean") ** 2 for a, b in exact]
     np.testing.assert_allclose(image_quality.nmse(p, t, data_range), nmse, rtol=1e-4)
     np.testing.assert_allclose(image_quality.mae(p, t), [np.abs(a - b).mean() for a, b in exact], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("domain", "units"), [
+    ({"units": "HU", "spacing_mm": (1.0, 1.0)}, {"mse": "HU²", "registration_error": "mm"}),
+    ({"units": "", "spacing_mm": ()}, {"mse": "units²", "registration_error": "px"}),
+])
+def test_metrics_are_in_the_units_of_the_images(domain, units):
+    config = ml_collections.ConfigDict({"metric": "ssim", "data": {"domain": domain}})
+    found = {}
+    for task in (Denoise((0.0, 1.0), 2), Register((0.0, 1.0), 2)):
+        found |= described(config, task)
+    assert {name: found[name].unit for name in units} == units
+    assert next(iter(described(config, Denoise((0.0, 1.0), 2)))) == "ssim"
 
 
 @pytest.mark.parametrize("case", ["2-D", "3-D", "colour", "HU in a narrow window"])

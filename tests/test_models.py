@@ -20,7 +20,7 @@ from medjax.types import UserError
 KEY = jax.random.key(0)
 SMALL = {
     "cnn": {"features": (6, 6), "kernels": (3, 3, 3)},
-    "srcnn": {"features": (6, 4), "kernels": (5, 3, 3)},
+    "srcnn": {"features": (16, 16), "kernels": (5, 3, 3)},
     "dncnn": {"features": (6, 6), "kernels": (3, 3, 3)},
     "redcnn": {"width": 6, "depth": 3, "kernel": 3},
     "edsr": {"width": 6, "blocks": 1},
@@ -205,7 +205,7 @@ def test_learns_one_batch_by_heart(name, ndim):
     """Through task, objective and step, as in a run: the loss falls far below where the input is."""
     task = enlarging(ndim, name)
     objective = Supervised(task, network(name, ndim, task.scale), "l2")
-    rules = {"model": optimizer(150, name="adam", lr=1e-2, warmup=5)}
+    rules = {"model": optimizer(150, name="adam", lr=3e-2, warmup=5)}
     sharp = np.float32(np.random.default_rng(0).uniform(size=(1, *(8,) * ndim, 1)) > 0.5)
     batch = {"image": jnp.asarray(sharp), "slope": jnp.ones(1), "intercept": jnp.zeros(1), "count": jnp.ones(1),
              "id": jnp.zeros(1, jnp.uint32)}
@@ -218,7 +218,7 @@ def test_learns_one_batch_by_heart(name, ndim):
     assert int(state.step) == 150
     if name in ("cnn", "dncnn", "edsr", "unet"):  # these begin near their input
         assert losses[0] < 0.5
-    assert losses[-1] < 0.5 * losses[0], losses[::25]
+    assert losses[-1] < 0.1 * losses[0], losses[::25]
 
 
 @pytest.mark.parametrize("name", [*SMALL, *CRITICS])

@@ -91,7 +91,7 @@ def test_voxelmorph_learns():
     """Steps see a new displacement each; what was learnt is seen on one that is the same before and after."""
     task, batch = register(2, turn=0.0, bend=0.5), make_batch((16, 16))
     objective = Supervised(task, VoxelMorph(2, 2, (1, 1), width=8, depth=2, steps=4), "mse + 0.0001*smooth")
-    before, after, _ = learn(task, objective, batch, 60, lr=1e-2)
+    before, after, _ = learn(task, objective, batch, 60, lr=2e-2)
     example = jax.jit(task.example)(jax.random.key(5), batch)
     keys = jax.random.split(KEY, len(batch["image"]))
 
@@ -100,7 +100,7 @@ def test_voxelmorph_learns():
         pred = objective.predict(state.params, state.variables, example.input, keys)
         return task.losses(pred.image, example)["mse"].value
 
-    assert loss(after) < 0.5 * loss(before)
+    assert loss(after) < 0.25 * loss(before)
 
 
 def test_voxelmorph_takes_volumes_in_half_precision():
@@ -179,7 +179,7 @@ def test_voxnet_overfits_a_batch():
     task = Volume(RANGE, 3)
     model = VoxNet(3, 1, (1, 1, 1), width=8, depth=1, lift=4, blocks=1, dtype="bfloat16")
     *_, logs = learn(task, Supervised(task, model), make_batch((8, 8, 8)), 60, lr=1e-2)
-    assert logs[-1]["model/loss"] < 0.4 * logs[0]["model/loss"]
+    assert logs[-1]["model/loss"] < 0.1 * logs[0]["model/loss"]
 
 
 def test_volumes_need_projections_and_square_planes():
@@ -196,7 +196,7 @@ def test_a_recurrent_network_overfits_a_series():
     task = Series(RANGE, 3, noise="gaussian", factor=2)
     model = ConvRNN(3, 1, task.scale, width=8, both_ways=False, dtype="bfloat16")
     *_, logs = learn(task, Supervised(task, model), make_batch((3, 12, 12)), 40, lr=1e-2)
-    assert logs[-1]["model/loss"] < 0.7 * logs[0]["model/loss"]
+    assert logs[-1]["model/loss"] < 0.65 * logs[0]["model/loss"]
 
 
 @pytest.mark.parametrize("both_ways", [False, True])

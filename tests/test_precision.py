@@ -15,6 +15,7 @@ from medjax.physics import ct, nufft
 from medjax.physics.cone import Cone
 from medjax.physics.espirit import espirit
 from medjax.physics.optics import Blur
+from medjax.tasks.register import Register
 
 KEY = jax.random.key(0)
 IMAGE = jnp.ones((1, 9, 9, 1))
@@ -43,6 +44,7 @@ PRODUCTS = {
     "espirit": (partial(espirit, calibration=8, kernel=3, iterations=3), (jnp.ones((2, 12, 12), complex),)),
     "augmentation": (partial(Augment(rotate=10.0, shear=0.1)._placed, order=1, mode="nearest"),
                      (KEY, jnp.ones((6, 6, 6, 1)))),
+    "random motion": (Register((0.0, 1.0), 2)._velocity, (KEY, IMAGE[0])),
     "rigid alignment": (jax.grad(lambda place: rigid._score(place, PAIR)), (jnp.ones(6),)),
 }
 

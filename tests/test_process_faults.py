@@ -35,6 +35,21 @@ def both(*own: list[str], flags: list[str], workdir: Path) -> list[tuple[int, st
     return [(process.returncode, error) for process, error in zip(running, errors, strict=True)]
 
 
+def endless(workdir: Path) -> list[subprocess.Popen]:
+    """Two processes of a run that ends when it is told to, in the middle of its training."""
+    flags = [arg for arg in DRAWN if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
+                                                           "--config.eval_every=100000"]
+    running = start([], [], flags=flags, workdir=workdir)
+    log = workdir / "metrics.jsonl"
+    try:
+        wait_for(lambda: log.exists() and log.stat().st_size, running[0])
+    except AssertionError:
+        for process in running:
+            process.kill()
+        raise
+    return running
+
+
 @pytest.mark.parametrize(("own", "where"), [
     (["--config.data.path=/no/such/folder"], "/no/such/folder"),
     (["--config.optim.lr=0.5"], "optim.lr"),
@@ -70,17 +85,22 @@ def test_a_sweep_over_processes_has_a_row_for_each_member(tmp_path):
         assert not rows["1e+30"]["psnr"]
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_the_other_with_one_line(lost, tmp_path):
+    running = endless(tmp_path / "run")
+    running[lost].kill()
+    begin = time.monotonic()
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert time.monotonic() - begin < 60
+    assert running[1 - lost].returncode == 2, errors
+    [line] = [line for line in errors[1 - lost].splitlines() if line.startswith("error:")]
+    assert "lost another process of the run" in line
+    assert line.endswith("start all of them again, they resume from the last checkpoint")
+    assert "Traceback" not in errors[1 - lost]
+
+
 def test_ctrl_c_on_one_process_saves_the_run_of_both(tmp_path):
-    flags = [arg for arg in DRAWN if "steps" not in arg] + ["--config.steps=100000", "--config.checkpoint_every=100000",
-                                                           "--config.eval_every=100000"]
-    running = start([], [], flags=flags, workdir=tmp_path / "run")
-    log = tmp_path / "run" / "metrics.jsonl"
-    try:
-        wait_for(lambda: log.exists() and log.stat().st_size, running[0])
-    except AssertionError:
-        for process in running:
-            process.kill()
-        raise
+    running = endless(tmp_path / "run")
     running[1].send_signal(signal.SIGINT)
     errors = [process.communicate(timeout=120)[1] for process in running]
     assert [process.returncode for process in running] == [143, 130], errors

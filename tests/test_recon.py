@@ -87,8 +87,8 @@ def dense(A, shape) -> np.ndarray:
 @pytest.mark.parametrize("name", ["modl", "varnet", "primal_dual"])
 def test_networks_with_physics_learn_one_batch_by_heart(name):
     task = CtRecon(HU, 2, views=6)
-    losses, _ = fit(task, objective("supervised", task, network(name), loss="l2"), batch(squares(), HU))
-    assert losses[-1] < 0.4 * losses[0], losses[::10]
+    losses, _ = fit(task, objective("supervised", task, network(name), loss="l2"), batch(squares(), HU), lr=2e-2)
+    assert losses[-1] < 0.15 * losses[0], losses[::10]
 
 
 def test_data_consistency_is_the_exact_minimum():
@@ -261,8 +261,8 @@ def test_mri_is_reconstructed_better_than_zero_filled():
     assert score["cg-sense"] > score["input"] + 3, score
     assert score["l1-wavelet"] > score["input"] + 3, score
     learner = objective("supervised", task, network("varnet", channels=2, sensitivities=True), loss="l2")
-    losses, state = fit(task, learner, images, 60, 5e-3)
-    assert losses[-1] < 0.5 * losses[0]
+    losses, state = fit(task, learner, images, 60, 1e-2)
+    assert losses[-1] < 0.15 * losses[0]
     one = jax.tree.map(lambda a: a[0], jax.device_get(jax.jit(make_predict(task, learner))(state, images, KEY)))
     assert task.render(one[0], {"model": one[1]})["model"].shape == (32, 32, 1)
 

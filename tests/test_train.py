@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medjax.evaluation import run
 from tests.commands import DRAWN, command
 
 
@@ -46,6 +47,19 @@ def test_evaluation_has_a_row_for_the_input_the_references_and_the_model(finishe
     page = (workdir / "eval" / "report.html").read_text()
     assert "data:image/png;base64" in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+
+
+def test_an_evaluation_that_is_there_is_printed_and_not_repeated(finished, monkeypatch, capsys):
+    workdir, printed = finished
+    before = {path: path.stat().st_mtime_ns for path in (workdir / "eval").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "compare", None)
+        run.evaluate_run(workdir, again=False)
+    said = capsys.readouterr().out
+    assert said in printed
+    assert "model" in said
+    assert "next: python -m medjax.apply" in said
+    assert {path: path.stat().st_mtime_ns for path in (workdir / "eval").iterdir()} == before
 
 
 @pytest.mark.slow
@@ -93,7 +107,7 @@ def test_a_sweep_ranks_its_members_and_resumes(tmp_path):
 
 
 WRONG = {
-    "misspelt key": (["--config.model.widht=3"], "widht"),
+    "misspelt key": (["--config.model.widht=3"], "--config.model.widht: no such key; did you mean model.width?"),
     "unknown model": (["--config=configs/quickstart.py:model=unett,source=phantoms"], "unett"),
     "missing file": (["--config.data.path=no/such/file.nii.gz"], "no/such/file.nii.gz"),
     "remote path": (["--config.data.path=gs://bucket/scans"], "config.data.path: gs://bucket/scans is on another machine"),
@@ -101,6 +115,7 @@ WRONG = {
     "wrong batch": (["--config.batch_size=0"], "batch_size"),
     "wrong noise": (["--config.task.noise=gausian"], "gausian"),
     "wrong loss": (["--config.objective.loss=l3"], "l3"),
+    "metric of another task": (["--config.metric=dice"], "config.metric: unknown 'dice'; denoise has "),
 }
 
 

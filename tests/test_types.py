@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from medjax.classical.interpolate import spline
 from medjax.measures.image_quality import psnr
 from medjax.models.unet import UNet
 from medjax.ops.fft import fft
@@ -16,7 +18,8 @@ from medjax.physics.ct import Parallel, angles
     lambda: Parallel((8, 8), 1.0, angles(4), 12, 1.0)(jnp.zeros((8, 8, 1))),
     lambda: psnr(jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 8, 9, 1)), 1.0),
     lambda: UNet(2, 1, (1, 1), 4, 1).init(jax.random.key(0), [0.0]),
-], ids=["ops", "physics", "measures", "models"])
+    lambda: spline(np.zeros((8, 8, 1), int), 2),
+], ids=["ops", "physics", "measures", "models", "classical"])
 def test_a_wrong_shape_or_type_raises(call) -> None:
     with pytest.raises(TypeCheckError):
         call()

@@ -11,7 +11,7 @@ from beartype import BeartypeConf, beartype
 import medjax.types
 
 EITHER = jax.Array | np.ndarray
-PACKAGES = ["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models"]
+PACKAGES = ["medjax.ops", "medjax.physics", "medjax.measures", "medjax.models", "medjax.classical"]
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as type checkers have it
 

@@ -14,36 +14,38 @@ from medjax.classical._declared import method
 from medjax.types import UserError
 
 Image = Float[np.ndarray, "*space c"]
+Fine = Float[np.ndarray, "*fine c"]
 
 
 @method("interpolate")
-def bicubic(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
+def bicubic(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Fine:
     """Cubic convolution (Keys 1981, a = -0.5)."""
     return _resize(image, factor, Pillow.Resampling.BICUBIC)
 
 
 @method("interpolate")
-def lanczos(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
+def lanczos(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Fine:
     """Windowed sinc with three lobes (Lanczos; Duchon 1979)."""
     return _resize(image, factor, Pillow.Resampling.LANCZOS)
 
 
 @method("interpolate")
-def spline(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Image:
+def spline(image: Image, factor: int | Sequence[int], strength: float = 1.0) -> Fine:
     """Cubic B-spline that passes through the pixels (Unser 1999)."""
     zoom = (*_factors(image, factor), 1)
     return ndimage.zoom(image, zoom, order=3, mode="grid-mirror", grid_mode=True).astype(image.dtype)
 
 
-def _resize(image: Image, factor: int | Sequence[int], method: Pillow.Resampling) -> Image:
+def _resize(image: Image, factor: int | Sequence[int], method: Pillow.Resampling) -> Fine:
     """Separable: Pillow resamples two axes at a time, in float32."""
+    made = image
     for axis, f in enumerate(_factors(image, factor)):
         if f > 1:
-            rows = np.moveaxis(image, axis, -1)
+            rows = np.moveaxis(made, axis, -1)
             plane = Pillow.fromarray(np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]), np.float32))
             plane = plane.resize((rows.shape[-1] * f, plane.height), method)
-            image = np.moveaxis(np.asarray(plane).reshape(*rows.shape[:-1], -1), -1, axis).astype(image.dtype)
-    return image
+            made = np.moveaxis(np.asarray(plane).reshape(*rows.shape[:-1], -1), -1, axis).astype(image.dtype)
+    return made
 
 
 def _factors(image: Image, factor: int | Sequence[int]) -> tuple[int, ...]:

@@ -55,7 +55,8 @@ class Features:
     @functools.cached_property
     def network(self) -> FeatureNetwork | None:
         """The network."""
-        return self._load()
+        with jax.ensure_compile_time_eval():  # a step that is being traced may be the first to need it
+            return self._load()
 
 
 @functools.lru_cache

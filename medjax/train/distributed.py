@@ -116,9 +116,12 @@ def broadcast_from_primary(text: str) -> str:
 
 
 def abort(error: Exception) -> None:
-    """Ends this process after another of the run was lost; anything gentler would wait for that one."""
+    """Ends this process after another of the run was lost; anything gentler would wait for that one.
+
+    What it says begins a line: the bar has not ended its own.
+    """
     first = str(error).strip().splitlines()[0]
-    print(f"error: process {jax.process_index()}: lost another process of the run ({first}); {RESTART}", file=sys.stderr,
+    print(f"\nerror: process {jax.process_index()}: lost another process of the run ({first}); {RESTART}", file=sys.stderr,
           flush=True)
     os._exit(2)
 
@@ -126,7 +129,7 @@ def abort(error: Exception) -> None:
 def _end_with_one_line() -> None:
     """Where jax's runtime misses another process it aborts this one, from a thread of its own: then as in `abort`."""
     def ended(_: int) -> None:
-        os.write(2, f"error: lost another process of the run; {RESTART}\n".encode())
+        os.write(2, f"\nerror: lost another process of the run; {RESTART}\n".encode())
         os._exit(2)
 
     _KEPT.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(ended))
