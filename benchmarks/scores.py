@@ -69,11 +69,12 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "hippocampus": ("hippocampus", {}),
     "polyps": ("polyps", {}),
 }
+ROWS = BUILT_IN | PEOPLE
 
 
 def config_of(name: str) -> Config:
     """The config of a row, as `train.py` is given it."""
-    spec, changes = {**BUILT_IN, **PEOPLE}[name]
+    spec, changes = ROWS[name]
     module, _, argument = spec.partition(":")
     config = importlib.import_module(f"configs.{module}").get_config(*([argument] if argument else []))
     config.update_from_flattened_dict(changes)
@@ -89,9 +90,9 @@ def hash_of(config: Config) -> str:
 
 def command_of(name: str) -> str:
     """What a user types to get the row."""
-    spec, changes = {**BUILT_IN, **PEOPLE}[name]
-    module, _, argument = spec.partition(":")
-    words = [f"--config=configs/{module}.py" + (f":{argument}" if argument else ""),
+    spec, changes = ROWS[name]
+    module, colon, argument = spec.partition(":")
+    words = [f"--config=configs/{module}.py{colon}{argument}",
              *(f"--config.{key}={value}" for key, value in changes.items())]
     return f"python train.py {' '.join(words)}"
 

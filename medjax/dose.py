@@ -17,6 +17,7 @@ from absl import flags
 from medjax import cli
 from medjax.evaluation.dose import REPEATS, DoseStudy, Quality, Settings, study
 from medjax.evaluation.lesions import Lesion
+from medjax.evaluation.run import next_command
 from medjax.files import write_atomically
 from medjax.measures.spectra import Curve
 from medjax.report import dose as report
@@ -53,7 +54,7 @@ def main() -> None:
     for note in _notes(done):
         print(note)
     print(f"{_data(done)}; written: {folder / 'dose.html'}, dose.json, dose.csv")
-    print(f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT")
+    print(next_command(workdir))
 
 
 def _doses(words: list[str]) -> tuple[float, ...]:

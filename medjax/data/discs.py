@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+FIELD_MM = 75.941  # the side of the challenge's images
 RADIUS = 0.459  # of the image's side: 35 mm of 76
 LARGEST_SHIFT = 0.022  # of the image's side, along each axis
 MIN_DISTANCE = 3.0  # seeds of cells lie at least so many wall widths from each other

@@ -52,7 +52,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
             raise UserError("--split", f"the data has no {split} part")
     if not splits[split]:
         if distributed.is_primary():
-            print(f"there is no {split} part to evaluate; {_next(workdir)}")
+            print(f"there is no {split} part to evaluate; {next_command(workdir)}")
         return
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
@@ -161,10 +161,11 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
     for name, value in summary["tables"]["model"].items():
         print(f"{name}:\n{np.asarray(value)}")
     print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
-    print(_next(workdir))
+    print(next_command(workdir))
 
 
-def _next(workdir: Path) -> str:
+def next_command(workdir: Path) -> str:
+    """The line that says how to apply a run."""
     return f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT"
 
 

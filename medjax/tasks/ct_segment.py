@@ -13,6 +13,7 @@ from medjax.classical import iterative
 from medjax.classical._declared import by_sample, grid
 from medjax.classical.segment import otsu
 from medjax.data import ct_geometry
+from medjax.data.discs import FIELD_MM
 from medjax.data.limited_angle import centred
 from medjax.data.outputs import NiftiOutput, numbered
 from medjax.measures import losses, regions
@@ -65,7 +66,7 @@ class CtSegment(TaskBase):
     detector_mm: float = 0.2
     source_mm: float = 410.66
     source_detector_mm: float = 553.74
-    field_mm: float = 75.941
+    field_mm: float = FIELD_MM
     attenuation: float = 0.0442
     hardening: float = 1.85e-4
     noise: float = 0.004

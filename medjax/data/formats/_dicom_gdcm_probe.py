@@ -12,14 +12,9 @@ import sys
 import numpy as np
 from pydicom.pixels import pixel_array
 
+from medjax.data.formats._probe_limit import limit
+
 ROOM = 256 << 20  # bytes of memory beside a few times the pixels
-
-
-def limit(size: int) -> None:
-    """Leaves the process as much memory as so many bytes of pixels can need."""
-    with open("/proc/self/statm", encoding="ascii") as pages:
-        used = int(pages.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM + 8 * size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def main() -> None:
@@ -29,7 +24,7 @@ def main() -> None:
         signal.alarm(request["seconds"])
         pixels = np.empty(0)
         try:
-            limit(request["size"])
+            limit(ROOM + 8 * request["size"])
             pixels = np.ascontiguousarray(pixel_array(request["path"], decoding_plugin="gdcm"))
             said = {"shape": pixels.shape, "dtype": pixels.dtype.str}
         except Exception as error:

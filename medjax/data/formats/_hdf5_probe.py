@@ -5,12 +5,13 @@ one of its output.
 """
 
 import json
-import resource
 import signal
 import sys
 from typing import Any
 
 import h5py
+
+from medjax.data.formats._probe_limit import limit
 
 ROOM = 512 << 20  # bytes of memory beside a few times the size of the file
 
@@ -32,20 +33,13 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def limit(size: int) -> None:
-    """Leaves the process as much memory as a file of this size can need."""
-    with open("/proc/self/statm", encoding="ascii") as pages:
-        used = int(pages.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM + 8 * size, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
 def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         signal.alarm(request["seconds"])  # ends the process, should no one be left who would
         try:
-            limit(request["size"])
+            limit(ROOM + 8 * request["size"])
             said = json.dumps({"found": answer(request)})
         except Exception as error:
             said = json.dumps({"problem": " ".join(str(error).split()) or type(error).__name__})

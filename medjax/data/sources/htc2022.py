@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from medjax.data.discs import draw
+from medjax.data.discs import FIELD_MM, draw
 from medjax.data.formats import htc2022
 from medjax.data.limited_angle import centred
 from medjax.types import Record, UserError
 
-FIELD_MM = 75.941  # the side of the challenge's images
 SCANS, TRUTH = "_limited.mat", "_recon_fbp_seg.mat"
 
 
