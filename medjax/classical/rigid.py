@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from medjax.types import Array, UserError, pytree
 
-Volume = Real[np.ndarray, "d h w"]
+Volume = Real[np.ndarray, "_ _ _"]  # the two scans of a call differ in size
 Affine = Float[np.ndarray, "4 4"]
 Scan = tuple[np.ndarray, np.ndarray]  # a volume and its affine
 
