@@ -177,13 +177,13 @@ def _world(affine: np.ndarray, at: np.ndarray) -> np.ndarray:
     return at @ affine[:3, :3].T + affine[:3, 3]
 
 
-def _adam(size_mm: float) -> optax.GradientTransformation:
+def _adam(size_mm: float | Array) -> optax.GradientTransformation:
     """Steps that begin at an eighth of a voxel of the level and end at none."""
     return optax.adam(optax.cosine_decay_schedule(size_mm / 8, STEPS))
 
 
 @jax.jit
-def _climb(found: Array, state: optax.OptState, pair: Pair, size_mm: float) -> tuple[Array, optax.OptState, Array]:
+def _climb(found: Array, state: optax.OptState, pair: Pair, size_mm: float | Array) -> tuple[Array, optax.OptState, Array]:
     """CHUNK steps up from each of the places `found` `(S, 6)`, and the scores `(S,)` before the last step."""
     def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], Array]:
         place, state = carry
