@@ -5,16 +5,17 @@
     python -m benchmarks.scores hippocampus --config.data.path=FOLDER
     python -m benchmarks.scores --tables            # no training: the tables from what is there
 
-Each row has a file in `benchmarks/results/scores`, with the config's hash: tests/test_scores.py fails where a config
-has changed since, and where the tables are not those of the files.
+Each row has a file in `benchmarks/results/scores`, with the config's values: tests/test_scores.py fails where one has
+changed since, and where a table, the README or the docstring of a config does not say what the files do.
 """
 
-import hashlib
 import importlib
 import json
 import math
 import os
+import re
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -36,14 +37,14 @@ RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept ther
 
 ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
-PAGE = ROOT / "docs" / "scores.md"
+PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
+MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
 
 # name: config with its argument, and what differs from it
 BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "quickstart": ("quickstart", {}),
     "salt_and_pepper": ("quickstart", {"task.noise": "salt_pepper"}),
-    "xray_denoise": ("xray_denoise", {}),
     "deblur": ("deblur", {}),
     "inpaint": ("inpaint", {}),
     "mri_superres3d": ("mri_superres3d", {}),
@@ -65,9 +66,18 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "compress": ("compress", {}),
     "synthesis": ("synthesis", {}),
 }
+BRAINS = {"data.source.match": "*_T1w.nii.gz", "data.fractions": (0.4, 0.1, 0.5), "data.normalise": "volume"}
 PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "brain_denoise": ("quickstart:source=files", {**BRAINS, "model.width": 16}),
+    "brain_superres": ("mri_superres3d:axes=in_plane,source=files", BRAINS),
+    "brain_through_plane": ("mri_superres3d:axes=through_plane,source=files", BRAINS),
+    "brain_tissues": ("brain_segment:labels=tissues", {}),
     "hippocampus": ("hippocampus", {}),
     "polyps": ("polyps", {}),
+    "films_denoise": ("xray_denoise", {}),
+    "films_enhance": ("enhance_xray:source=files", {}),
+    "slices_lowdose": ("ct_lowdose:source=files,model=unet", {}),
+    "slices_sparse": ("ct_recon:source=files,model=unet", {}),
 }
 ROWS = BUILT_IN | PEOPLE
 
@@ -81,11 +91,19 @@ def config_of(name: str) -> Config:
     return config
 
 
-def hash_of(config: Config) -> str:
-    """A hash of every value of a config, without where a user's files are."""
-    values = config.to_dict()
-    values["data"].pop("path", None)
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+def values_of(config: Config) -> dict[str, Any]:
+    """Every value of a config by its key, as JSON has it, without where a user's files are."""
+    flat: dict[str, Any] = {}
+
+    def add(group: Mapping[str, Any], prefix: str = "") -> None:
+        for key, value in group.items():
+            if isinstance(value, Mapping):
+                add(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    add(json.loads(json.dumps(config.to_dict())))
+    return {key: value for key, value in flat.items() if key.rpartition(".")[2] != "path"}
 
 
 def command_of(name: str) -> str:
@@ -93,21 +111,21 @@ def command_of(name: str) -> str:
     spec, changes = ROWS[name]
     module, colon, argument = spec.partition(":")
     words = [f"--config=configs/{module}.py{colon}{argument}",
-             *(f"--config.{key}={value}" for key, value in changes.items())]
+             *(f"--config.{key}={shlex.quote(str(value))}" for key, value in changes.items())]
     return f"python train.py {' '.join(words)}"
 
 
 def measure(name: str, runs: Path, more: Sequence[str]) -> dict[str, Any]:
     """Trains and evaluates a row in a folder of its own below `runs`, with further flags."""
     workdir = runs / name
-    words = command_of(name).split()[1:]
+    words = shlex.split(command_of(name))[1:]
     before = _cpu_seconds()
     subprocess.run([sys.executable, *words, f"--workdir={workdir}", *more], cwd=ROOT, check=True)
     seconds = _cpu_seconds() - before
     found = json.loads((workdir / "eval" / "metrics.json").read_text(encoding="utf-8"))
     config = Config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
-    return {"command": command_of(name), "config": hash_of(config_of(name)), "commit": commit.stdout.strip(),
+    return {"command": command_of(name), "config": values_of(config_of(name)), "commit": commit.stdout.strip(),
             "cpu_seconds": round(seconds), "cores": os.cpu_count(), "step": found["step"], "samples": found["n"],
             "patients": found["patients"], "metric": config.metric,
             "metrics": {key: vars(metric) for key, metric in metrics_of(assemble(config)).items()},
@@ -153,12 +171,63 @@ def _line(name: str, found: Mapping[str, Any]) -> str:
             f"{reference} | {gap} | {rest or '–'} | {test} | {found['cpu_seconds'] / 60:.1f} |")
 
 
-def written(page: str) -> str:
-    """The page with the tables of what is measured between its marks."""
+def first_run() -> str:
+    """The table of the first run: every method with all metrics that have a decided number of digits."""
+    found = json.loads((SCORES / "quickstart.json").read_text(encoding="utf-8"))
+    metrics = [Metric(**found["metrics"][name]) for name in ("psnr", "ssim", "nmse")]
+    rows = found["rows"]
+    cells = {metric.name: dict(zip(rows, texts(metric, [rows[row][metric.name] for row in rows]), strict=True))
+             for metric in metrics}
+    titles = {"input": "noisy input", "nlm": "non-local means", "tv": "total variation", "wavelet": "wavelets",
+              "model": f"**U-Net, {found['step']} steps**"}
+    order = ["input"]
+    while (leader := best(rows, metrics[0], [row for row in rows if row not in (*order, "model")])) is not None:
+        order.append(leader)
+    lines = [f"| {found['samples']} test slices, background included | {' | '.join(m.heading for m in metrics)} |",
+             "|---" * (1 + len(metrics)) + "|"]
+    for row in [*order, "model"]:
+        numbers = [f"**{cells[m.name][row]}**" if row == "model" else cells[m.name][row] for m in metrics]
+        lines.append(f"| {titles.get(row, row)} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def summary(name: str) -> str:
+    """A row as a line of its config's docstring; nothing where it has not been measured."""
+    path = SCORES / f"{name}.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    metric = Metric(**found["metrics"][found["metric"]])
+    rows = {row: values for row, values in found["rows"].items() if values.get(metric.name) is not None}
+    shown = dict(zip(rows, texts(metric, [values[metric.name] for values in rows.values()]), strict=True))
+    leader = best(rows, metric, [row for row in rows if row not in ("model", "input")])
+    beside = f", best reference {leader} {shown[leader]}" if leader else ""
+    test = f"{found['samples']} images, {found['patients']} patient{'s' * (found['patients'] != 1)}"
+    return (f"    {name}: {metric.heading} {shown['model']}{beside}; {test}, "
+            f"{found['cpu_seconds'] / 60:.0f} CPU minutes\n")
+
+
+def documented(text: str, module: str) -> str:
+    """The text of a config with what was measured of it in its docstring."""
+    lines = "".join(summary(name) for name, (spec, _) in ROWS.items() if spec.partition(":")[0] == module)
+    block = re.compile(re.escape(MEASURED) + r"(?:\n(?:    .*\n)+)?")
+    return block.sub(lambda _: f"{MEASURED}\n{lines}" if lines else MEASURED, text)
+
+
+def pages() -> dict[Path, str]:
+    """The files that say what was measured, as they should be."""
+    page = PAGE.read_text(encoding="utf-8")
     for kind, rows in (("built-in", BUILT_IN), ("people", PEOPLE)):
-        begin = page.index(BEGIN.format(kind)) + len(BEGIN.format(kind))
-        page = f"{page[:begin]}\n{table(list(rows))}\n{page[page.index(END, begin):]}"
-    return page
+        page = _between(page, kind, table(list(rows)))
+    found = {PAGE: page, README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        found[path] = documented(path.read_text(encoding="utf-8"), path.stem)
+    return found
+
+
+def _between(page: str, mark: str, text: str) -> str:
+    begin = page.index(BEGIN.format(mark)) + len(BEGIN.format(mark))
+    return f"{page[:begin]}\n{text}\n{page[page.index(END, begin):]}"
 
 
 def main(words: list[str]) -> None:
@@ -169,8 +238,9 @@ def main(words: list[str]) -> None:
         for name in [] if TABLES.value else names or BUILT_IN:
             row = measure(name, Path(RUNS.value or scratch), more)
             write_atomically(SCORES / f"{name}.json", json.dumps(row, indent=1) + "\n")
-    write_atomically(PAGE, written(PAGE.read_text(encoding="utf-8")))
-    print(f"written: {PAGE}")
+    for path, text in pages().items():
+        write_atomically(path, text)
+    print(f"written: {PAGE}, README.md and the docstrings of configs")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
     python train.py --config=configs/ct_recon.py --workdir=runs/ct_recon
 
-40 views, 1e5 photons. Three minutes on two cores; eight test phantoms, inside the body: 33.9 dB, SSIM 0.944 (FBP 28.3,
-0.752; CGLS 28.2, 0.814; total variation 31.9, 0.925).
+40 views, 1e5 photons. Your own scans, by patient, from 60 views:
 
+    python train.py --config=configs/ct_recon.py:source=files,model=unet --workdir=runs/sparse --config.data.path=FOLDER
+
+Measured (docs/scores.md):
 Limited angle: `--config.task.span=120`; low dose: `--config.task.views=360 --config.task.dose=0.1`. Without truth, from
 the views alone: `--config=configs/ct_recon.py:objective=ssdu`.
 """

@@ -2,8 +2,9 @@
 
     python train.py --config=configs/mri_superres3d.py --workdir=runs/sr3d --config.data.path=FILE_OR_FOLDER
 
-Three minutes on two cores without a path, on slabs of the ICBM152 T1 template; the test slab: 33.3 dB, SSIM 0.983 (tricubic
-30.8, 0.967; Lanczos 31.3, 0.972). Behind the colon: `axes=in_plane` for slices (2-D), `axes=through_plane` for thick slices.
+Measured (docs/scores.md):
+Without a path on slabs of the ICBM152 T1 template. Behind the colon: `axes=in_plane` for slices (2-D),
+`axes=through_plane` for thick slices.
 """
 
 import ml_collections

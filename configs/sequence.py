@@ -3,9 +3,7 @@
     python train.py --config=configs/sequence.py --workdir=runs/sequence
     python train.py --config=configs/sequence.py --workdir=runs/multiframe --config.task.factor=2
 
-Two minutes each on two cores, on slabs of the ICBM152 T1 template; the test slab: 31.3 dB, SSIM 0.649 (total variation 19.8,
-mean of three frames 19.1); twice finer 27.4 dB, 0.618 (total variation 19.3).
-
+Measured (docs/scores.md):
 A series of your own (4-D NIfTI, cine): `:source=frames --config.data.source.path=FILE`; each slice's frames are then the
 first axis. ConvLSTM: `--config.model.cell=lstm`.
 """

@@ -2,9 +2,9 @@
 
     python train.py --config=configs/synthesis.py --workdir=runs/synthesis
 
-A minute and a half on two cores; the Fréchet distance to 120 test images, in the codes of a fixed random network, is 0.004
-(that of noise 2.5), and what is made varies as much as they do.
+The Fréchet distance to 120 test images is that in the codes of a fixed random network.
 
+Measured (docs/scores.md):
 For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is padded to a square and resized to `task.size`.
 """
 

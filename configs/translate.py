@@ -4,9 +4,8 @@
     python train.py --config=configs/translate.py:objective=adversarial --workdir=runs/pix2pix
     python train.py --config=configs/translate.py:objective=cycle --workdir=runs/cyclegan
 
-The first, two minutes on two cores; 17 test slices of the template: 35.2 dB, SSIM 0.972 (T1 itself 19.5, 0.680; the best
-curve from intensity to intensity 32.3, 0.961). pix2pix, three minutes: 27.3, 0.917. CycleGAN, which sees no pairs, four
-minutes: 20.4, 0.704; train longer.
+Measured (docs/scores.md):
+The adversarial loss costs dB, and CycleGAN, which sees no pairs, needs a longer run.
 
 Files of your own, on one grid: `:source=multicontrast --config.data.source.path='DIR/*/{contrast}.nii.gz'`.
 """

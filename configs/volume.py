@@ -2,8 +2,7 @@
 
     python train.py --config=configs/volume.py --workdir=runs/volume
 
-A minute on two cores; 15 test heads, inside the head: 17.3 dB, SSIM 0.636 (SIRT 14.4, 0.333).
-
+Measured (docs/scores.md):
 Volumes of your own of one size: `--config.data.path=FOLDER`; one projection: `--config.task.views=1`.
 """
 

@@ -2,8 +2,7 @@
 
     python train.py --config=configs/xray_classify.py --workdir=runs/classify
 
-A minute on two cores; 75 test images of three classes: AUC 0.95, accuracy 0.81 (the most frequent class: 0.25).
-
+Measured (docs/scores.md):
 Your images: a folder with `index.csv` (columns filename, finding, patientid) and `images/`; classes as in the index:
 
     python train.py --config=configs/xray_classify.py:source=labelled --workdir=runs/xray \\

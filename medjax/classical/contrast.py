@@ -54,6 +54,14 @@ def stretch(image: Image, strength: float = 0.5) -> Image:
     return np.power(np.clip(image / top, 0, 1), strength).astype(np.float32)
 
 
+@method("contrast", (0.3, 0.4, 0.5, 0.55, 0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.9))
+def levels(image: Image, strength: float = 0.64) -> Image:
+    """As `stretch`, with the power for each image that puts its 95th percentile at `strength`: dark ones are lifted more."""
+    top, bright = np.maximum(np.percentile(image, (99.9, 95)), 1e-6)
+    power = np.log(strength) / np.log(min(bright / top, 0.999))
+    return np.power(np.clip(image / top, 0, 1), np.clip(power, 0.2, 3)).astype(np.float32)
+
+
 def _on_brightness(image: Image, change: Callable[[np.ndarray], np.ndarray]) -> Image:
     image = np.clip(np.asarray(image, np.float64), 0, 1)
     brightness = image @ np.array(REC601) if image.shape[-1] == 3 else image.mean(-1)

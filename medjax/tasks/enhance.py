@@ -1,11 +1,14 @@
 """Contrast enhancement of X-ray, ultrasound, endoscopy …: learned from pairs, or without a reference."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from medjax.classical._declared import by_sample, methods
+from medjax.classical._declared import NoiseModel, by_sample, methods
+from medjax.classical.denoise import tv
 from medjax.measures import fusion
 from medjax.measures.losses import masked_mean, mean_of, sample_mean
 from medjax.ops.separable import correlate_axis
@@ -73,8 +76,13 @@ class Enhance(Restoration):
         return super().measure(pred, example) | {"entropy": fusion.entropy(grey, example.mask, bins=256)}
 
     def references(self) -> dict[str, Reference]:
-        """The dark image, and contrast enhancement without training."""
-        return super().references() | {name: Reference(by_sample(fn), strengths)
+        """The dark image, and contrast enhancement without training, of what total variation leaves of its known noise."""
+        noise = NoiseModel("gaussian", self.sigma)
+
+        def after_denoising(enhance: Callable[..., np.ndarray]) -> Callable[[np.ndarray, float], np.ndarray]:
+            return lambda x, strength: enhance(tv(x, noise), strength)
+
+        return super().references() | {name: Reference(by_sample(after_denoising(fn)), strengths)
                                        for name, (fn, strengths) in methods("contrast").items()}
 
 
