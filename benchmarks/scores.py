@@ -3,12 +3,14 @@
     python -m benchmarks.scores                     # every row, hours; or only some:
     python -m benchmarks.scores quickstart sequence
     python -m benchmarks.scores hippocampus --config.data.path=FOLDER
+    python -m benchmarks.scores htc2022 --data=FOLDER   # trained on drawn discs, evaluated on the folder
     python -m benchmarks.scores --tables            # no training: the tables from what is there
 
 Each row has a file in `benchmarks/results/scores`, with the config's values: tests/test_scores.py fails where one has
 changed since, and where a table, the README or the docstring of a config does not say what the files do.
 """
 
+import csv
 import importlib
 import json
 import math
@@ -33,6 +35,7 @@ from medjax.train.run import Config, assemble
 from medjax.types import Metric
 
 TABLES = flags.DEFINE_bool("tables", False, "Writes the tables only.")
+DATA = flags.DEFINE_string("data", "", "A file or folder to evaluate on instead of the run's own data.")
 RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept there; a temporary one if none is given.")
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +82,10 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "slices_lowdose": ("ct_lowdose:source=files,model=unet", {}),
     "slices_sparse": ("ct_recon:source=files,model=unet", {}),
 }
-ROWS = BUILT_IN | PEOPLE
+MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
+    "htc2022": ("htc2022", {"references": ("fbp-otsu",)}),
+}
+ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
 
 
 def config_of(name: str) -> Config:
@@ -122,14 +128,28 @@ def measure(name: str, runs: Path, more: Sequence[str]) -> dict[str, Any]:
     before = _cpu_seconds()
     subprocess.run([sys.executable, *words, f"--workdir={workdir}", *more], cwd=ROOT, check=True)
     seconds = _cpu_seconds() - before
-    found = json.loads((workdir / "eval" / "metrics.json").read_text(encoding="utf-8"))
+    if DATA.value:
+        subprocess.run([sys.executable, "eval.py", f"--workdir={workdir}", f"--data={DATA.value}", "--names"],
+                       cwd=ROOT, check=True)
+    folder = workdir / ("eval_data" if DATA.value else "eval")
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     config = Config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
-    return {"command": command_of(name), "config": values_of(config_of(name)), "commit": commit.stdout.strip(),
+    samples = {"by_sample": _by_sample(folder, config.metric)} if DATA.value else {}
+    return {"command": command_of(name), **samples, "config": values_of(config_of(name)), "commit": commit.stdout.strip(),
             "cpu_seconds": round(seconds), "cores": os.cpu_count(), "step": found["step"], "samples": found["n"],
             "patients": found["patients"], "metric": config.metric,
             "metrics": {key: vars(metric) for key, metric in metrics_of(assemble(config)).items()},
             "rows": found["rows"], "standings": found["standings"].get(config.metric, {}), "strengths": found["strengths"]}
+
+
+def _by_sample(folder: Path, metric: str) -> dict[str, dict[str, float]]:
+    """A metric of every row, for each sample of an evaluation."""
+    found: dict[str, dict[str, float]] = {}
+    with (folder / "per_sample.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            found.setdefault(line["row"], {})[line["sample"]] = float(line[metric])
+    return found
 
 
 def _cpu_seconds() -> float:
@@ -169,6 +189,19 @@ def _line(name: str, found: Mapping[str, Any]) -> str:
     test = f"{found['samples']} images, {found['patients']} patient{'s' * (found['patients'] != 1)}"
     return (f"| `{found['command'].removeprefix('python train.py --config=configs/')}` | {metric.heading} | {network} | "
             f"{reference} | {gap} | {rest or '–'} | {test} | {found['cpu_seconds'] / 60:.1f} |")
+
+
+def by_sample(name: str) -> str:
+    """A table with every sample of a row that was evaluated on another folder."""
+    path = SCORES / f"{name}.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    metric, rows = Metric(**found["metrics"][found["metric"]]), found["by_sample"]
+    names = sorted(rows["model"])
+    lines = [f"| {metric.heading} | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    return "\n".join([*lines, *(f"| {row} | {' | '.join(texts(metric, [values[one] for one in names]))} |"
+                                for row, values in rows.items())])
 
 
 def first_run() -> str:
@@ -219,6 +252,8 @@ def pages() -> dict[Path, str]:
     page = PAGE.read_text(encoding="utf-8")
     for kind, rows in (("built-in", BUILT_IN), ("people", PEOPLE)):
         page = _between(page, kind, table(list(rows)))
+    for name in MEASURED_DATA:
+        page = _between(page, name, by_sample(name))
     found = {PAGE: page, README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)

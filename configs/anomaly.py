@@ -4,6 +4,7 @@ that are planted in others.
     python train.py --config=configs/anomaly.py --workdir=runs/anomaly
 
 Measured (docs/scores.md):
+
 Behind the colon: `model=vae`, `model=unet`. `--config.data.path=FOLDER` takes your own images, which should be healthy.
 """
 

@@ -3,6 +3,7 @@
     python train.py --config=configs/brain_segment.py --workdir=runs/segment
 
 Measured (docs/scores.md):
+
 Your images: a folder with pairs like `a_image.nii.gz` and `a_label.nii.gz` (labels 0 and 1; `data.source.values` and
 `task.classes` say otherwise). With fewer than three patients each volume is cut into slabs:
 

@@ -3,6 +3,7 @@
     python train.py --config=configs/ct_lowdose.py --workdir=runs/lowdose
 
 Measured (docs/scores.md):
+
 Your own scans, by patient:
 
     python train.py --config=configs/ct_lowdose.py:source=files,model=unet --workdir=runs/slices --config.data.path=FOLDER

@@ -7,6 +7,7 @@
     python train.py --config=configs/ct_recon.py:source=files,model=unet --workdir=runs/sparse --config.data.path=FOLDER
 
 Measured (docs/scores.md):
+
 Limited angle: `--config.task.span=120`; low dose: `--config.task.views=360 --config.task.dose=0.1`. Without truth, from
 the views alone: `--config=configs/ct_recon.py:objective=ssdu`.
 """

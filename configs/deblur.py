@@ -3,6 +3,7 @@
     python train.py --config=configs/deblur.py --workdir=runs/deblur
 
 Measured (docs/scores.md):
+
 Motion: `--config.task.blur=motion --config.task.size='(5.0, 11.0)'`; `:model=modl` knows the blur.
 """
 

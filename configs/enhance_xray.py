@@ -4,6 +4,7 @@
     python train.py --config=configs/enhance_xray.py --workdir=runs/xray --config.data.path=FOLDER
 
 Measured (docs/scores.md):
+
 X-rays, ultrasound and colour pictures of endoscopy alike. Behind the colon: `learn=zero` learns without the originals,
 by zero-reference curves; `model=unet` takes another network.
 """

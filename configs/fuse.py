@@ -4,6 +4,7 @@
     python train.py --config=configs/fuse.py:task=fuse_image --workdir=runs/fuse_image
 
 Measured (docs/scores.md):
+
 `--config.model.fusion=early|late|attention`; evaluation without T2: `--config.task.absent="('T2',)"`. The second command
 makes one picture of all contrasts. Files of your own: `:source=multicontrast`, see configs/translate.py.
 """

@@ -4,15 +4,12 @@
     python eval.py --workdir=runs/htc2022 --data=FOLDER --names
 
 FOLDER has the scans of the Helsinki Tomography Challenge 2022 (`*_limited.mat`) with the segmentations of the full ones
-(`*_recon_fbp_seg.mat`); training sees drawn discs alone. A step takes 1.1 s on two idle cores, 1300 about
-25 minutes; this run took 66 on cores that it shared. Matthews' correlation of one disc for each level:
+(`*_recon_fbp_seg.mat`); training sees drawn discs alone.
 
-    level, degrees               1, 90  2, 80  3, 70  4, 60  5, 50  6, 40  7, 30
-    network                      0.994  0.992  0.986  0.969  0.976  0.936  0.678
-    FBP, Otsu's threshold        0.839  0.787  0.705  0.686  0.591  0.528  0.281
+Measured (docs/scores.md):
 
-On 14 drawn test discs, 28 to 90 degrees: 0.965. In the run of these numbers the first 1000 steps had the learning rate of a
-run of 2000. Total variation with Otsu's threshold (the reference tv-otsu) has not been measured yet.
+The reference tv-otsu, total variation with Otsu's threshold, takes longer than the training; without it:
+`--config.references="('fbp-otsu',)"`.
 """
 
 import ml_collections

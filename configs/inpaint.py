@@ -3,6 +3,7 @@
     python train.py --config=configs/inpaint.py --workdir=runs/inpaint
 
 Measured (docs/scores.md):
+
 Holes: `--config.task.missing=boxes`.
 """
 

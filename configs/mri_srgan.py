@@ -3,6 +3,7 @@
     python train.py --config=configs/mri_srgan.py --workdir=runs/srgan
 
 Measured (docs/scores.md):
+
 The perceptual loss looks through a network that was trained on medical images before:
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart

@@ -3,6 +3,7 @@
     python train.py --config=configs/mri_superres3d.py --workdir=runs/sr3d --config.data.path=FILE_OR_FOLDER
 
 Measured (docs/scores.md):
+
 Without a path on slabs of the ICBM152 T1 template. Behind the colon: `axes=in_plane` for slices (2-D),
 `axes=through_plane` for thick slices.
 """

@@ -3,6 +3,7 @@
     python train.py --config=configs/register.py --workdir=runs/register
 
 Measured (docs/scores.md):
+
 Optical flow (`ilk`, TV-L1) looks at each pair for longer.
 
 Unsupervised by default; `--config.objective.loss=supervised` learns from the known deformation. Two contrasts:

@@ -4,6 +4,7 @@
     python train.py --config=configs/sequence.py --workdir=runs/multiframe --config.task.factor=2
 
 Measured (docs/scores.md):
+
 A series of your own (4-D NIfTI, cine): `:source=frames --config.data.source.path=FILE`; each slice's frames are then the
 first axis. ConvLSTM: `--config.model.cell=lstm`.
 """

@@ -5,6 +5,7 @@
 The Fréchet distance to 120 test images is that in the codes of a fixed random network.
 
 Measured (docs/scores.md):
+
 For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is padded to a square and resized to `task.size`.
 """
 

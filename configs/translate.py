@@ -5,6 +5,7 @@
     python train.py --config=configs/translate.py:objective=cycle --workdir=runs/cyclegan
 
 Measured (docs/scores.md):
+
 The adversarial loss costs dB, and CycleGAN, which sees no pairs, needs a longer run.
 
 Files of your own, on one grid: `:source=multicontrast --config.data.source.path='DIR/*/{contrast}.nii.gz'`.

@@ -3,6 +3,7 @@
     python train.py --config=configs/volume.py --workdir=runs/volume
 
 Measured (docs/scores.md):
+
 Volumes of your own of one size: `--config.data.path=FOLDER`; one projection: `--config.task.views=1`.
 """
 

@@ -3,6 +3,7 @@
     python train.py --config=configs/xray_classify.py --workdir=runs/classify
 
 Measured (docs/scores.md):
+
 Your images: a folder with `index.csv` (columns filename, finding, patientid) and `images/`; classes as in the index:
 
     python train.py --config=configs/xray_classify.py:source=labelled --workdir=runs/xray \\

@@ -47,7 +47,7 @@ def test_it_runs(words, expected, tmp_path):
 def test_a_score_is_measured_and_becomes_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "SCORES", tmp_path)
     found = scores.measure("quickstart", tmp_path / "runs", SMALL[1:])
-    assert found["config"] == scores.hash_of(scores.config_of("quickstart"))
+    assert found["config"] == scores.values_of(scores.config_of("quickstart"))
     (tmp_path / "quickstart.json").write_text(json.dumps(found))
     line = scores.table(["quickstart", "deblur"]).splitlines()[-1]
     assert line.startswith("| `quickstart.py` | PSNR dB | ")
