@@ -78,7 +78,7 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "hippocampus": ("hippocampus", {}),
     "polyps": ("polyps", {}),
     "films_denoise": ("xray_denoise", {}),
-    "films_enhance": ("enhance_xray:source=files", {}),
+    "films_enhance": ("enhance_xray:model=zero_dce", {}),
     "slices_lowdose": ("ct_lowdose:source=files,model=unet", {}),
     "slices_sparse": ("ct_recon:source=files,model=unet", {}),
 }

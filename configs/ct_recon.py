@@ -28,8 +28,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optim.lr = 2e-3
     if names["model"] == "modl":
         config.model.iterations = 3
+    elif names["model"] == "unet":
+        base.prefer(config.model, width=16, norm="none")
     if names["source"] == "phantoms":
         config.data.source.update(kind="chest", shape=(128, 128), count=80)
+    else:
+        config.data.fractions = (0.6, 0.1, 0.3)
+        config.batch_size = 1
+        config.task.views = 60
+        config.optim.lr = 1e-3
+        config.augment.flip = 0.5
+        config.ema_decay = 0.99
     config.data.patch = ()
     config.data.range = (-1000.0, 1000.0)
     config.eval_every = config.checkpoint_every = 400

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 
 from benchmarks import scores
@@ -52,3 +54,20 @@ def test_a_score_is_measured_and_becomes_a_line(tmp_path, monkeypatch):
     line = scores.table(["quickstart", "deblur"]).splitlines()[-1]
     assert line.startswith("| `quickstart.py` | PSNR dB | ")
     assert "median" in line
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("brain_denoise", ["--config.data.patch=(24,24)"]), ("brain_through_plane", ["--config.data.patch=(4,16,16)"]),
+    ("slices_lowdose", []), ("slices_sparse", ["--config.task.views=12"])])
+def test_a_row_of_people_is_measured_on_a_folder(tmp_path, name, more):
+    """Ten people, each with a volume that is named as the row's source expects it."""
+    for i in range(10):
+        folder = tmp_path / "people" / f"sub-{i:02d}"
+        folder.mkdir(parents=True)
+        values = 200 * np.random.default_rng(i).random((48, 40, 8), np.float32)
+        nibabel.Nifti1Image(values, np.eye(4)).to_filename(folder / f"sub-{i:02d}_T1w.nii.gz")
+    small = ["--config.steps=2", "--config.batch_size=1", "--config.model.width=4", "--config.eval_every=2",
+             "--config.eval_samples=1", "--config.checkpoint_every=2", "--config.references=('none',)"]
+    found = scores.measure(name, tmp_path / "runs", [f"--config.data.path={tmp_path / 'people'}", *small, *more])
+    assert found["patients"] == {0.5: 5, 0.3: 3}[scores.config_of(name).data.fractions[2]]
+    assert found["standings"]["model"]["low"] <= found["standings"]["model"]["mean"]
