@@ -121,21 +121,21 @@ def command_of(name: str) -> str:
     return f"python train.py {' '.join(words)}"
 
 
-def measure(name: str, runs: Path, more: Sequence[str]) -> dict[str, Any]:
-    """Trains and evaluates a row in a folder of its own below `runs`, with further flags."""
+def measure(name: str, runs: Path, more: Sequence[str], data: str = "") -> dict[str, Any]:
+    """Trains a row in a folder of its own below `runs`, with further flags, and evaluates it, or what is in `data`."""
     workdir = runs / name
     words = shlex.split(command_of(name))[1:]
     before = _cpu_seconds()
     subprocess.run([sys.executable, *words, f"--workdir={workdir}", *more], cwd=ROOT, check=True)
     seconds = _cpu_seconds() - before
-    if DATA.value:
-        subprocess.run([sys.executable, "eval.py", f"--workdir={workdir}", f"--data={DATA.value}", "--names"],
+    if data:
+        subprocess.run([sys.executable, "eval.py", f"--workdir={workdir}", f"--data={data}", "--names"],
                        cwd=ROOT, check=True)
-    folder = workdir / ("eval_data" if DATA.value else "eval")
+    folder = workdir / ("eval_data" if data else "eval")
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     config = Config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
-    samples = {"by_sample": _by_sample(folder, config.metric)} if DATA.value else {}
+    samples = {"by_sample": _by_sample(folder, config.metric)} if data else {}
     return {"command": command_of(name), **samples, "config": values_of(config_of(name)), "commit": commit.stdout.strip(),
             "cpu_seconds": round(seconds), "cores": os.cpu_count(), "step": found["step"], "samples": found["n"],
             "patients": found["patients"], "metric": config.metric,
@@ -271,7 +271,7 @@ def main(words: list[str]) -> None:
     SCORES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for name in [] if TABLES.value else names or BUILT_IN:
-            row = measure(name, Path(RUNS.value or scratch), more)
+            row = measure(name, Path(RUNS.value or scratch), more, DATA.value)
             write_atomically(SCORES / f"{name}.json", json.dumps(row, indent=1) + "\n")
     for path, text in pages().items():
         write_atomically(path, text)
