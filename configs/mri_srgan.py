@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    mri_srgan: PSNR dB 35.05, best reference tv 36.87; 17 images, 1 patient, 1 CPU minutes
+
 The perceptual loss looks through a network that was trained on medical images before:
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart

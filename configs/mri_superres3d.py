@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    mri_superres3d: PSNR dB 33.26, best reference tv 34.87; 1 images, 1 patient, 5 CPU minutes
+
 Without a path on slabs of the ICBM152 T1 template. Behind the colon: `axes=in_plane` for slices (2-D),
 `axes=through_plane` for thick slices.
 """

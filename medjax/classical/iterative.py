@@ -41,20 +41,24 @@ def cgls(A: Operator, y: Measured, iterations: int = 20, damping: float | Array 
 def tv(A: Operator, y: Measured, weight: float | Array, iterations: int = 200, nonnegative: bool = True) -> Image:
     """`|A x - y|^2 / 2 + weight TV(x)`, isotropic total variation, by primal-dual splitting (Chambolle and Pock 2011).
 
-    The step sizes come from the norms of `A`, which is estimated, and of the gradient.
+    The step sizes come from the norms of `A`, which is estimated, and of the gradient. Images have unit range.
     """
     image = jax.eval_shape(A.adjoint, y)
     axes = tuple(range(1, len(image.shape) - 1))
     # Both halves of the stacked operator get the norm of A, and so the same share of the step.
     norm = _rows(operator_norm(A, image), len(image.shape))
     scale = norm / jnp.sqrt(4.0 * len(axes))
-    step_size = 0.99 / (norm * jnp.sqrt(2.0))
-    step_of_dual = _rows(step_size, y.ndim)
+    # The dual of the gradient grows to the weight at most, small beside an image, and so its steps are shorter and those of
+    # the image longer. With equal steps it takes ten times as many iterations to the same objective.
+    balance = jnp.clip(10 * weight, 0.03, 1)
+    step_size = 0.99 / (norm * jnp.sqrt(2.0) * balance)
+    dual_step = step_size * balance**2
+    step_of_dual = _rows(dual_step, y.ndim)
 
     def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, ahead, dual, flow = carry
         dual = (dual + step_of_dual * (A(ahead) - y)) / (1 + step_of_dual)
-        flow = flow + (step_size * scale)[None] * _gradient(ahead, axes)
+        flow = flow + (dual_step * scale)[None] * _gradient(ahead, axes)
         flow = flow / jnp.maximum(jnp.linalg.norm(flow, axis=0, keepdims=True) * scale[None] / weight, 1)
         new = x - step_size * (A.adjoint(dual) + scale * _gradient_transposed(flow, axes))
         new = jnp.maximum(new, 0) if nonnegative else new
@@ -74,6 +78,9 @@ def l1_wavelet(A: Operator, y: Measured, weight: float | Array, iterations: int 
     """
     image = jax.eval_shape(A.adjoint, y)
     axes = tuple(range(1, len(image.shape) - 1))
+    # The dual of the gradient grows to the weight at most, small beside an image, and so its steps are shorter and those of
+    # the image longer. With equal steps it takes ten times as many iterations to the same objective.
+    balance = jnp.clip(10 * weight, 0.03, 1)
     step_size = 0.99 / jnp.square(_rows(operator_norm(A, image), len(image.shape)))
     pad = [(0, -n % 2**levels if a in axes else 0) for a, n in enumerate(image.shape)]
 
