@@ -77,8 +77,8 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "brain_tissues": ("brain_segment:labels=tissues", {}),
     "hippocampus": ("hippocampus", {}),
     "polyps": ("polyps", {}),
-    "films_denoise": ("xray_denoise", {}),
-    "films_enhance": ("enhance_xray:model=zero_dce", {}),
+    "films_denoise": ("xray_denoise:source=files", {}),
+    "films_enhance": ("enhance_xray:source=files,model=zero_dce", {}),
     "slices_lowdose": ("ct_lowdose:source=files,model=unet", {}),
     "slices_sparse": ("ct_recon:source=files,model=unet", {}),
 }

@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     else:
         config.data.fractions = (0.6, 0.1, 0.3)
         config.batch_size = 1
-        config.steps = 1000
+        config.steps = 600
         config.augment.flip = 0.5
         config.ema_decay = 0.99
     config.data.patch = ()  # noise depends on all that a ray goes through
