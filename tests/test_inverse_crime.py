@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.ops.fft import ifft
 from medjax.ops.window import WATER_PER_MM
-from medjax.physics.analytic import Ellipsoids
+from medjax.physics.analytic import Ellipsoids, shepp_logan
+from medjax.physics.mri import birdcage, ring_covariance
+from medjax.physics.noise import CoilNoise
 from medjax.tasks.ct_recon import CtRecon
+from medjax.tasks.mri_recon import MriRecon
 from tests.test_recon import HU, KEY, batch, squares
 
 SCANNERS = [("parallel", (64, 64)), ("parallel", (48, 61)), ("fan", (47, 72))]
@@ -83,3 +87,55 @@ def test_measured_sinograms_are_as_they_were_measured():
     images = batch(squares(2, 16), HU) | {"sinogram": jnp.asarray(measured)}
     context = task.input(images).context
     np.testing.assert_allclose(context.y * context.operator.norm * TOP, measured, rtol=1e-5)
+
+
+HEAD = np.maximum(shepp_logan(60.0).image((128, 112), (1.0, 1.0)), 0)[None]
+
+
+def test_sensitivities_are_estimated_from_what_was_measured():
+    """Not those that simulated, but like them in the object, up to the first coil's phase."""
+    coils = 6
+    example = jax.jit(MriRecon((0.0, 1.0), 2, coils=coils).example)(KEY, batch(HEAD))
+    found = np.asarray(example.input.context.operator.operator.maps[0])
+    truth = np.asarray(birdcage(coils, HEAD.shape[1:-1]))
+    truth = truth * np.conj(truth[:1]) / np.abs(truth[:1])
+    inside = HEAD[0, ..., 0] > 0.1
+    error = np.linalg.norm((found - truth)[:, inside]) / np.linalg.norm(truth[:, inside])
+    assert 1e-3 < error < 0.08
+    assert np.abs(np.angle(found[0]))[inside].max() < 1e-3
+
+
+@pytest.mark.parametrize("acceleration", [1.0, 4.0])
+def test_a_target_is_the_clean_image_with_the_phase_that_the_sensitivities_combine(acceleration):
+    """So that a method which inverts what was measured finds it: of all of k-space without noise, the adjoint does."""
+    task = MriRecon((0.0, 1.0), 2, acceleration=acceleration, sigma=0.0)
+    example = jax.jit(task.example)(KEY, batch(HEAD))
+    target = np.asarray(example.target)
+    np.testing.assert_allclose(np.hypot(target[..., 0], target[..., 1]), HEAD[..., 0], atol=1e-6)
+    if acceleration == 1:
+        inside = HEAD[..., 0] > 0.1
+        np.testing.assert_allclose(np.asarray(example.input.image)[inside], target[inside], atol=0.03)
+
+
+def test_coils_have_the_noise_that_is_stated():
+    """Through the task, of an image of nothing; its covariance matrix, and that real and imaginary part are independent."""
+    coils, sigma, correlation = 5, 0.02, 0.4
+    task = MriRecon((0.0, 1.0), 2, acceleration=1.0, coils=coils, sigma=sigma, coil_correlation=correlation)
+    nothing = np.zeros((16, 64, 64, 1), np.float32)
+    y = np.asarray(jax.jit(task.example)(KEY, batch(nothing)).input.context.y)
+    for noise in (y, np.asarray(ifft(jnp.asarray(y), 2))):
+        samples = np.moveaxis(noise, 1, 0).reshape(coils, -1)
+        parts = np.concatenate([samples.real, samples.imag]) / sigma
+        expected = np.kron(np.eye(2), [[correlation ** min(abs(a - b), coils - abs(a - b)) for b in range(coils)]
+                                       for a in range(coils)])
+        np.testing.assert_allclose(parts @ parts.T / parts.shape[1], expected, atol=0.02)  # 65536 samples: 5 deviations
+
+
+@pytest.mark.parametrize("coils", [1, 2, 3, 8, 33])
+def test_the_noise_of_any_number_of_coils_has_a_covariance(coils):
+    for correlation in (0.0, 0.1, 0.9):
+        covariance = ring_covariance(coils, correlation)
+        assert np.linalg.eigvalsh(covariance).min() > 0
+        np.testing.assert_array_equal(np.diag(covariance), 1)
+    independent = CoilNoise(0.1, jnp.eye(coils))(KEY, jnp.zeros((coils, 3, 2), complex))
+    assert independent.shape == (coils, 3, 2)
