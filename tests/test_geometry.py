@@ -26,9 +26,12 @@ def batch(tmp_path, size_mm: float, values: np.ndarray, **extras) -> dict:
 
 
 def test_attenuation_follows_the_pixels_of_the_file(tmp_path):
-    """Twice the pixel is twice the way through water; the image stays, whatever the unit of length."""
+    """Twice the pixel is twice the way through water; the image stays, whatever the unit of length.
+
+    Of a ray to each element: the mean of intensities over its width is no longer proportional to the way.
+    """
     disc = np.float32(np.hypot(*np.indices((40, 40)) - 19.5) < 12)
-    task = CtRecon((-1000.0, 1000.0), 2, views=90)
+    task = CtRecon((-1000.0, 1000.0), 2, views=90, oversampling=1)
     found = {}
     for size in (0.5, 1.0):
         one = batch(tmp_path, size, (disc * 1000 - 1000)[..., None])

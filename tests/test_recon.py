@@ -292,6 +292,7 @@ def test_configs_fit_together(name):
     ("config.task.beam", lambda: CtRecon(HU, 2, beam="cone")),
     ("config.task.filter", lambda: CtRecon(HU, 2, filter="hamming")),
     ("config.task", lambda: CtRecon(HU, 2, views=0)),
+    ("config.task.oversampling", lambda: CtRecon(HU, 2, oversampling=0)),
     ("config.task.dose", lambda: CtLowDose(HU, 2, dose=(0.5, 2.0))),
     ("config.task.blur", lambda: Deblur(HU, 2, blur="lens")),
     ("config.task.size", lambda: Deblur(HU, 2, size=(3.0, 1.0))),

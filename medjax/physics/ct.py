@@ -69,6 +69,11 @@ class Planar:
         lengths = {name: getattr(self, name) / unit for name in self.lengths}
         return replace(self, pixel_mm=(self.spacing[0] / unit, self.spacing[1] / unit), **lengths)
 
+    def oversampled(self, factor: int) -> "Planar":
+        """The same scan with pixels and detector elements `factor` times smaller, and as many times more of them."""
+        return replace(self, shape=(self.shape[0] * factor, self.shape[1] * factor), detectors=self.detectors * factor,
+                       pixel_mm=(self.spacing[0] / factor, self.spacing[1] / factor), detector_mm=self.detector_mm / factor)
+
     def __call__(self, x: Image) -> Sinogram:
         """The line integrals `(B, views, detectors, C)` of attenuation `x` per mm."""
         if x.shape[1:3] != self.shape:

@@ -156,6 +156,16 @@ def birdcage(coils: int, shape: tuple[int, ...], radius: float = 1.5) -> Complex
     return jnp.asarray(stacked / np.sqrt((np.abs(stacked) ** 2).sum(0)), jnp.complex64)
 
 
+def ring_covariance(coils: int, correlation: float) -> Float[np.ndarray, "coils coils"]:
+    """Of the noise of `coils` of unit variance on a ring: `correlation` (0 to below 1) to the power of how many coils apart.
+
+    Neighbours thus have `correlation`, and the matrix is positive definite for any number of coils. Noise of arrays is
+    correlated because coils couple and share the resistance of the body (Roemer 1990).
+    """
+    apart = np.abs(np.subtract.outer(np.arange(coils), np.arange(coils)))
+    return np.power(float(correlation), np.minimum(apart, coils - apart))
+
+
 def smooth_phase(key: PRNGKeyArray, shape: tuple[int, ...], strength: float = 1.0) -> Complex[Array, "*s"]:
     """A phase that varies slowly over the image, to make complex images of magnitudes: `exp(i phi)`.
 

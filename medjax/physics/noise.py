@@ -26,6 +26,21 @@ class Gaussian:
 
 
 @pytree
+class CoilNoise:
+    """Adds complex normal noise to `(coils, *space)`, correlated between coils but not in space.
+
+    Real and imaginary part each have the covariance `sigma^2 * factor @ factor.T`, `factor` `(coils, coils)` its Cholesky
+    factor (Pruessmann et al. 2001).
+    """
+
+    sigma: Strength
+    factor: Real[Array, "coils coils"]
+
+    def __call__(self, key: PRNGKeyArray, y: Inexact[Array, "coils *s"]) -> Inexact[Array, "coils *s"]:
+        return y + self.sigma * jnp.tensordot(self.factor, _normal(key, y), 1, precision="highest")
+
+
+@pytree
 class Rician:
     """The magnitude of `y` with complex normal noise, `sigma` per part: a magnitude MR image of one coil (Gudbjartsson
     and Patz 1995)."""

@@ -47,9 +47,9 @@ class CtSegment(TaskBase):
     """Pixels that the material fills, from fan beams over `span` (least, greatest) degrees, drawn anew for each sample.
 
     Images are the share of the material, 0 to 1; those with a label map are scanned in simulation, on their own grid, and
-    measured sinograms come centred (`medjax.data.limited_angle`). Networks work on a grid that is `coarser` times as coarse
-    along each axis, and always see the same wedge of directions; what they find is turned back, and interpolated to the
-    pixels of the truth.
+    measured sinograms come centred (`medjax.data.limited_angle`). Networks and references work on a grid that is `coarser`
+    times as coarse along each axis, so that what simulates differs from what inverts, and always see the same wedge of
+    directions; what they find is turned back, and interpolated to the pixels of the truth.
 
     The scanner has `detectors` elements of `detector_mm`, the source `source_mm` from the axis and `source_detector_mm` from
     the detector, and views every `step` degrees; images show `field_mm` along their rows. The measured line

@@ -14,11 +14,12 @@ from medjax.physics.mri import (
     birdcage,
     equispaced_lines,
     random_lines,
+    ring_covariance,
     smooth_phase,
     to_channels,
     to_complex,
 )
-from medjax.physics.noise import Gaussian
+from medjax.physics.noise import CoilNoise
 from medjax.physics.sampling import ComplexChannels
 from medjax.tasks._reconstruction import Reconstruction, Solver, measurement_of
 from medjax.types import (
@@ -49,8 +50,13 @@ class MriRecon(Reconstruction):
     """Complex images, as two channels, from k-space sampled on `mask` "random" or "equispaced" lines.
 
     One of `acceleration` lines is kept, among them the middle part `centre`. From images, `coils` of a birdcage are
-    simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range. Records that
-    carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or simple ones from their
+    simulated, with a smooth phase that is drawn for each sample and noise of `sigma`, a fraction of the range, in real and
+    imaginary part each; the noise of neighbouring coils has the correlation `coil_correlation`
+    (`medjax.physics.mri.ring_covariance`; 0: independent), which no method is told. Nor are the sensitivities: networks and
+    references get what is estimated from the middle of the noisy k-space, and the target has the phase of an image that
+    these combine. The grid of voxels is that of the image, in the simulation as in the reconstruction.
+
+    Records that carry "kspace" are taken as measured, with the sensitivities "maps" if they have them, or those from their
     centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes; "fastmri_ssim" among `measures` is
     SSIM as fastMRI's tables have it, by the largest value of the file.
 
@@ -63,6 +69,7 @@ class MriRecon(Reconstruction):
     mask: str = "random"
     coils: int = 8
     sigma: float = 0.005
+    coil_correlation: float = 0.1
     held_out: float = 0.0
 
     kind = "kspace"
@@ -77,6 +84,8 @@ class MriRecon(Reconstruction):
         if self.acceleration < 1 or not 0 < self.centre <= 1 or self.coils < 1:
             raise UserError("config.task.acceleration", f"{self.acceleration}, centre {self.centre}, {self.coils} coils; "
                             "give at least 1, a part between 0 and 1, at least 1")
+        if not 0 <= self.coil_correlation < 1:
+            raise UserError("config.task.coil_correlation", f"{self.coil_correlation}; give a number from 0 to below 1")
         if not 0 <= self.held_out < 1:
             raise UserError("config.task.held_out", f"{self.held_out}; give a part from 0 to below 1")
 
@@ -114,13 +123,13 @@ class MriRecon(Reconstruction):
         """Zero-filled images to whole ones."""
         keys = self.keys(key, batch)
         clean, mask = self.unit(batch)
-        space = clean.shape[1:-1]
-        maps, full, target = self._measured(batch) if "kspace" in batch else self._simulated(keys, clean)
-        if self.acceleration > 1:
-            lines = jax.vmap(lambda key: LINES[self.mask](jax.random.fold_in(key, 1), space, self.acceleration,
-                                                          self.centre))(keys)
-            full = full * lines[:, None]
-        given = self.input({**batch, "kspace": _parts(full * self.data_range[1]), "maps": _parts(maps)})
+        if "kspace" in batch:
+            maps, full, target = self._measured(batch)
+            given = self.input({**batch, **self._undersampled(keys, full), "maps": _parts(maps)})
+        else:
+            coil_images = self._coil_images(keys, clean)
+            given = self.input({**batch, **self._undersampled(keys, self._noisy(keys, fft(coil_images, self.ndim)))})
+            target = _combined(_maps(given), coil_images, clean)
         known = {name: batch[name] for name in ("volume_max",) if name in batch}
         return self.example_of(batch, given, target, mask, **known)
 
@@ -203,14 +212,26 @@ class MriRecon(Reconstruction):
                             source_units=True)
                 for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
 
-    def _simulated(self, keys: Key, clean: Array) -> tuple[Array, Array, Array]:
-        """Sensitivities, k-space and the complex image."""
+    def _coil_images(self, keys: Key, clean: Array) -> Array:
+        """What the coils see of images with a smooth phase, complex `(B, coils, *space)`."""
         space = clean.shape[1:-1]
-        phase_keys, noise_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (2, 3))
-        maps = jnp.broadcast_to(birdcage(self.coils, space), (clean.shape[0], self.coils, *space))
-        x = clean * jax.vmap(lambda key: smooth_phase(key, space))(phase_keys)[..., None]
-        kspace = jax.vmap(Gaussian(self.sigma))(noise_keys, fft(maps * jnp.moveaxis(x, -1, 1), self.ndim))
-        return maps, kspace, to_channels(x)
+        phase = jax.vmap(lambda key: smooth_phase(jax.random.fold_in(key, 2), space))(keys)
+        return birdcage(self.coils, space)[None] * jnp.moveaxis(clean * phase[..., None], -1, 1)
+
+    def _noisy(self, keys: Key, kspace: Array) -> Array:
+        """K-space with the coils' noise."""
+        factor = np.linalg.cholesky(ring_covariance(self.coils, self.coil_correlation))
+        noise = CoilNoise(self.sigma, jnp.asarray(factor, jnp.float32))
+        return jax.vmap(lambda key, y: noise(jax.random.fold_in(key, 3), y))(keys, kspace)
+
+    def _undersampled(self, keys: Key, kspace: Array) -> dict[str, Array]:
+        """The lines that are kept, as records carry k-space."""
+        if self.acceleration > 1:
+            space = kspace.shape[2:]
+            lines = jax.vmap(lambda key: LINES[self.mask](jax.random.fold_in(key, 1), space, self.acceleration,
+                                                          self.centre))(keys)
+            kspace = kspace * lines[:, None]
+        return {"kspace": _parts(kspace * self.data_range[1])}
 
     def _measured(self, batch: Batch) -> tuple[Array, Array, Array]:
         """Sensitivities, k-space and the image of all of it."""
@@ -229,9 +250,7 @@ def _residual(image: Array, example: Example) -> Array:
     """The distance `(B,)` of an image's k-space to the held-out samples, over their norm."""
     held = example.extras["held_out"]
     where = (jnp.abs(held).sum(1, keepdims=True) > 0).astype(jnp.float32)
-    operator = measurement_of(example.input.context).operator
-    assert isinstance(operator, ComplexChannels)
-    everything = ComplexChannels(Cartesian(operator.operator.maps, where))
+    everything = ComplexChannels(Cartesian(_maps(example.input), where))
     miss, axes = everything(image) - held, tuple(range(1, held.ndim))
     power = jnp.square(jnp.abs(held)).sum(axes)
     return jnp.sqrt(jnp.square(jnp.abs(miss)).sum(axes) / jnp.where(power > 0, power, jnp.nan))
@@ -241,6 +260,21 @@ def _sampled(operator: Operator, keep: Array) -> Operator:
     """The operator of those samples that `keep` `(B, 1, *space)` marks."""
     assert isinstance(operator, ComplexChannels)
     return ComplexChannels(Cartesian(operator.operator.maps, operator.operator.mask * keep))
+
+
+def _maps(given: NetworkInput) -> Array:
+    """The sensitivities `(B, coils, *space)` in a network's input."""
+    operator = measurement_of(given.context).operator
+    assert isinstance(operator, ComplexChannels)
+    maps: Array = operator.operator.maps
+    return maps
+
+
+def _combined(maps: Array, coil_images: Array, image: Array) -> Array:
+    """The `image` of magnitudes `(B, *space, 1)`, complex: its phase is that of the coil images, combined by the maps."""
+    seen = jnp.sum(jnp.conj(maps) * coil_images, axis=1)[..., None]
+    size = jnp.abs(seen)
+    return to_channels(jnp.abs(image) * jnp.where(size > 0, seen / jnp.where(size > 0, size, 1), 1))
 
 
 def _magnitudes(example: Example) -> Example:

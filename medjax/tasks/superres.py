@@ -20,6 +20,7 @@ class SuperRes(Reconstruction):
     `axes` is "all" (isotropic) or "through_plane" (the first axis of a volume: thick slices). `grid` is what the network
     is given: "coarse" (models with pixel shuffle), or "fine", interpolated to the target's grid (SRCNN, U-Net).
     `psf` is the blur, "gaussian" (full width `fwhm` coarse voxels) or "box"; `sigma` the noise as a fraction of the range.
+    The truth is the fine image itself, decimated by the operator that references know.
     """
 
     factor: int = 2
