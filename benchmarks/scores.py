@@ -68,6 +68,7 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
 PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "hippocampus": ("hippocampus", {}),
     "polyps": ("polyps", {}),
+    "ultrasound": ("ultrasound", {}),
 }
 ROWS = BUILT_IN | PEOPLE
 
