@@ -6,8 +6,9 @@
 Two minutes each on two cores, on slabs of the ICBM152 T1 template; the test slab: 31.3 dB, SSIM 0.649 (total variation 19.8,
 mean of three frames 19.1); twice finer 27.4 dB, 0.618 (total variation 19.3).
 
-A series of your own (4-D NIfTI, cine): `:source=frames --config.data.source.path=FILE`; each slice's frames are then the
-first axis. ConvLSTM: `--config.model.cell=lstm`.
+A series of your own (4-D NIfTI, cine, video): `:source=frames --config.data.source.path=FILE`; each slice's frames are then
+the first axis. Of a folder, whose files are divided by patient, see `configs/ultrasound.py`. ConvLSTM:
+`--config.model.cell=lstm`.
 """
 
 import ml_collections
