@@ -47,7 +47,7 @@ FREE = 1 << 30  # bytes that any read may take
 TIMES = 4  # what a read may take of what its file holds
 ROOM = 12 << 30  # bytes of address space beyond which a process gets no more
 HDF5_PATIENCE = 3.0  # seconds after which HDF5 is ended, so that the many files that it never ends with don't take hours
-LIBRARIES = ("numpy", "nibabel", "pillow", "h5py", "scipy", "SimpleITK", "pydicom")
+LIBRARIES = ("numpy", "nibabel", "pillow", "h5py", "scipy", "SimpleITK", "pydicom", "av")
 
 
 def status(key: str) -> int:

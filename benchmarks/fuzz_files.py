@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import h5py
 import nibabel
 import numpy as np
@@ -20,6 +21,8 @@ NUMBERS = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])")
 TEXTS = (b"0", b"-1", b"1e9", b"99999", b"2147483648", b"9" * 19, b"nan", b"1e400", b"", b"abc")
 INTEGERS = (0, 1, -1, 127, 255, 32767, 65535, 100000, 2**31 - 1, -2**31, 2**32 - 1, 2**40, 2**63 - 1)
 CHUNK_HEAD = 8  # length and name of a chunk of PNG
+CLIPS = {".mp4": ("libx264", "yuv420p"), ".mov": ("mjpeg", "yuvj420p"), ".mkv": ("ffv1", "bgr0"), ".avi": ("ffv1", "gray"),
+         ".webm": ("libvpx-vp9", "yuv420p")}
 
 
 def draw(folder: Path) -> None:
@@ -48,6 +51,7 @@ def draw(folder: Path) -> None:
         Sitk.WriteImage(itk, str(folder / name), packed)
     _draw_kspace(folder, random)
     _draw_sinograms(folder, random)
+    _draw_clips(folder, random)
 
 
 def _draw_kspace(folder: Path, random: np.random.Generator) -> None:
@@ -100,6 +104,17 @@ def _draw_sinograms(folder: Path, random: np.random.Generator) -> None:
     for name, packed in (("packed.mat", True), ("raw.mat", False)):
         scan = {"CtDataFull": {"type": "2d", "sinogram": sinogram.astype(np.float64), "parameters": parameters}}
         scipy.io.savemat(folder / name, scan, do_compression=packed)
+
+
+def _draw_clips(folder: Path, random: np.random.Generator) -> None:
+    frames = random.integers(0, 255, (3, 24, 32, 3)).astype(np.uint8)
+    for suffix, (codec, layout) in CLIPS.items():
+        with av.open(str(folder / f"clip{suffix}"), "w") as file:
+            stream = file.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 24, 32, layout
+            for frame in frames:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=layout)))
+            file.mux(stream.encode())
 
 
 def variants(path: Path, count: int, seed: int) -> Iterator[bytes]:

@@ -79,6 +79,7 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
     "polyps": ("polyps", {}),
     "films_denoise": ("xray_denoise:source=files", {}),
     "films_enhance": ("enhance_xray:source=files,model=zero_dce", {}),
+    "ultrasound": ("ultrasound", {}),
     "slices_lowdose": ("ct_lowdose:source=files,model=unet", {}),
     "slices_sparse": ("ct_recon:source=files,model=unet", {}),
 }

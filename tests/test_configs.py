@@ -18,6 +18,7 @@ from medjax.tasks.ct_segment import CtSegment
 from medjax.train.loop import train
 from medjax.train.run import load_config, load_splits, restore_best
 from medjax.types import Task, UserError
+from tests.video_files import clip, noise
 
 NAMES = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py") if p.stem not in ("base", "__init__"))
 SMALL_NETWORK = {"width": 4, "depth": 2, "blocks": 1, "iterations": 2, "latent": 4}
@@ -29,6 +30,7 @@ MADE = {
     "anomaly": {"out.csv", "out_anomaly.nii.gz"}, "brain_segment": {"out.nii.gz"}, "ct_recon": {"out.nii.gz"},
     "fuse": {"out_FLAIR.nii.gz"}, "htc2022": {"out.nii.gz"}, "mri_recon": {"out.nii.gz"}, "polyps": {"out.png"},
     "register": {"out_displacement.nii.gz", "out_warped.nii.gz"}, "translate": {"out_FLAIR.nii.gz"},
+    "ultrasound": {"out.mkv"},
     "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
 }
 """What `apply` makes of each config's run; of others an image in the format that was read."""
@@ -57,7 +59,13 @@ def pictures(folder: Path) -> None:
                 Image.fromarray(values).save(folder / part / kind / f"{i}.jpg")
 
 
-DRAWN = {"hippocampus": volumes, "polyps": pictures}
+def clips(folder: Path) -> None:
+    """Clips of five patients."""
+    for i in range(5):
+        clip(folder / f"patient_{i}.mkv", noise(9, 40, 40, seed=i))
+
+
+DRAWN = {"hippocampus": volumes, "polyps": pictures, "ultrasound": clips}
 """Files in the layout that a config without built-in data reads."""
 
 
@@ -125,6 +133,8 @@ def inputs_of(task: Task, config, folder: Path) -> list[str]:
         return [str(sinogram_file(folder / SINGLE, task, image))]
     if task.kind == "kspace":
         return [str(kspace_file(folder / SINGLE, image[:3, ..., 0]))]
+    if config.data.source.name == "frames":
+        return [str(clip(folder / "in.mkv", list(np.uint8(image[..., 0]))))]
     if image.ndim == 4 and config.data.ndim == 2:
         image = image[:2]
     if task.input_ndim < config.data.ndim:  # projections

@@ -231,14 +231,15 @@ def test_series_are_compared_frame_by_frame():
 def test_frames_of_a_file_become_series(tmp_path):
     values = np.random.default_rng(0).integers(0, 99, (5, 6, 3, 4)).astype(np.int16)
     nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "run.nii.gz")
-    records = Frames(str(tmp_path / "run.nii.gz")).load()
+    cache = str(tmp_path / "cache")
+    records = Frames(str(tmp_path / "run.nii.gz"), cache=cache).load()
     assert [r.image.shape for r in records] == [(4, 6, 5, 1)] * 3
     np.testing.assert_array_equal(records[2].image[1, :, :, 0], values[:, :, 2, 1].T)
     assert len({r.subject for r in records}) == 3
-    assert len(Frames(str(tmp_path / "run.nii.gz"), length=2).load()) == 6
+    assert len(Frames(str(tmp_path / "run.nii.gz"), cache=cache, length=2).load()) == 6
     nibabel.Nifti1Image(values[..., 0], np.eye(4)).to_filename(tmp_path / "one.nii.gz")
     with pytest.raises(UserError, match="1 frames"):
-        Frames(str(tmp_path / "one.nii.gz")).load()
+        Frames(str(tmp_path / "one.nii.gz"), cache=cache).load()
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 5), (6, 5)], ids=["volumes", "cine"])

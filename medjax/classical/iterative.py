@@ -78,9 +78,6 @@ def l1_wavelet(A: Operator, y: Measured, weight: float | Array, iterations: int 
     """
     image = jax.eval_shape(A.adjoint, y)
     axes = tuple(range(1, len(image.shape) - 1))
-    # The dual of the gradient grows to the weight at most, small beside an image, and so its steps are shorter and those of
-    # the image longer. With equal steps it takes ten times as many iterations to the same objective.
-    balance = jnp.clip(10 * weight, 0.03, 1)
     step_size = 0.99 / jnp.square(_rows(operator_norm(A, image), len(image.shape)))
     pad = [(0, -n % 2**levels if a in axes else 0) for a, n in enumerate(image.shape)]
 

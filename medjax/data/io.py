@@ -66,7 +66,7 @@ class Study:
         return name[len(_bare(name, self.format)):]
 
     def read(self) -> list[Record]:
-        """Its records: one, or one per frame (4-D NIfTI, cine). Raises UserError, naming the file."""
+        """Its records: one, or one per frame (4-D NIfTI, cine, video). Raises UserError, naming the file."""
         records = [replace(record, series=self.series) for record in self.form.read(self.paths, self.id, self.subject)]
         for record in records:
             if record.image.min() == record.image.max():

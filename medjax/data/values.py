@@ -9,6 +9,10 @@ from medjax.types import UserError
 DEFLATE = 1032
 """The bytes that deflate (gzip, zlib, PNG, HDF5) packs into one at most."""
 EXACT_IN_FLOAT64 = 1 << 53
+ROUNDING = 8
+"""By how much the channels of grey pixels may differ for the rounding of codecs."""
+COLOURED_SHARE = 0.05
+"""The share of its pixels that a grey image may have in colour."""
 
 
 def one_line(error: BaseException) -> str:
@@ -97,10 +101,10 @@ def _quantized(image: np.ndarray, slope: float, intercept: float, dtype: np.dtyp
     return np.clip(stored, lowest, highest).astype(dtype)
 
 
-def grey(colour: np.ndarray, tolerance: int = 8, share: float = 0.05) -> np.ndarray:
+def grey(colour: np.ndarray) -> np.ndarray:
     """`(..., C)` with one channel where it is a grey image stored in colour, else the three colours.
 
-    Grey is what has equal channels, but for `share` of the pixels: coloured marks on a radiograph, JPEG's rounding.
+    Grey is what has equal channels, but for `COLOURED_SHARE` of the pixels: coloured marks on a radiograph, JPEG's rounding.
     """
     colour = colour[..., :3]
     if colour.shape[-1] < 3:
@@ -108,8 +112,13 @@ def grey(colour: np.ndarray, tolerance: int = 8, share: float = 0.05) -> np.ndar
     red, green, blue = (colour[..., i] for i in range(3))
     if np.array_equal(red, green) and np.array_equal(green, blue):
         return np.ascontiguousarray(colour[..., :1])
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return luminance(colour) if np.mean(spread > tolerance) <= share else np.ascontiguousarray(colour)
+    return luminance(colour) if np.mean(coloured(colour)) <= COLOURED_SHARE else np.ascontiguousarray(colour)
+
+
+def coloured(colour: np.ndarray) -> np.ndarray:
+    """Where the channels of `(..., C)` (red, green, blue) differ by more than codecs round, `(...)` bool."""
+    red, green, blue = (colour[..., i] for i in range(3))
+    return np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue) > ROUNDING
 
 
 def luminance(colour: np.ndarray) -> np.ndarray:

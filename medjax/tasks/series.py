@@ -99,7 +99,8 @@ class Series(Denoise):
         first = records[0]
         stacks = np.moveaxis(series, 1, 0) if first.ndim == 3 else series[None]
         names = [f"{first.id}:z{z}" for z in range(len(stacks))] if first.ndim == 3 else [first.id]
-        return [replace(first, image=stack, id=name, spacing_mm=(1.0, *first.spacing_mm[-2:]), affine=None, extras={})
+        spacing = first.spacing_mm and (1.0, *first.spacing_mm[-2:])
+        return [replace(first, image=stack, id=name, spacing_mm=spacing, affine=None, extras={})
                 for name, stack in zip(names, stacks, strict=True)]
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:

@@ -40,7 +40,7 @@ class Files:
         if not self.path:
             raise UserError("config.data.path", "is empty; give a file or folder of images")
         folder = Path(self.path).expanduser()
-        return _alike(unpack(self._studies(folder), self.cache))
+        return alike(unpack(self._studies(folder), self.cache))
 
     def _studies(self, folder: Path) -> Sequence[Unread]:
         if is_prepared(folder):
@@ -55,7 +55,8 @@ class Files:
         return found
 
 
-def _alike(records: list[Record]) -> list[Record]:
+def alike(records: list[Record]) -> list[Record]:
+    """The records, all grey where some are: in colour they are read as luminance, and that is said."""
     coloured = [r for r in records if r.image.shape[-1] == 3]
     if not coloured or len(coloured) == len(records):
         return records

@@ -7,7 +7,7 @@ of the file.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -66,6 +66,11 @@ class Mapped(Stored):
     code: str
     shape: tuple[int, ...]
     version: str = ""
+
+    def rows(self, start: int, stop: int) -> "Mapped":
+        """Entries `start` to `stop` of the first axis, which lie in the file as well."""
+        size = self.size // self.shape[0] * self.dtype.itemsize
+        return replace(self, offset=self.offset + start * size, shape=(stop - start, *self.shape[1:]))
 
     def whole(self) -> np.ndarray:
         """The map, of the file that has the name now; to read past the end of one that was cut off would kill."""

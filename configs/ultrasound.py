@@ -1,0 +1,33 @@
+"""Speckle reduction in clips of lung ultrasound, by patient: a ConvGRU that runs over the frames.
+
+    python train.py --config=configs/ultrasound.py --workdir=runs/ultrasound --config.data.path=FOLDER
+
+Measured (docs/scores.md):
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """`arg`: "model=…" for another network over frames; "task=denoise,model=unet" goes frame by frame."""
+    names = base.parse(arg, task="series", model="conv_rnn", source="frames")
+    config = base.get_config(**names)
+    config.steps = 300
+    config.batch_size = 4
+    config.task.noise = "speckle"
+    config.task.strength = (0.3, 0.3)
+    base.prefer(config.task, frames="times")
+    base.prefer(config.data.source, length=8, pieces=1)
+    base.prefer(config.model, width=16)
+    config.data.fractions = (0.7, 0.1, 0.2)
+    config.data.range = (0.0, 255.0)
+    config.data.ndim = 3 if names["task"] == "series" else 2
+    config.data.patch = (8, 64, 64) if names["task"] == "series" else (64, 64)
+    config.optim.lr = 2e-3
+    config.optim.warmup = 50
+    config.ema_decay = 0.99
+    config.eval_every = config.checkpoint_every = 150
+    config.eval_samples = 4
+    return config
