@@ -2,6 +2,13 @@
 
     python train.py --config=configs/ultrasound.py --workdir=runs/ultrasound --config.data.path=FOLDER
 
+FOLDER has clips (video, DICOM cines), a patient each; where a patient has several, `--config.data.source.subjects=CSV` says
+whose they are. Pieces of eight frames are read, one from the middle of each clip; more with `--config.data.source.pieces=4`.
+
+Speckle is simulated, on the values as they are stored and anew for each pixel and frame; that of a scanner has a grain and
+moves with the tissue, so neighbouring frames help less there. `apply` takes a clip as a whole, 0.1 GiB of memory for each
+frame of 350 x 350.
+
 Measured (docs/scores.md):
 """
 
