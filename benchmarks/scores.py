@@ -226,10 +226,10 @@ def first_run() -> str:
 
 
 def summary(name: str) -> str:
-    """A row as a line of its config's docstring; nothing where it has not been measured."""
+    """A row as a line of its config's docstring."""
     path = SCORES / f"{name}.json"
     if not path.exists():
-        return ""
+        return f"    {name}: not measured yet\n"
     found = json.loads(path.read_text(encoding="utf-8"))
     metric = Metric(**found["metrics"][found["metric"]])
     rows = {row: values for row, values in found["rows"].items() if values.get(metric.name) is not None}
@@ -245,7 +245,7 @@ def documented(text: str, module: str) -> str:
     """The text of a config with what was measured of it in its docstring."""
     lines = "".join(summary(name) for name, (spec, _) in ROWS.items() if spec.partition(":")[0] == module)
     block = re.compile(re.escape(MEASURED) + r"(?:\n(?:    .*\n)+)?")
-    return block.sub(lambda _: f"{MEASURED}\n{lines}" if lines else MEASURED, text)
+    return block.sub(lambda _: f"{MEASURED}\n{lines}", text)
 
 
 def pages() -> dict[Path, str]:

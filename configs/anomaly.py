@@ -5,6 +5,8 @@ that are planted in others.
 
 Measured (docs/scores.md):
 
+    anomaly: not measured yet
+
 Behind the colon: `model=vae`, `model=unet`. `--config.data.path=FOLDER` takes your own images, which should be healthy.
 """
 

@@ -4,6 +4,9 @@
 
 Measured (docs/scores.md):
 
+    brain_segment: not measured yet
+    brain_tissues: not measured yet
+
 Your images: a folder with pairs like `a_image.nii.gz` and `a_label.nii.gz` (labels 0 and 1; `data.source.values` and
 `task.classes` say otherwise). With fewer than three patients each volume is cut into slabs:
 

@@ -5,6 +5,8 @@
 The network's code is not entropy coded, as JPEG's and JPEG 2000's are; a smooth template suits them.
 
 Measured (docs/scores.md):
+
+    compress: not measured yet
 """
 
 import ml_collections

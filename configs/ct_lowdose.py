@@ -4,6 +4,9 @@
 
 Measured (docs/scores.md):
 
+    ct_lowdose: not measured yet
+    slices_lowdose: not measured yet
+
 Your own scans, by patient:
 
     python train.py --config=configs/ct_lowdose.py:source=files,model=unet --workdir=runs/slices --config.data.path=FOLDER

@@ -8,6 +8,9 @@
 
 Measured (docs/scores.md):
 
+    ct_recon: not measured yet
+    slices_sparse: not measured yet
+
 Limited angle: `--config.task.span=120`; low dose: `--config.task.views=360 --config.task.dose=0.1`. Without truth, from
 the views alone: `--config=configs/ct_recon.py:objective=ssdu`.
 """

@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    deblur: not measured yet
+
 Motion: `--config.task.blur=motion --config.task.size='(5.0, 11.0)'`; `:model=modl` knows the blur.
 """
 

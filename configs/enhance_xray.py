@@ -5,6 +5,10 @@
 
 Measured (docs/scores.md):
 
+    enhance_xray: not measured yet
+    enhance_xray_zero: not measured yet
+    films_enhance: not measured yet
+
 X-rays, ultrasound and colour pictures of endoscopy alike. Behind the colon: `learn=zero` learns without the originals,
 by zero-reference curves. The U-Net of the first command sees whole images, of one size; curves are learned on patches.
 """

@@ -6,6 +6,8 @@ FOLDER has `images/*.nii.gz` and `labels/*.nii.gz` of one name each (1 anterior,
 Medical Segmentation Decathlon. The scans are of any scale: each is normalised on its own.
 
 Measured (docs/scores.md):
+
+    hippocampus: not measured yet
 """
 
 import ml_collections

@@ -8,6 +8,8 @@ FOLDER has the scans of the Helsinki Tomography Challenge 2022 (`*_limited.mat`)
 
 Measured (docs/scores.md):
 
+    htc2022: not measured yet
+
 The reference tv-otsu, total variation with Otsu's threshold, takes longer than the training; without it:
 `--config.references="('fbp-otsu',)"`.
 """

@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    mri_recon: not measured yet
+
 Your own k-space (fastMRI .h5, or .npy): `--config=configs/mri_recon.py:source=kspace --config.data.source.path=FOLDER`;
 if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu`, which is judged by samples that it
 does not see. Learned sensitivities: `--config.model.sensitivities=True`.

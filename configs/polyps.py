@@ -7,6 +7,8 @@ black and white, as Kvasir-SEG is often divided. The test part is the validation
 chooses the checkpoint. Frames have no patient, so intervals are over frames.
 
 Measured (docs/scores.md):
+
+    polyps: not measured yet
 """
 
 import ml_collections

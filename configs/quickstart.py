@@ -6,6 +6,7 @@ Measured (docs/scores.md):
 
     quickstart: PSNR dB 38.61, best reference nlm 36.70; 17 images, 1 patient, 7 CPU minutes
     salt_and_pepper: PSNR dB 41.66, best reference median 39.76; 17 images, 1 patient, 7 CPU minutes
+    brain_denoise: not measured yet
 
 On people, divided by person (files like `sub-01/sub-01_T1w.nii.gz`):
 

@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    register: not measured yet
+
 Optical flow (`ilk`, TV-L1) looks at each pair for longer.
 
 Unsupervised by default; `--config.objective.loss=supervised` learns from the known deformation. Two contrasts:

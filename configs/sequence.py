@@ -6,6 +6,7 @@
 Measured (docs/scores.md):
 
     sequence: PSNR dB 32.96, best reference tv 32.24; 1 images, 1 patient, 4 CPU minutes
+    sequence_twice_finer: PSNR dB 28.28, best reference tv 27.80; 1 images, 1 patient, 2 CPU minutes
 
 A series of your own (4-D NIfTI, cine, video): `:source=frames --config.data.source.path=FILE`; each slice's frames are then
 the first axis. Of a folder, whose files are divided by patient, see `configs/ultrasound.py`. ConvLSTM:

@@ -6,6 +6,8 @@ The Fréchet distance to 120 test images is that in the codes of a fixed random 
 
 Measured (docs/scores.md):
 
+    synthesis: not measured yet
+
 For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is padded to a square and resized to `task.size`.
 """
 

@@ -6,6 +6,8 @@
 
 Measured (docs/scores.md):
 
+    translate: not measured yet
+
 The adversarial loss costs dB, and CycleGAN, which sees no pairs, needs a longer run.
 
 Files of your own, on one grid: `:source=multicontrast --config.data.source.path='DIR/*/{contrast}.nii.gz'`.

@@ -10,6 +10,8 @@ moves with the tissue, so neighbouring frames help less there. `apply` takes a c
 frame of 350 x 350.
 
 Measured (docs/scores.md):
+
+    ultrasound: not measured yet
 """
 
 import ml_collections

@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    volume: not measured yet
+
 Volumes of your own of one size: `--config.data.path=FOLDER`; one projection: `--config.task.views=1`.
 """
 

@@ -4,6 +4,8 @@
 
 Measured (docs/scores.md):
 
+    xray_classify: not measured yet
+
 Your images: a folder with `index.csv` (columns filename, finding, patientid) and `images/`; classes as in the index:
 
     python train.py --config=configs/xray_classify.py:source=labelled --workdir=runs/xray \\

@@ -3,6 +3,8 @@
     python train.py --config=configs/xray_denoise.py --workdir=runs/xray --config.data.path=FOLDER
 
 Measured (docs/scores.md):
+
+    films_denoise: not measured yet
 """
 
 import ml_collections
