@@ -1,0 +1,200 @@
+"""The published networks: their numbers of parameters, and the same function as the originals' code (`make peers-test`).
+
+A number comes from the paper or the authors' code; the peer's own network has it too (published_child.py).
+"""
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from medjax import registry
+from medjax.bench.peer import INSTALLED, find_python
+from medjax.physics.mri import Cartesian
+from medjax.physics.sampling import ComplexChannels
+from medjax.types import Measurement
+
+KEY = jax.random.key(0)
+FASTMRI = {"norm": "instance_plain", "act": "leaky_relu", "residual": False, "pool": "mean", "up": "transposed_norm"}
+VARNET = {"published": True, "sensitivities": True, "depth": 5}
+
+
+def coils(shape) -> Measurement:
+    """Of a multi-coil measurement, the shapes."""
+    kspace = jnp.zeros(shape, jnp.complex64)
+    return Measurement(ComplexChannels(Cartesian(kspace, jnp.ones((1, 1, *shape[2:])))), kspace, kspace)
+
+
+# model, its settings, what it is given, channels of the output, context, parameters
+PUBLISHED = {
+    "fastmri-unet": ("unet", {"width": 32, "depth": 5, **FASTMRI}, (1, 32, 32, 1), 1, None, 7_756_097),
+    "varnet": ("varnet", {**VARNET, "iterations": 12, "width": 18}, (1, 16, 16, 2), 2, coils((1, 2, 16, 16)), 29_936_966),
+}
+
+
+def network(model, settings, ndim, channels, scale=1):
+    config = registry.spec("models", model, **{name: value for name, value in settings.items() if name != "scale"})
+    return registry.build("models", config, ndim=ndim, channels=channels, scale=settings.get("scale", (scale,) * ndim))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_have_their_published_size(name):
+    model, settings, shape, channels, context, size = PUBLISHED[name]
+    module = network(model, settings, len(shape) - 2 or 2, channels)
+    shapes = jax.eval_shape(lambda x: module.init(KEY, x, context), jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == size
+
+
+# What differs from the published settings in the small networks of published_child.py, and channels of the output.
+SMALL = {
+    "fastmri-unet": ({"width": 4, "depth": 3}, 2),
+    "varnet": ({"width": 2, "depth": 2, "iterations": 2, "sensitivity_width": 2}, 2),
+}
+UP_FIRST = ("fastmri-unet", "varnet")  # where the peer stacks the coarse level before the shortcut
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network as a function of one array."""
+
+    module: nn.Module
+    call: Callable[..., Any]
+
+    def init(self, key, x):
+        return self.module.init(key, x, method=self.call)
+
+    def apply(self, variables, x, mutable):
+        return self.module.apply(variables, x, method=self.call, mutable=mutable, rngs={"dropout": KEY})
+
+
+def plain(module, peer) -> tuple[Run, jax.Array]:
+    return Run(module, lambda model, x: model(x, train=True)), last(peer["x"])
+
+
+def in_kspace(module, peer) -> tuple[Run, jax.Array]:
+    """From the parts of k-space, with coil images and mask."""
+    images, mask = complex_of(peer["given/0"]), jnp.asarray(peer["given/1"], jnp.float32)
+
+    def call(model, x):
+        operator = ComplexChannels(Cartesian(jnp.ones(images.shape, jnp.complex64), mask))
+        return model(operator.adjoint(complex_of(x)), Measurement(operator, complex_of(x), images), train=True)
+
+    return Run(module, call), jnp.asarray(peer["x"])
+
+
+def complex_of(parts) -> jax.Array:
+    return jax.lax.complex(jnp.asarray(parts[..., 0]), jnp.asarray(parts[..., 1]))
+
+
+CALLS = {"varnet": in_kspace}
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory) -> dict[str, dict[str, np.ndarray]]:
+    """What the originals make of random weights and images."""
+    folder = tmp_path_factory.mktemp("published")
+    subprocess.run([find_python(), Path(__file__).with_name("published_child.py"), folder], check=True, timeout=300)
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+
+
+def last(array) -> jax.Array:
+    """Channels last."""
+    return jnp.asarray(np.moveaxis(array, 1, -1))
+
+
+def called(module, *args) -> tuple[dict, list[tuple[str, ...]]]:
+    """The shapes of a network's variables, and the paths of its layers that have any of their own, in the order of calls."""
+    met: list[tuple[str, ...]] = []
+
+    def note(call, args, kwargs, context):
+        if context.method_name == "__call__" and context.module.path not in met:
+            met.append(context.module.path)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(partial(module.init, KEY), *args)
+    params = traverse_util.flatten_dict(variables["params"])
+    return variables, [path for path in met if any(key[:-1] == path for key in params)]
+
+
+NAMES = {"weight": ("kernel", "scale", "slope"), "bias": ("bias",), "running_mean": ("mean",), "running_var": ("var",),
+         "dc_weight": ("length",)}
+
+
+def moved(arrays, variables, paths, up_first=False) -> dict[tuple[str, ...], np.ndarray]:
+    """PyTorch's arrays in Flax's layout, under Flax's paths; each has one, and none is left over."""
+    ours = traverse_util.flatten_dict(variables)
+    layers: dict[int, dict[str, np.ndarray]] = {}
+    kinds = {}
+    for name, value in arrays.items():
+        label, _, entry = name.partition("/")
+        number, _, kinds[int(number)] = label.partition(".")
+        layers.setdefault(int(number), {})[entry] = value
+    assert len(layers) == len(paths)
+    found = {}
+    for number, path in enumerate(paths):
+        for entry, value in layers[number].items():
+            key = next(key for key in ours if key[1:-1] == path and key[-1] in NAMES[entry])
+            found[key] = in_our_layout(value, kinds[number], key, ours[key].shape)
+        before = kinds.get(number - 1, "")
+        if up_first and before.startswith("ConvTranspose"):
+            kernel = ("params", *path, "kernel")
+            found[kernel] = np.roll(found[kernel], -layers[number - 1]["weight"].shape[1], axis=-2)
+    return found
+
+
+def in_our_layout(value, kind, key, shape) -> np.ndarray:
+    if value.ndim == 2:
+        value = value.T
+    elif value.ndim > 2:
+        value = np.moveaxis(value, (0, 1), (-1, -2))
+    return value.reshape(shape) if shape == () else value
+
+
+@pytest.mark.skipif(not (os.environ.get("MEDJAX_PEER_PYTHON") or INSTALLED.exists()),
+                    reason="no PyTorch and MONAI; install them with `make peers`")
+@pytest.mark.parametrize("name", SMALL)
+def test_the_originals_weights_make_the_same_function(peers, name):
+    """Output and all gradients, in training and float32."""
+    peer = peers[name]
+    model, settings, shape, *_, size = PUBLISHED[name]
+    changes, channels = SMALL[name]
+    assert peer["size"] == size
+    run, x = CALLS.get(name, plain)(network(model, settings | changes, len(shape) - 2 or 2, channels), peer)
+    variables, paths = called(run, x)
+    layers, slopes = ({name.removeprefix(prefix): value for name, value in peer.items()
+                       if name.removeprefix(prefix)[0].isdigit() and name.startswith(prefix)} for prefix in ("", "grad/"))
+    given = traverse_util.unflatten_dict(moved(layers, variables, paths, name in UP_FIRST))
+    assert jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, variables)
+    cotangent = last(peer["cotangent"])
+
+    @jax.jit
+    def both(params, x):
+        def product(params, x):
+            y, _ = run.apply(given | {"params": params}, x, mutable=["batch_stats"])
+            return (y * cotangent).sum(), y
+
+        return jax.value_and_grad(product, (0, 1), has_aux=True)(params, x)
+
+    (_, y), (grads, grad_x) = both(given["params"], x)
+    near(y, last(peer["y"]), "y")
+    near(grad_x, last(peer["grad/x"]) if name not in CALLS else peer["grad/x"], "x")
+    expected = moved(slopes, {"params": variables["params"]}, paths, name in UP_FIRST)
+    least = 1e-2 * max(np.abs(value).max() for value in expected.values())
+    for key, value in traverse_util.flatten_dict({"params": grads}).items():
+        near(value, expected[key], "/".join(key), least)
+
+
+def near(found, expected, what, least=0.0) -> None:
+    """To 1e-4 of the largest. A bias before a normalisation has no gradient but rounding, which `least` allows."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * max(np.abs(expected).max(), least), err_msg=what)
