@@ -35,10 +35,30 @@ def coils(shape) -> Measurement:
     return Measurement(ComplexChannels(Cartesian(kspace, jnp.ones((1, 1, *shape[2:])))), kspace, kspace)
 
 
+MONAI = {"norm": "instance", "residual": False, "up": "transposed"}
+BASIC = {**MONAI, "widths": (32, 32, 64, 128, 256), "depth": 5, "act": "leaky_relu_0.1", "bias": True}
+NNUNET = {**MONAI, "act": "leaky_relu_0.01", "pool": "stride"}
+NNUNET_2D = {**NNUNET, "widths": (32, 64, 128, 256, 512, 512, 512), "depth": 7}
+NNUNET_3D = {**NNUNET, "widths": (32, 64, 128, 256, 320, 320), "depth": 6}
+GRID = jnp.zeros((1, 64, 64, 0))
+ENLARGED = {"scale": (4, 4)}
+
 # model, its settings, what it is given, channels of the output, context, parameters
 PUBLISHED = {
     "fastmri-unet": ("unet", {"width": 32, "depth": 5, **FASTMRI}, (1, 32, 32, 1), 1, None, 7_756_097),
     "varnet": ("varnet", {**VARNET, "iterations": 12, "width": 18}, (1, 16, 16, 2), 2, coils((1, 2, 16, 16)), 29_936_966),
+    "patchgan": ("patch", {"published": True, "norm": "batch"}, (1, 32, 32, 6), 1, None, 2_768_705),
+    "pix2pix": ("pix2pix_generator", {}, (1, 256, 256, 3), 3, None, 54_413_955),
+    "cyclegan": ("cyclegan_generator", {}, (1, 32, 32, 3), 3, None, 11_378_179),
+    "dcgan-generator": ("dcgan_generator", {"bias": False}, (1, 100), 3, GRID, 3_576_704),
+    "dcgan-critic": ("dcgan", {"published": True}, (1, 64, 64, 3), 1, None, 2_765_568),
+    "srresnet": ("srresnet", ENLARGED, (1, 8, 8, 3), 3, None, 1_549_462),
+    "rrdb": ("rrdb", {**ENLARGED, "blocks": 23, "up": "repeat", "residual": False}, (1, 8, 8, 3), 3, None, 16_697_987),
+    "redcnn": ("redcnn", {"published": True}, (1, 32, 32, 1), 1, None, 1_848_865),
+    "basic-unet": ("unet", BASIC, (1, 16, 16, 1), 2, None, 1_978_466),
+    "basic-unet-3d": ("unet", BASIC, (1, 16, 16, 16, 1), 2, None, 5_749_410),
+    "nnunet": ("unet", NNUNET_2D, (1, 64, 64, 1), 2, None, 33_460_322),
+    "nnunet-3d": ("unet", NNUNET_3D, (1, 32, 32, 32, 1), 2, None, 31_189_410),
 }
 
 
@@ -50,17 +70,38 @@ def network(model, settings, ndim, channels, scale=1):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_networks_have_their_published_size(name):
     model, settings, shape, channels, context, size = PUBLISHED[name]
-    module = network(model, settings, len(shape) - 2 or 2, channels)
-    shapes = jax.eval_shape(lambda x: module.init(KEY, x, context), jax.ShapeDtypeStruct(shape, jnp.float32))
+    module = network(model, settings, len(shape) - 2 or 2, channels)  # noise has no axes of space
+    known = () if context is None else (context,)  # a critic has no context
+    shapes = jax.eval_shape(lambda x: module.init(KEY, x, *known), jax.ShapeDtypeStruct(shape, jnp.float32))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == size
+
+
+@pytest.mark.parametrize(("published", "field"), [(True, 70), (False, 46)])
+def test_how_many_voxels_a_logit_of_patchgan_sees(published, field):
+    module, x = network("patch", {"width": 1, "norm": "none", "published": published}, 1, 1), jnp.zeros((1, 200, 1))
+    variables = jax.tree.map(jnp.ones_like, module.init(KEY, x))
+    slope = jax.grad(lambda x: module.apply(variables, x)[0, 12, 0])(x)
+    assert np.flatnonzero(slope).size == field
 
 
 # What differs from the published settings in the small networks of published_child.py, and channels of the output.
 SMALL = {
     "fastmri-unet": ({"width": 4, "depth": 3}, 2),
     "varnet": ({"width": 2, "depth": 2, "iterations": 2, "sensitivity_width": 2}, 2),
+    "patchgan": ({"width": 2}, 1),
+    "pix2pix": ({"width": 2, "depth": 4, "dropout": 0.0}, 1),
+    "cyclegan": ({"width": 2, "blocks": 1}, 1),
+    "dcgan-generator": ({"width": 2}, 1),
+    "dcgan-critic": ({"width": 2}, 1),
+    "srresnet": ({"width": 2, "blocks": 1}, 1),
+    "rrdb": ({"width": 4, "growth": 2, "blocks": 1}, 1),
+    "redcnn": ({"width": 4}, 1),
+    "basic-unet": ({"widths": (2, 2, 4, 8, 16)}, 2),
+    "basic-unet-3d": ({"widths": (2, 2, 4, 8, 16)}, 2),
+    "nnunet": ({"widths": (2, 3, 4), "depth": 3}, 2),
+    "nnunet-3d": ({"widths": (2, 3, 4), "depth": 3}, 2),
 }
-UP_FIRST = ("fastmri-unet", "varnet")  # where the peer stacks the coarse level before the shortcut
+UP_FIRST = ("fastmri-unet", "varnet", "nnunet", "nnunet-3d")  # the peer stacks the coarse level before the shortcut
 
 
 @dataclass(frozen=True)
@@ -96,7 +137,11 @@ def complex_of(parts) -> jax.Array:
     return jax.lax.complex(jnp.asarray(parts[..., 0]), jnp.asarray(parts[..., 1]))
 
 
-CALLS = {"varnet": in_kspace}
+def from_noise(module, peer) -> tuple[Run, jax.Array]:
+    return Run(module, lambda model, x: model(x, GRID, train=True)), jnp.asarray(peer["x"])
+
+
+CALLS = {"varnet": in_kspace, "dcgan-generator": from_noise}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +176,7 @@ NAMES = {"weight": ("kernel", "scale", "slope"), "bias": ("bias",), "running_mea
          "dc_weight": ("length",)}
 
 
-def moved(arrays, variables, paths, up_first=False) -> dict[tuple[str, ...], np.ndarray]:
+def moved(case, arrays, variables, paths) -> dict[tuple[str, ...], np.ndarray]:
     """PyTorch's arrays in Flax's layout, under Flax's paths; each has one, and none is left over."""
     ours = traverse_util.flatten_dict(variables)
     layers: dict[int, dict[str, np.ndarray]] = {}
@@ -146,19 +191,32 @@ def moved(arrays, variables, paths, up_first=False) -> dict[tuple[str, ...], np.
         for entry, value in layers[number].items():
             key = next(key for key in ours if key[1:-1] == path and key[-1] in NAMES[entry])
             found[key] = in_our_layout(value, kinds[number], key, ours[key].shape)
+            if case == "srresnet" and value.shape[0] == 4 * layers[0]["weight"].shape[0]:
+                found[key] = shuffled(found[key])
         before = kinds.get(number - 1, "")
-        if up_first and before.startswith("ConvTranspose"):
+        if case in UP_FIRST and before.startswith("ConvTranspose"):
             kernel = ("params", *path, "kernel")
             found[kernel] = np.roll(found[kernel], -layers[number - 1]["weight"].shape[1], axis=-2)
     return found
 
 
 def in_our_layout(value, kind, key, shape) -> np.ndarray:
+    """Kernels to `(*k, in, out)`, of transposed convolutions `(*k, out, in)`; what both have otherwise stays."""
+    layer = key[-2].partition("_")[0]
+    if value.ndim < 2:
+        return value.reshape(shape) if shape == () else value
+    if layer == "Dense" and kind.startswith("ConvTranspose"):  # of one voxel
+        return np.moveaxis(value, 1, -1).reshape(shape)
     if value.ndim == 2:
-        value = value.T
-    elif value.ndim > 2:
-        value = np.moveaxis(value, (0, 1), (-1, -2))
-    return value.reshape(shape) if shape == () else value
+        return value.T
+    if layer == "Conv" and kind.startswith("ConvTranspose"):  # of stride 1: the convolution with the mirrored kernel
+        value = np.flip(value, range(2, value.ndim)).swapaxes(0, 1)
+    return np.moveaxis(value, (0, 1), (-1, -2))
+
+
+def shuffled(array) -> np.ndarray:
+    """Pixel shuffle takes (2, 2, C) channels here and (C, 2, 2) in PyTorch."""
+    return array.reshape(*array.shape[:-1], -1, 4).swapaxes(-1, -2).reshape(array.shape)
 
 
 @pytest.mark.skipif(not (os.environ.get("MEDJAX_PEER_PYTHON") or INSTALLED.exists()),
@@ -174,7 +232,7 @@ def test_the_originals_weights_make_the_same_function(peers, name):
     variables, paths = called(run, x)
     layers, slopes = ({name.removeprefix(prefix): value for name, value in peer.items()
                        if name.removeprefix(prefix)[0].isdigit() and name.startswith(prefix)} for prefix in ("", "grad/"))
-    given = traverse_util.unflatten_dict(moved(layers, variables, paths, name in UP_FIRST))
+    given = traverse_util.unflatten_dict(moved(name, layers, variables, paths))
     assert jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, variables)
     cotangent = last(peer["cotangent"])
 
@@ -189,8 +247,8 @@ def test_the_originals_weights_make_the_same_function(peers, name):
     (_, y), (grads, grad_x) = both(given["params"], x)
     near(y, last(peer["y"]), "y")
     near(grad_x, last(peer["grad/x"]) if name not in CALLS else peer["grad/x"], "x")
-    expected = moved(slopes, {"params": variables["params"]}, paths, name in UP_FIRST)
-    least = 1e-2 * max(np.abs(value).max() for value in expected.values())
+    expected = moved(name, slopes, {"params": variables["params"]}, paths)
+    least = 3e-2 * max(np.abs(value).max() for value in expected.values())
     for key, value in traverse_util.flatten_dict({"params": grads}).items():
         near(value, expected[key], "/".join(key), least)
 

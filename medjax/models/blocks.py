@@ -73,7 +73,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution with bias: the adjoint of a `Conv` with this kernel, stride and padding."""
+    """Transposed convolution: the adjoint of a `Conv` with this kernel, stride and padding."""
 
     features: int
     kernel: int = 3
@@ -90,6 +90,9 @@ class ConvTranspose(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride,
                                   padding=self.padding)
+
+
+WITHOUT_BIAS = ("none", "instance_plain")  # normalisations that have none, so that a convolution before them needs one
 
 
 class Norm(nn.Module):

@@ -107,3 +107,12 @@ def pixel_shuffle(x: Float[Array, "b *space fc"], factor: int | Sequence[int] = 
     order = [0, *(axis for i in range(n) for axis in (1 + i, 1 + n + i)), 1 + 2 * n]
     space = [size * f for size, f in zip(x.shape[1:1 + n], factors, strict=True)]
     return x.transpose(order).reshape(x.shape[0], *space, -1)
+
+
+def doublings(scale: Sequence[int]) -> list[tuple[int, ...]]:
+    """Factors per axis, one set for each step, that make up `scale`: 2 as long as it is even, then the rest."""
+    steps, rest = [], tuple(scale)
+    while math.prod(rest) > 1:
+        steps.append(tuple(2 if size % 2 == 0 else size for size in rest))
+        rest = tuple(size // step for size, step in zip(rest, steps[-1], strict=True))
+    return steps

@@ -182,8 +182,10 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
 class REDCNN(nn.Module):
     """medjax.models.redcnn."""
 
-    def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, kernel: int):
+    def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, kernel: int,
+                 published: bool):
         super().__init__()
+        _only("published", published, (False,))
         if kernel % 2 == 0:
             raise NotImplementedError(f"PyTorch has no equal of kernel={kernel}; choose an odd one")
         self.encode = nn.ModuleList(_conv(ndim, width if i else channels, width, kernel) for i in range(depth))
