@@ -3,7 +3,7 @@
 Generators of images in unit range have that in front and behind, as medjax's: the originals work in -1 … 1.
 """
 
-from functools import partial
+from itertools import pairwise
 
 import torch
 from monai.networks import nets
@@ -94,7 +94,7 @@ class VarNet(nn.Module):
         return torch.stack([y.real, y.imag], 1)
 
 
-def varnet_input() -> tuple[Tensor, ...]:
+def coils() -> tuple[Tensor, ...]:
     mask = torch.rand(1, 1, 16, 16) < 0.5
     return torch.randn(2, 3, 16, 16, 2) * mask[..., None], torch.randn(2, 3, 16, 16, 2), mask
 
@@ -269,27 +269,132 @@ def nnunet(ndim: int, widths: tuple[int, ...]) -> nn.Module:
                         norm_name=("INSTANCE", {"affine": True}))
 
 
-def images(*shape: int) -> tuple[Tensor]:
-    return (torch.randn(shape),)
+def vgg16(channels: int, width: int) -> nn.ModuleList:
+    """The convolutions of each stage (Simonyan & Zisserman, 2015)."""
+    widths = [channels, *(width * factor for factor in (1, 2, 4, 8, 8))]
+    found = nn.ModuleList()
+    for count, (wide_in, wide) in zip((2, 2, 3, 3, 3), pairwise(widths), strict=True):
+        found.append(nn.Sequential(*(layer for i in range(count) for layer in
+                                     (nn.Conv2d(wide if i else wide_in, wide, 3, padding=1), nn.ReLU()))))
+    return found
 
 
-WIDTHS = (32, 64, 128, 256)
-# name -> (the network of published size, a small one, what that is given)
-CASES = {
-    "fastmri-unet": (lambda: FastMRI(1, 1, 32, 4), lambda: FastMRI(2, 2, 4, 2), partial(images, 2, 2, 16, 24)),
-    "varnet": (lambda: VarNet(12, 8, 18, 4), lambda: VarNet(2, 2, 2, 1), varnet_input),
-    "patchgan": (lambda: patchgan(6, 64), lambda: patchgan(2, 2), partial(images, 2, 2, 32, 40)),
-    "pix2pix": (lambda: pix2pix(3, 3, 64, 8, 0.5), lambda: pix2pix(2, 1, 2, 4, 0), partial(images, 2, 2, 32, 32)),
-    "cyclegan": (lambda: cyclegan(3, 3, 64, 9), lambda: cyclegan(2, 1, 2, 1), partial(images, 2, 2, 12, 16)),
-    "dcgan-generator": (lambda: dcgan_generator(100, 64, 3), lambda: dcgan_generator(5, 2, 1), partial(images, 2, 5)),
-    "dcgan-critic": (lambda: dcgan_critic(3, 64), lambda: dcgan_critic(1, 2), partial(images, 2, 1, 64, 64)),
-    "srresnet": (lambda: srresnet(3, 64, 16), lambda: srresnet(1, 2, 1), partial(images, 2, 1, 6, 8)),
-    "rrdb": (lambda: rrdb(3, 64, 32, 23), lambda: rrdb(1, 4, 2, 1), partial(images, 2, 1, 6, 8)),
-    "redcnn": (lambda: REDCNN(96), lambda: REDCNN(4), lambda: (torch.rand(2, 1, 24, 28),)),
-    "basic-unet": (lambda: basic_unet(2, (32, 32, 64, 128, 256, 32)), lambda: basic_unet(2, (2, 2, 4, 8, 16, 2)),
-                   partial(images, 2, 1, 32, 32)),
-    "basic-unet-3d": (lambda: basic_unet(3, (32, 32, 64, 128, 256, 32)), lambda: basic_unet(3, (2, 2, 4, 8, 16, 2)),
-                      partial(images, 1, 1, 32, 32, 32)),
-    "nnunet": (lambda: nnunet(2, (*WIDTHS, 512, 512, 512)), lambda: nnunet(2, (2, 3, 4)), partial(images, 2, 1, 16, 8)),
-    "nnunet-3d": (lambda: nnunet(3, (*WIDTHS, 320, 320)), lambda: nnunet(3, (2, 3, 4)), partial(images, 2, 1, 4, 4, 8)),
-}
+def vgg(channels: int, width: int, dense: int, size: int, classes: int) -> nn.Module:
+    """VGG-16 for images of `size` pixels."""
+    layers = [layer for stage in vgg16(channels, width) for layer in (stage, nn.MaxPool2d(2))]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width * (size // 32) ** 2, dense), nn.ReLU(),
+                         nn.Linear(dense, dense), nn.ReLU(), nn.Linear(dense, classes))
+
+
+class FCN8s(nn.Module):
+    """Of Long et al. (2015), padded by 3 instead of 100 pixels."""
+
+    def __init__(self, channels: int, width: int, dense: int, classes: int):
+        super().__init__()
+        self.stages = vgg16(channels, width)
+        self.dense = nn.Sequential(nn.Conv2d(8 * width, dense, 7, padding=3), nn.ReLU(),
+                                   nn.Conv2d(dense, dense, 1), nn.ReLU())
+        self.coarse, self.fourth, self.third = (nn.Conv2d(wide, classes, 1) for wide in (dense, 8 * width, 4 * width))
+        self.up, self.up_again = (nn.ConvTranspose2d(classes, classes, 4, 2, 1, bias=False) for _ in range(2))
+        self.last = nn.ConvTranspose2d(classes, classes, 16, 8, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = []
+        for stage in self.stages:
+            x = functional.max_pool2d(stage(x), 2)
+            pooled.append(x)
+        x = self.up(self.coarse(self.dense(x))) + self.fourth(pooled[3])
+        return self.last(self.up_again(x) + self.third(pooled[2]))
+
+
+def resnet(blocks: tuple[int, ...], width: int, channels: int, classes: int) -> nn.Module:
+    """MONAI's with bottlenecks, without the bias that it gives to shortcuts for compatibility."""
+    return nets.ResNet("bottleneck", list(blocks), [width * 2**i for i in range(4)], 2, channels, 7, 2, num_classes=classes,
+                       bias_downsample=False)
+
+
+class VoxelMorph(nn.Module):
+    """The networks of Balakrishnan et al. (2018, 2019); Keras pads the far side of strided convolutions."""
+
+    def __init__(self, ndim: int, width: int, decoder: tuple[int, ...]):
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[ndim - 2]
+        wide, twice = width, 2 * width
+        self.ndim = ndim
+        self.encoder = nn.ModuleList(conv(a, b, 3, 2) for a, b in ((2, wide), (wide, twice), (twice, twice), (twice, twice)))
+        seen = (twice, decoder[0] + twice, decoder[1] + twice, decoder[2] + wide, decoder[3], decoder[4] + 2, *decoder[5:-1])
+        self.decoder = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in zip(seen, decoder, strict=True))
+        self.flow = conv(decoder[-1], ndim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for conv in self.encoder:
+            seen.append(functional.leaky_relu(conv(functional.pad(seen[-1], (0, 1) * self.ndim)), 0.2))
+        x = seen.pop()
+        for i, conv in enumerate(self.decoder):
+            x = functional.leaky_relu(conv(x), 0.2)
+            if i in (0, 1, 2, 4):
+                x = torch.cat([functional.interpolate(x, scale_factor=2, mode="nearest"), seen.pop()], 1)
+        return self.flow(x)
+
+
+class MoDL(nn.Module):
+    """Of Aggarwal et al. (2019), where a `matrix` along the rows is what measures `y`."""
+
+    def __init__(self, channels: int, width: int, layers: int, iterations: int, cg_iterations: int):
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.zeros(1))
+        wide = [channels, *[width] * (layers - 1), channels]
+        units = [layer for a, b in pairwise(wide) for layer in
+                 (nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())]
+        self.denoiser = Sum(*units[:-1])
+        self.iterations, self.cg_iterations = iterations, cg_iterations
+
+    def forward(self, x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
+        def normal(image: Tensor) -> Tensor:
+            return matrix.T @ (matrix @ image) + self.log_weight.exp() * image
+
+        for _ in range(self.iterations):
+            near = self.denoiser(x)
+            residual = matrix.T @ y + self.log_weight.exp() * near - normal(near)
+            x, direction = near, residual
+            energy = residual.square().sum((1, 2, 3), keepdim=True)
+            for _ in range(self.cg_iterations):
+                applied = normal(direction)
+                length = energy / (direction * applied).sum((1, 2, 3), keepdim=True)
+                x, residual = x + length * direction, residual - length * applied
+                before, energy = energy, residual.square().sum((1, 2, 3), keepdim=True)
+                direction = residual + energy / before * direction
+        return x
+
+
+class PrimalDual(nn.Module):
+    """Learned primal-dual (Adler & Öktem, 2018), where a `matrix` along the rows is what measures `y`."""
+
+    def __init__(self, width: int, memory: int, iterations: int):
+        super().__init__()
+        self.memory = memory
+
+        def network(given: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(memory + given, width, 3, padding=1), nn.PReLU(width),
+                                 nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width),
+                                 nn.Conv2d(width, memory, 3, padding=1))
+
+        self.dual = nn.ModuleList(network(2) for _ in range(iterations))
+        self.primal = nn.ModuleList(network(1) for _ in range(iterations))
+
+    def forward(self, x: Tensor, y: Tensor, matrix: Tensor) -> Tensor:
+        primal, dual = x.repeat(1, self.memory, 1, 1), torch.zeros_like(y).repeat(1, self.memory, 1, 1)
+        for in_dual, in_primal in zip(self.dual, self.primal, strict=True):
+            dual = dual + in_dual(torch.cat([dual, matrix @ primal[:, 1:2], y], 1))
+            primal = primal + in_primal(torch.cat([primal, matrix.T @ dual[:, :1]], 1))
+        return primal[:, :1]
+
+
+def segresnet(ndim: int, down: tuple[int, ...]) -> nn.Module:
+    """MONAI's (Myronenko, 2019)."""
+    return nets.SegResNet(ndim, blocks_down=down, blocks_up=(1,) * (len(down) - 1))
+
+
+def measured(channels: int) -> tuple[Tensor, ...]:
+    return torch.randn(2, channels, 8, 6), torch.randn(2, channels, 5, 6), torch.randn(5, 8) / 4

@@ -14,8 +14,8 @@ from medjax.types import Array, Context
 class EDSR(nn.Module):
     """Residual blocks on the input's grid, then pixel shuffle by `scale` to the target's.
 
-    `norm="batch"` is near to SRResNet, which has a file of its own. The output is added to the input repeated to the fine grid, so that an untrained
-    network already returns an image.
+    The output is added to the input repeated to the fine grid, so that an untrained network already returns an image.
+    `norm="batch"` is near to SRResNet, which `srresnet` is.
     """
 
     ndim: int

@@ -34,6 +34,18 @@ def upsample(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> 
     return _repeat(x, _factors(x, factor))
 
 
+def upsample_linear(x: Float[Array, "b *space c"]) -> Float[Array, "b *large c"]:
+    """Twice as many voxels along each spatial axis, linearly interpolated between their centres; the edge is repeated."""
+    for axis in range(1, x.ndim - 1):
+        size = x.shape[axis]
+        cut = partial(lax.slice_in_dim, x, axis=axis)
+        before = jnp.concatenate([cut(0, 1), cut(0, size - 1)], axis)
+        after = jnp.concatenate([cut(1, size), cut(size - 1, size)], axis)
+        both = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        x = both.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1:])
+    return x
+
+
 # On CPU, sums and maxima of strided slices and repeats by broadcasting compile to one fused loop. Their transposes,
 # strided pads and reductions of blocks, cost up to 200 times as much. So each map below is computed in the form that
 # is fast, and differentiated in the equal form whose transpose is.
