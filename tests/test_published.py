@@ -23,7 +23,7 @@ from medjax.bench.peer import INSTALLED, find_python
 from medjax.models import resnet
 from medjax.physics.mri import Cartesian
 from medjax.physics.sampling import ComplexChannels
-from medjax.types import Measurement, pytree
+from medjax.types import Measurement, UserError, pytree
 
 KEY = jax.random.key(0)
 FASTMRI = {"norm": "instance_plain", "act": "leaky_relu", "residual": False, "pool": "mean", "up": "transposed_norm"}
@@ -103,7 +103,8 @@ def network(model, settings, ndim, channels, scale=1):
     return registry.build("models", config, ndim=ndim, channels=channels, scale=settings.get("scale", (scale,) * ndim))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in ("rrdb", "resnet152") else name
+                                  for name in PUBLISHED])
 def test_published_networks_have_their_published_size(name):
     model, settings, shape, channels, context, size = PUBLISHED[name]
     module = network(model, settings, len(shape) - 2 or 2, channels)  # noise has no axes of space
@@ -118,6 +119,33 @@ def test_how_many_voxels_a_logit_of_patchgan_sees(published, field):
     variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), jax.eval_shape(module.init, KEY, x))
     slope = jax.jit(jax.grad(lambda x: module.apply(variables, x)[0, 12, 0]))(x)
     assert np.flatnonzero(slope).size == field
+
+
+NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"width": 2, "blocks": 1},
+       "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
+       "unet": {"width": 2, "depth": 2, **FASTMRI}, "voxelmorph": {"published": 1, "width": 2}}
+
+
+@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_they_take_any_size_in_half_precision(name, ndim):
+    scale, channels = (2 if name == "srresnet" else 1), ndim if name == "voxelmorph" else 1
+    shape = (1, 9, 10, 13)[: 1 + ndim]
+    module = network(name, NEW[name] | {"dtype": "bfloat16"}, ndim, channels, scale)
+    y, variables = jax.eval_shape(module.init_with_output, KEY, jnp.zeros((*shape, 2)))
+    assert (y.shape, y.dtype) == ((1, *(scale * size for size in shape[1:]), channels), jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(("name", "settings", "key"), [
+    ("unet", {"pool": "average"}, "pool"), ("unet", {"up": "bilinear"}, "up"), ("unet", {"widths": (8, 16)}, "widths"),
+    ("rrdb", {"up": "bilinear"}, "up"), ("vgg", {"head": "voxels"}, "head"), ("redcnn", {"published": True}, "published"),
+    ("voxelmorph", {"published": 3}, "published"), ("varnet", {"published": True}, "published")])
+def test_settings_that_do_not_fit_are_named(name, settings, key):
+    channels = 2 if name in ("voxelmorph", "varnet") else 1
+    module, x = network(name, settings, 2, channels), jnp.zeros((1, 8, 6, channels))
+    with pytest.raises(UserError, match=rf"^config\.model\.{key}: "):
+        jax.eval_shape(module.init, KEY, x, rows(2) if name == "varnet" else None)
 
 
 # What differs from the published settings in the small networks of published_child.py, and channels of the output.

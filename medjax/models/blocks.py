@@ -16,19 +16,6 @@ from medjax.types import Array, UserError
 
 # Slopes for what is negative.
 LEAKS = {"none": 1.0, "relu": 0.0, "leaky_relu": 0.2, "leaky_relu_0.1": 0.1, "leaky_relu_0.01": 0.01}
-
-
-class PReLU(nn.Module):
-    """Leaky ReLU whose slope is learned (He et al., 2015): one for the layer, or one for each channel."""
-
-    per_channel: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1] if self.per_channel else 1,))
-        return jnp.where(x > 0, x, slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * x)
-
-
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "leaky_relu": partial(nn.leaky_relu, negative_slope=LEAKS["leaky_relu"]),
@@ -90,6 +77,17 @@ class ConvTranspose(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride,
                                   padding=self.padding)
+
+
+class PReLU(nn.Module):
+    """Leaky ReLU whose slope is learned (He et al., 2015): one for the layer, or one for each channel."""
+
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1] if self.per_channel else 1,))
+        return jnp.where(x > 0, x, slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * x)
 
 
 WITHOUT_BIAS = ("none", "instance_plain")  # normalisations that have none, so that a convolution before them needs one
