@@ -15,7 +15,7 @@ from medjax.classical import register as classical
 from medjax.data.formats import nifti
 from medjax.data.geometry import spacing
 from medjax.data.sources.frames import Frames
-from medjax.models.conv_rnn import ConvRNN
+from medjax.models.conv_rnn import ConvRNN, Step
 from medjax.models.voxelmorph import VoxelMorph
 from medjax.models.voxnet import VoxNet
 from medjax.objectives.supervised import Supervised
@@ -107,6 +107,29 @@ def test_voxelmorph_takes_volumes_in_half_precision():
     model = VoxelMorph(3, 3, (1, 1, 1), width=4, depth=2, dtype="bfloat16")
     field, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, 8, 8, 8, 2)))
     assert (field.shape, field.dtype) == ((1, 8, 8, 8, 3), jnp.float32)
+
+
+def test_peepholes_are_those_of_the_convolutional_lstm():
+    """One step of Shi et al. (2015), equation 3, where nothing comes from the frame before but its memory."""
+    random = np.random.default_rng(0)
+    gates, memory = random.normal(size=(2, 5, 4, 12)).astype(np.float32), random.normal(size=(2, 5, 4, 3)).astype(np.float32)
+    weights = random.normal(size=(3, 3)).astype(np.float32)
+    params = {"Conv_0": {"kernel": jnp.zeros((3, 3, 3, 12))}, "peepholes": weights}
+    (_, kept), h = Step(3, "lstm", peepholes=True).apply({"params": params}, (jnp.zeros_like(memory), memory), gates)
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    enter, forget, leave, new = np.split(gates, 4, -1)
+    expected = sigmoid(forget + 1 + weights[1] * memory) * memory + sigmoid(enter + weights[0] * memory) * np.tanh(new)
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+    np.testing.assert_allclose(h, sigmoid(leave + weights[2] * expected) * np.tanh(expected), atol=1e-5)
+
+
+def test_peepholes_need_a_memory():
+    model = ConvRNN(3, 1, (1, 1, 1), cell="gru", peepholes=True)
+    with pytest.raises(UserError, match=r"^config\.model\.peepholes: .*config\.model\.cell=lstm"):
+        jax.eval_shape(model.init, KEY, jnp.zeros((1, 2, 8, 8, 1)))
 
 
 def test_optical_flow_finds_a_known_motion():

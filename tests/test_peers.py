@@ -30,6 +30,7 @@ CASES = {
     "unet2d-residual": ("unet", 2, (1, 1), (16, 16), {"width": 4, "depth": 2, "block": "residual", "norm": "batch"}),
     "unet2d-layer": ("unet", 2, (1, 1), (8, 8), {"width": 4, "depth": 2, "norm": "layer", "act": "gelu", "residual": False}),
     "unet2d-strided": ("unet", 2, (1, 1), (13, 18), {"width": 4, "depth": 2, "stride": 2}),
+    "unet2d-widths": ("unet", 2, (1, 1), (8, 8), {"widths": (4, 6), "depth": 2, "norm": "none"}),
     "unet3d": ("unet", 3, (1, 1, 1), (8, 8, 12), {"width": 4, "depth": 2}),
     "unet3d-padded": ("unet", 3, (1, 1, 1), (5, 8, 6), {"width": 4, "depth": 2, "block": "residual", "norm": "none"}),
     "unet3d-residual": ("unet", 3, (1, 1, 1), (4, 8, 8), {"width": 4, "depth": 2, "block": "residual", "norm": "instance",
@@ -227,6 +228,7 @@ REFUSED = [
     ("unet", (1, 1), {"window": 3}, "PyTorch's unet and medjax's differ in the keys window; mend"),
     ("unet", (1, 1), {"out_scale": None}, "PyTorch's unet and medjax's differ in the keys out_scale; mend"),
     ("unet", (1, 1), {"norm": "weight"}, "has no equal of norm=weight; choose from none, batch, group, instance, layer"),
+    ("unet", (1, 1), {"pool": "mean"}, "has no equal of pool=mean; choose from max"),
     ("redcnn", (1, 1), {"kernel": 4}, "has no equal of kernel=4; choose an odd one"),
     ("edsr", (2, 1), {}, "has no equal of scale=(2, 1); choose from (1, 1), (2, 2)"),
 ]

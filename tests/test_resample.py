@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
+from scipy.ndimage import map_coordinates
 from skimage.measure import block_reduce
 
-from medjax.ops.resample import max_pool, mean_pool, pixel_shuffle, upsample
+from medjax.ops.resample import doublings, max_pool, mean_pool, pixel_shuffle, upsample, upsample_linear
 
 CASES = [((2, 6, 8, 3), 2), ((1, 6, 9, 1), 3), ((2, 4, 6, 8, 2), 2), ((2, 6, 4, 5, 2), (3, 2, 1)), ((3, 12, 2), 4)]
 
@@ -38,6 +39,21 @@ def test_upsampling_repeats(shape, factor):
         expected = np.repeat(expected, f, axis)
     np.testing.assert_array_equal(upsample(jnp.asarray(x), factor), expected)
     np.testing.assert_array_equal(max_pool(upsample(jnp.asarray(x), factor), factor), x)
+
+
+@pytest.mark.parametrize("space", [(5, 4), (3, 4, 5), (1, 6)])
+def test_linear_upsampling_is_that_of_scipy_between_the_centres(space):
+    x = image((2, *space, 3))
+    places = np.stack(np.meshgrid(*((np.arange(2 * n) + 0.5) / 2 - 0.5 for n in space), indexing="ij"))
+    expected = [[map_coordinates(x[b, ..., c], places, order=1, mode="nearest") for c in range(3)] for b in range(2)]
+    np.testing.assert_allclose(upsample_linear(x), np.moveaxis(np.array(expected), 1, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "steps"), [
+    ((4, 4), [(2, 2), (2, 2)]), ((3, 3), [(3, 3)]), ((4, 1, 1), [(2, 1, 1), (2, 1, 1)]), ((6, 2), [(2, 2), (3, 1)]),
+    ((1, 1), [])])
+def test_scales_are_made_of_doublings(scale, steps):
+    assert doublings(scale) == steps
 
 
 @pytest.mark.parametrize(("shape", "factors"), [

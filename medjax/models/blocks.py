@@ -4,6 +4,7 @@ Parameters are float32; `dtype` is what a layer computes in.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,17 +14,22 @@ from jax import lax
 from medjax.ops import conv as ops
 from medjax.types import Array, UserError
 
-LEAKS = {"none": 1.0, "relu": 0.0, "leaky_relu": 0.2}  # of what is negative
+# Slopes for what is negative.
+LEAKS = {"none": 1.0, "relu": 0.0, "leaky_relu": 0.2, "leaky_relu_0.1": 0.1, "leaky_relu_0.01": 0.01}
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
-    "leaky_relu": lambda x: nn.leaky_relu(x, LEAKS["leaky_relu"]),
+    "leaky_relu": partial(nn.leaky_relu, negative_slope=LEAKS["leaky_relu"]),
+    "leaky_relu_0.1": partial(nn.leaky_relu, negative_slope=LEAKS["leaky_relu_0.1"]),
+    "leaky_relu_0.01": partial(nn.leaky_relu, negative_slope=LEAKS["leaky_relu_0.01"]),
+    "prelu": lambda x: PReLU()(x),
+    "prelu_channel": lambda x: PReLU(per_channel=True)(x),
     "silu": nn.silu,
     "gelu": nn.gelu,
 }
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-    """The activation called `name`."""
+    """The activation called `name`, for use in a compact method: some have parameters."""
     if name not in ACTIVATIONS:
         raise UserError("config.model.act", f"no activation {name!r}; there is {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
@@ -54,7 +60,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """Transposed convolution with bias: the adjoint of a `Conv` with this kernel, stride and padding."""
+    """Transposed convolution: the adjoint of a `Conv` with this kernel, stride and padding."""
 
     features: int
     kernel: int = 3
@@ -73,9 +79,24 @@ class ConvTranspose(nn.Module):
                                   padding=self.padding)
 
 
+class PReLU(nn.Module):
+    """Leaky ReLU whose slope is learned (He et al., 2015): one for the layer, or one for each channel."""
+
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1] if self.per_channel else 1,))
+        return jnp.where(x > 0, x, slope.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * x)
+
+
+WITHOUT_BIAS = ("none", "instance_plain")  # normalisations that have none, so that a convolution before them needs one
+
+
 class Norm(nn.Module):
     """Normalisation by name: "none", "batch", "group" (8 groups), "instance" or "layer" (over channels).
 
+    "instance_plain" has no parameters, the others a scale and a bias for each channel.
     One pass over the data gives both moments, in float32: on CPU flax's two-pass forms cost a quarter of a U-Net step.
     """
 
@@ -86,9 +107,13 @@ class Norm(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         if self.kind == "none":
             return x
-        if self.kind not in ("batch", "group", "instance", "layer"):
-            raise UserError("config.model.norm", f"no {self.kind!r}; there is none, batch, group, instance, layer")
+        if self.kind not in ("batch", "group", "instance", "instance_plain", "layer"):
+            raise UserError("config.model.norm", f"no {self.kind!r}; there is none, batch, group, instance, instance_plain, "
+                            "layer")
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.kind == "instance_plain":
+            mean, var = self._sample_moments(x)
+            return ((x - mean) * lax.rsqrt(var + 1e-5)).astype(self.dtype)
         channels = x.shape[-1]
         row = (1,) * (x.ndim - 1) + (channels,)
         scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(row)
@@ -101,7 +126,7 @@ class Norm(nn.Module):
         if self.kind == "layer":
             return _moments(x, (-1,))
         mean, var = _moments(x, tuple(range(1, x.ndim - 1)))
-        if self.kind == "instance":
+        if self.kind in ("instance", "instance_plain"):
             return mean, var
         channels = x.shape[-1]
         groups = next(g for g in (8, 4, 2, 1) if channels % g == 0)
@@ -140,7 +165,10 @@ def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, normalisation, activation."""
+    """Convolution, normalisation, activation.
+
+    Without normalisation the convolution has a bias; with `bias` it has one in any case, as some published networks do.
+    """
 
     features: int
     kernel: int | Sequence[int] = 3
@@ -148,15 +176,30 @@ class ConvNormAct(nn.Module):
     norm: str = "group"
     act: str = "relu"
     dtype: Any = jnp.float32
+    bias: bool = False
+    padding: str | Sequence[tuple[int, int]] = "SAME"
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         if self.norm == "none":
-            return Conv(self.features, self.kernel, self.stride, act=self.act, dtype=self.dtype)(x)
-        x = Conv(self.features, self.kernel, self.stride, bias=False, dtype=self.dtype)(x)
+            return Conv(self.features, self.kernel, self.stride, self.padding, act=self.act, dtype=self.dtype)(x)
+        x = Conv(self.features, self.kernel, self.stride, self.padding, self.bias, dtype=self.dtype)(x)
         wide = jnp.promote_types(self.dtype, jnp.float32)  # through the activation: one pass less
         x = Norm(self.norm, wide)(x, train)
         return activation(self.act)(x).astype(self.dtype)
+
+
+def both_sides(kernel: int, ndim: int) -> tuple[tuple[int, int], ...]:
+    """Padding by `kernel // 2` on both sides: where a stride is 2, "SAME" pads only the far side of even sizes."""
+    return ((kernel // 2,) * 2,) * ndim
+
+
+def pad_to_multiple(x: Array, multiple: int) -> tuple[Array, tuple[slice, ...]]:
+    """Edge-pads the spatial axes to a multiple; the slices cut the result back."""
+    sizes = x.shape[1:-1]
+    pads = [(0, 0), *((0, -size % multiple) for size in sizes), (0, 0)]
+    cut = (slice(None), *(slice(0, size) for size in sizes))
+    return (jnp.pad(x, pads, mode="edge") if any(hi for _, hi in pads) else x), cut
 
 
 def check_ndim(x: Array, ndim: int) -> None:

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 
 from medjax.models.blocks import ConvNormAct, activation, check_ndim
 from medjax.ops.resample import max_pool
-from medjax.types import Array, Context
+from medjax.types import Array, Context, check_choice
 
 
 class Classifier(nn.Module):
     """One logit per class, `(B, K)`, for images of any size.
 
     `convs` says how many convolutions each stage has; `widths` their channels; between stages the grid is halved by
-    `pool` "max" or "stride". The mean over the last grid goes through `dense` hidden layers with dropout.
+    `pool` "max" or "stride". The mean over the last grid goes through `dense` hidden layers with dropout; with `head`
+    "grid" the last stage is pooled, too, and all its voxels go there, which ties the network to an image size.
     """
 
     ndim: int
@@ -24,6 +25,7 @@ class Classifier(nn.Module):
     widths: Sequence[int] = (16, 32, 64, 128)
     dense: Sequence[int] = (64,)
     pool: str = "max"
+    head: str = "mean"
     norm: str = "batch"
     act: str = "relu"
     dropout: float = 0.2
@@ -32,12 +34,16 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
+        check_choice("config.model.head", self.head, ("mean", "grid"))
         for stage, (count, width) in enumerate(zip(self.convs, self.widths, strict=True)):
             if stage and self.pool == "max":
                 x = max_pool(even(x))
             for i in range(count):
                 stride = 2 if stage and not i and self.pool == "stride" else 1
                 x = ConvNormAct(width, stride=stride, norm=self.norm, act=self.act, dtype=self.dtype)(x, train)
+        if self.head == "grid":
+            x = max_pool(even(x))
+            x = x.reshape(len(x), *(1,) * self.ndim, -1)
         return Head(self.channels, self.dense, self.act, self.dropout, name="head")(x, train)
 
 

@@ -19,6 +19,7 @@ class Step(nn.Module):
 
     features: int
     cell: str
+    peepholes: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -35,7 +36,13 @@ class Step(nn.Module):
         h, memory = state
         gates = gates + Conv(4 * self.features, bias=False, scale=0.5, dtype=self.dtype)(h)
         enter, forget, leave, new = jnp.split(gates, 4, -1)
+        if self.peepholes:
+            weights = self.param("peepholes", nn.initializers.zeros, (3, self.features)).astype(gates.dtype)
+            to_enter, to_forget, to_leave = weights.reshape(3, *(1,) * (h.ndim - 1), self.features)
+            enter, forget = enter + to_enter * memory, forget + to_forget * memory
         memory = nn.sigmoid(forget + 1) * memory + nn.sigmoid(enter) * nn.tanh(new)
+        if self.peepholes:
+            leave = leave + to_leave * memory
         h = nn.sigmoid(leave) * nn.tanh(memory)
         return (h, memory), h
 
@@ -44,7 +51,9 @@ class ConvRNN(nn.Module):
     """Restores stacks `(B, T, H, W, C)`: convolutions within frames, `layers` recurrences over the first axis.
 
     `cell` is "gru" or "lstm"; `both_ways` runs one recurrence from either end and takes both. The frames may be slices or
-    times, as many as there are. Pixel shuffle by `scale` makes more voxels of each frame, or more frames.
+    times, as many as there are. With `peepholes` the gates of an LSTM see its memory, as in Shi et al.; one weight for each
+    channel, where theirs has one for each pixel, so that any image size will do. Pixel shuffle by `scale` makes more voxels
+    of each frame, or more frames.
     """
 
     ndim: int
@@ -54,6 +63,7 @@ class ConvRNN(nn.Module):
     layers: int = 1
     cell: str = "gru"
     both_ways: bool = True
+    peepholes: bool = False
     dtype: Any = "float32"
 
     @nn.compact
@@ -62,6 +72,9 @@ class ConvRNN(nn.Module):
             raise UserError("config.data.ndim", "conv_rnn goes along the first axis of volumes or series; set it to 3")
         if self.cell not in ("gru", "lstm"):
             raise UserError("config.model.cell", f"no {self.cell!r}; there is gru, lstm")
+        if self.peepholes and self.cell != "lstm":
+            raise UserError("config.model.peepholes", f"a {self.cell} has no memory to look at; "
+                            "set it to False, or config.model.cell=lstm")
         check_ndim(x, self.ndim)
         h = Conv(self.width, PLANE, act="relu", dtype=self.dtype)(x)
         h = head = Conv(self.width, PLANE, act="relu", dtype=self.dtype)(h)
@@ -82,5 +95,5 @@ class ConvRNN(nn.Module):
         zero = jnp.zeros((x.shape[0], *x.shape[2:-1], self.width), gates.dtype)
         scan = nn.scan(Step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1,
                        reverse=reverse)
-        _, states = scan(self.width, self.cell, self.dtype)((zero,) * (parts - 2), gates)
+        _, states = scan(self.width, self.cell, self.peepholes, self.dtype)((zero,) * (parts - 2), gates)
         return states

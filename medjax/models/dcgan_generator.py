@@ -14,7 +14,8 @@ class DCGANGenerator(nn.Module):
     """Noise `(B, N)` to images `(B, *space, C)` in unit range, through `depth` transposed convolutions of stride 2.
 
     `context` `(B, *space, 0)` holds no values: its shape is the grid to fill, each size a multiple of 2^depth. The layers
-    have `width` channels at the finest and twice as many at each coarser one; the last is a tanh, scaled to 0 … 1.
+    have `width` channels at the finest and twice as many at each coarser one; the last is a tanh, scaled to 0 … 1. Without
+    `bias` the layers are the original's.
     """
 
     ndim: int
@@ -23,6 +24,7 @@ class DCGANGenerator(nn.Module):
     width: int = 64
     depth: int = 4
     norm: str = "batch"
+    bias: bool = True
     dtype: Any = "float32"
 
     @nn.compact
@@ -36,10 +38,10 @@ class DCGANGenerator(nn.Module):
                             f"{'x'.join(map(str, space))}; their sizes have to be multiples of {2**self.depth}")
         small = tuple(size // 2**self.depth for size in space)
         width = self.width * 2 ** (self.depth - 1)
-        h = nn.Dense(width * math.prod(small), dtype=self.dtype)(x).reshape(-1, *small, width)
+        h = nn.Dense(width * math.prod(small), self.bias, dtype=self.dtype)(x).reshape(-1, *small, width)
         h = activation("relu")(Norm(self.norm, self.dtype)(h, train))
         for level in reversed(range(self.depth - 1)):
-            h = ConvTranspose(self.width * 2**level, kernel=4, stride=2, dtype=self.dtype)(h)
+            h = ConvTranspose(self.width * 2**level, kernel=4, stride=2, bias=self.bias, dtype=self.dtype)(h)
             h = activation("relu")(Norm(self.norm, self.dtype)(h, train))
-        h = ConvTranspose(self.channels, kernel=4, stride=2, dtype=self.dtype)(h)
+        h = ConvTranspose(self.channels, kernel=4, stride=2, bias=self.bias, dtype=self.dtype)(h)
         return 0.5 + 0.5 * nn.tanh(h.astype("float32"))

@@ -1,4 +1,4 @@
-"""Residual networks for super-resolution and restoration: EDSR (Lim et al., 2017), SRResNet (Ledig et al., 2017)."""
+"""Residual networks for super-resolution and restoration: EDSR (Lim et al., 2017)."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from medjax.types import Array, Context
 class EDSR(nn.Module):
     """Residual blocks on the input's grid, then pixel shuffle by `scale` to the target's.
 
-    SRResNet is `norm="batch"`. The output is added to the input repeated to the fine grid, so that an untrained
-    network already returns an image.
+    The output is added to the input repeated to the fine grid, so that an untrained network already returns an image.
+    `norm="batch"` is near to SRResNet, which `srresnet` is.
     """
 
     ndim: int

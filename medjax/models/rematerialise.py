@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from medjax.models.blocks import Conv, ConvTranspose, Norm
+from medjax.models.blocks import Conv, ConvTranspose, Norm, PReLU
 from medjax.types import check_choice
 
 # XLA on CPU undoes rematerialisation: it drops the barriers around it, and finds the computations to be the same.
@@ -19,7 +19,7 @@ def _products(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 POLICIES: dict[str, Callable[..., bool] | None] = {"full": None, "dots": _products}
-LAYERS = (Conv, ConvTranspose, Norm, nn.Dense, nn.Dropout)
+LAYERS = (Conv, ConvTranspose, Norm, PReLU, nn.Dense, nn.Dropout)
 
 
 @contextmanager

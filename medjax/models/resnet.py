@@ -4,20 +4,21 @@ from typing import Any
 
 import flax.linen as nn
 
-from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim
+from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, both_sides, check_ndim
 from medjax.models.classifier import Head, even
 from medjax.ops.resample import max_pool
 from medjax.types import Array, Context, UserError
 
 # depth -> (blocks of each stage, whether a block is a bottleneck of 1x1, 3x3, 1x1)
 DEPTHS = {10: ((1, 1, 1, 1), False), 18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True),
-          101: ((3, 4, 23, 3), True)}
+          101: ((3, 4, 23, 3), True), 152: ((3, 8, 36, 3), True)}
 
 
 class ResNet(nn.Module):
-    """One logit per class, `(B, K)`; `depth` 10, 18, 34, 50 or 101 layers, `width` 64 as published.
+    """One logit per class, `(B, K)`; `depth` 10, 18, 34, 50, 101 or 152 layers, `width` 64 as published.
 
-    `stem` "large" is the published 7x7 with stride 2 and pooling, "small" a 3x3 for images below about 100 pixels.
+    `stem` "large" is the published 7x7 with stride 2 and pooling, "small" a 3x3 for images below about 100 pixels. With
+    `published` pooling takes 3x3 voxels, not 2x2, and strided layers are padded on both sides: weights of others fit.
     """
 
     ndim: int
@@ -28,6 +29,7 @@ class ResNet(nn.Module):
     norm: str = "batch"
     act: str = "relu"
     dropout: float = 0.2
+    published: bool = False
     dtype: Any = "float32"
 
     @nn.compact
@@ -39,8 +41,11 @@ class ResNet(nn.Module):
         if self.stem not in ("large", "small"):
             raise UserError("config.model.stem", f"no {self.stem!r}; there is large, small")
         kernel, stride = (7, 2) if self.stem == "large" else (3, 1)
-        h = ConvNormAct(self.width, kernel, stride, self.norm, self.act, self.dtype)(x, train)
-        h = max_pool(even(h)) if self.stem == "large" else h
+        h = self._unit(self.width, kernel, stride)(x, train)
+        if self.stem == "large" and self.published:
+            h = nn.max_pool(h, (3,) * self.ndim, (2,) * self.ndim, both_sides(3, self.ndim))
+        elif self.stem == "large":
+            h = max_pool(even(h))
         stages, bottleneck = DEPTHS[self.depth]
         for stage, blocks in enumerate(stages):
             for i in range(blocks):
@@ -53,9 +58,13 @@ class ResNet(nn.Module):
             layers = [(1, 1, width), (3, stride, width), (1, 1, 4 * width)]
         h = x
         for kernel, step, features in layers[:-1]:
-            h = ConvNormAct(features, kernel, step, self.norm, self.act, self.dtype)(h, train)
+            h = self._unit(features, kernel, step)(h, train)
         kernel, step, features = layers[-1]
         h = Norm(self.norm, self.dtype)(Conv(features, kernel, step, bias=False, dtype=self.dtype)(h), train)
         if x.shape != h.shape:
             x = Norm(self.norm, self.dtype)(Conv(features, 1, stride, bias=False, dtype=self.dtype)(x), train)
         return activation(self.act)(h + x)
+
+    def _unit(self, features: int, kernel: int, stride: int) -> ConvNormAct:
+        padding = both_sides(kernel, self.ndim) if self.published else "SAME"
+        return ConvNormAct(features, kernel, stride, self.norm, self.act, self.dtype, padding=padding)

@@ -6,9 +6,23 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, check_ndim, check_same_grid
-from medjax.ops.resample import max_pool, pixel_shuffle, upsample
+from medjax.models.blocks import (
+    Conv,
+    ConvNormAct,
+    ConvTranspose,
+    Norm,
+    activation,
+    both_sides,
+    check_ndim,
+    check_same_grid,
+    pad_to_multiple,
+)
+from medjax.ops.resample import max_pool, mean_pool, pixel_shuffle, upsample
 from medjax.types import Array, Context, UserError
+
+# With width 32 and depth 5 the U-Net of fastMRI (Zbontar et al., 2018).
+FASTMRI: dict[str, Any] = {"norm": "instance_plain", "act": "leaky_relu", "residual": False, "pool": "mean",
+                           "up": "transposed_norm"}
 
 
 class UNet(nn.Module):
@@ -18,6 +32,11 @@ class UNet(nn.Module):
     finest level that much coarser than the image: a strided convolution leads there, pixel shuffle (Shi et al., 2016) back.
     `block` is "plain" (two convolutions) or "residual"; `residual` predicts what to add to the input. `out_scale` is the
     variance that the last layer starts with: how large the output of an untrained network is.
+
+    `widths` are the channels of each level, where they do not double. `pool` is "max", "mean" or "stride" (the first
+    convolution of a level); `up` "repeat", "transposed" (a 2x2 transposed convolution), or "transposed_norm" (with
+    normalisation and activation). `bias` gives one to convolutions before a normalisation, too. Published settings are in
+    docs/models.md: fastMRI (Zbontar et al., 2018), MONAI's BasicUNet (Falk et al., 2019), nnU-Net (Isensee et al., 2021).
     """
 
     ndim: int
@@ -32,44 +51,59 @@ class UNet(nn.Module):
     out_scale: float = 0.1
     dropout: float = 0.0
     stride: int = 1
+    widths: Sequence[int] = ()
+    pool: str = "max"
+    up: str = "repeat"
+    bias: bool = False
     dtype: Any = "float32"
 
     @nn.compact
     def __call__(self, x: Array, context: Context = None, train: bool = False) -> Array:
         check_ndim(x, self.ndim)
         check_same_grid("unet", self.scale)
-        if self.block not in ("plain", "residual"):
-            raise UserError("config.model.block", f"no {self.block!r}; there is plain, residual")
-        h, cut = _pad(x.astype(self.dtype), self.stride * 2 ** (self.depth - 1))
+        widths = self._checked_widths()
+        h, cut = pad_to_multiple(x.astype(self.dtype), self.stride * 2 ** (self.depth - 1))
         if self.stride > 1:
-            h = Conv(self.width, kernel=self.stride, stride=self.stride, padding="VALID", dtype=self.dtype)(h)
+            h = Conv(widths[0], kernel=self.stride, stride=self.stride, padding="VALID", dtype=self.dtype)(h)
         skips = []
-        for level in range(self.depth):
+        for level, width in enumerate(widths):
             if level:
                 skips.append(h)
-                h = max_pool(h)
-            h = self._block(h, level, train)
+                h = h if self.pool == "stride" else max_pool(h) if self.pool == "max" else mean_pool(h)
+            h = self._block(h, width, 2 if level and self.pool == "stride" else 1, train)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        for level in reversed(range(self.depth - 1)):
-            # A 1x1 convolution before the repeat is 2^ndim times less work than after it, and the same function.
-            h = upsample(Conv(self.width * 2**level, kernel=1, dtype=self.dtype)(h))
-            h = self._block(jnp.concatenate([skips.pop(), h], -1), level, train)
+        for width in reversed(widths[:-1]):
+            if self.up == "repeat":
+                # A 1x1 convolution before the repeat is 2^ndim times less work than after it, and the same function.
+                h = upsample(Conv(width, kernel=1, dtype=self.dtype)(h))
+            else:
+                h = self._transposed(h, width, train)
+            h = self._block(jnp.concatenate([skips.pop(), h], -1), width, 1, train)
         out = Conv(self.channels * self.stride**self.ndim, kernel=1, scale=self.out_scale, dtype=self.dtype)(h)
         out = (pixel_shuffle(out, self.stride) if self.stride > 1 else out)[cut].astype(x.dtype)
         return x[..., : self.channels] + out if self.residual else out
 
-    def _block(self, x: Array, level: int, train: bool) -> Array:
-        width = self.width * 2**level
-        h = ConvNormAct(width, norm=self.norm, act=self.act, dtype=self.dtype)(x, train)
+    def _checked_widths(self) -> tuple[int, ...]:
+        """The channels of each level. Raises UserError for settings that there are not."""
+        known_values = {"block": ("plain", "residual"), "pool": ("max", "mean", "stride"),
+                        "up": ("repeat", "transposed", "transposed_norm")}
+        for key, known in known_values.items():
+            value = getattr(self, key)
+            if value not in known:
+                raise UserError(f"config.model.{key}", f"no {value!r}; there is {', '.join(known)}")
+        if self.widths and len(self.widths) != self.depth:
+            raise UserError("config.model.widths", f"{len(self.widths)} levels and a depth of {self.depth}; make them equal")
+        return tuple(self.widths) or tuple(self.width * 2**level for level in range(self.depth))
+
+    def _transposed(self, x: Array, width: int, train: bool) -> Array:
+        bias = self.bias or self.norm == "none"
+        h = ConvTranspose(width, kernel=2, stride=2, bias=bias, dtype=self.dtype)(x)
+        return activation(self.act)(Norm(self.norm, self.dtype)(h, train)) if self.up == "transposed_norm" else h
+
+    def _block(self, x: Array, width: int, stride: int, train: bool) -> Array:
+        padding = "SAME" if stride == 1 else both_sides(3, self.ndim)
+        h = ConvNormAct(width, 3, stride, self.norm, self.act, self.dtype, self.bias, padding)(x, train)
         if self.block == "plain":
-            return ConvNormAct(width, norm=self.norm, act=self.act, dtype=self.dtype)(h, train)
+            return ConvNormAct(width, 3, 1, self.norm, self.act, self.dtype, self.bias)(h, train)
         h = Norm(self.norm, self.dtype)(Conv(width, dtype=self.dtype)(h), train)
-        return activation(self.act)(h + Conv(width, kernel=1, dtype=self.dtype)(x))
-
-
-def _pad(x: Array, multiple: int) -> tuple[Array, tuple[slice, ...]]:
-    """Edge-pads the spatial axes to a multiple; the slices cut the result back."""
-    sizes = x.shape[1:-1]
-    pads = [(0, 0), *((0, -size % multiple) for size in sizes), (0, 0)]
-    cut = (slice(None), *(slice(0, size) for size in sizes))
-    return (jnp.pad(x, pads, mode="edge") if any(hi for _, hi in pads) else x), cut
+        return activation(self.act)(h + Conv(width, kernel=1, stride=stride, dtype=self.dtype)(x))

@@ -34,6 +34,18 @@ def upsample(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> 
     return _repeat(x, _factors(x, factor))
 
 
+def upsample_linear(x: Float[Array, "b *space c"]) -> Float[Array, "b *large c"]:
+    """Twice as many voxels along each spatial axis, linearly interpolated between their centres; the edge is repeated."""
+    for axis in range(1, x.ndim - 1):
+        size = x.shape[axis]
+        cut = partial(lax.slice_in_dim, x, axis=axis)
+        before = jnp.concatenate([cut(0, 1), cut(0, size - 1)], axis)
+        after = jnp.concatenate([cut(1, size), cut(size - 1, size)], axis)
+        both = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        x = both.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1:])
+    return x
+
+
 # On CPU, sums and maxima of strided slices and repeats by broadcasting compile to one fused loop. Their transposes,
 # strided pads and reductions of blocks, cost up to 200 times as much. So each map below is computed in the form that
 # is fast, and differentiated in the equal form whose transpose is.
@@ -107,3 +119,12 @@ def pixel_shuffle(x: Float[Array, "b *space fc"], factor: int | Sequence[int] = 
     order = [0, *(axis for i in range(n) for axis in (1 + i, 1 + n + i)), 1 + 2 * n]
     space = [size * f for size, f in zip(x.shape[1:1 + n], factors, strict=True)]
     return x.transpose(order).reshape(x.shape[0], *space, -1)
+
+
+def doublings(scale: Sequence[int]) -> list[tuple[int, ...]]:
+    """Factors per axis, one set for each step, that make up `scale`: 2 as long as it is even, then the rest."""
+    steps, rest = [], tuple(scale)
+    while math.prod(rest) > 1:
+        steps.append(tuple(2 if size % 2 == 0 else size for size in rest))
+        rest = tuple(size // step for size, step in zip(rest, steps[-1], strict=True))
+    return steps

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -134,21 +135,24 @@ class UNet(nn.Module):
     """medjax.models.unet; a volume has no stride."""
 
     def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, norm: str, act: str,
-                 block: str, residual: bool, out_scale: float, dropout: float, stride: int):
+                 block: str, residual: bool, out_scale: float, dropout: float, stride: int, widths: Sequence[int], pool: str,
+                 up: str, bias: bool):
         super().__init__()
         blocks = {"plain": Plain, "residual": Residual}
         _only("block", block, tuple(blocks))
+        for what, value, default in (("pool", pool, "max"), ("up", up, "repeat"), ("bias", bias, False)):
+            _only(what, value, (default,))
         if ndim == 3:
             _only("stride of volumes", stride, (1,))
         self.stride = stride
-        self.enter = _conv(ndim, channels, width, stride, stride=stride) if stride > 1 else nn.Identity()
-        widths = [width * 2**level for level in range(depth)]
-        self.down = nn.ModuleList(blocks[block](ndim, a, b, norm, act)
-                                  for a, b in zip([width if stride > 1 else channels, *widths[:-1]], widths, strict=True))
+        widths = list(widths) or [width * 2**level for level in range(depth)]
+        self.enter = _conv(ndim, channels, widths[0], stride, stride=stride) if stride > 1 else nn.Identity()
+        finer = [widths[0] if stride > 1 else channels, *widths[:-1]]
+        self.down = nn.ModuleList(blocks[block](ndim, a, b, norm, act) for a, b in zip(finer, widths, strict=True))
         self.dropout = nn.Dropout(dropout)
-        self.lift = nn.ModuleList(_conv(ndim, 2 * w, w, 1) for w in widths[:-1])
+        self.lift = nn.ModuleList(_conv(ndim, coarse, w, 1) for w, coarse in pairwise(widths))
         self.up = nn.ModuleList(blocks[block](ndim, 2 * w, w, norm, act) for w in widths[:-1])
-        self.head = _conv(ndim, width, channels * stride**ndim, 1, scale=out_scale)
+        self.head = _conv(ndim, widths[0], channels * stride**ndim, 1, scale=out_scale)
         self.pool = (nn.MaxPool2d, nn.MaxPool3d)[ndim - 2](2)
         self.residual = residual
 
@@ -178,8 +182,10 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
 class REDCNN(nn.Module):
     """medjax.models.redcnn."""
 
-    def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, kernel: int):
+    def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, kernel: int,
+                 published: bool):
         super().__init__()
+        _only("published", published, (False,))
         if kernel % 2 == 0:
             raise NotImplementedError(f"PyTorch has no equal of kernel={kernel}; choose an odd one")
         self.encode = nn.ModuleList(_conv(ndim, width if i else channels, width, kernel) for i in range(depth))
