@@ -182,13 +182,27 @@ def write_config(workdir: Path, config: Config) -> None:
     """Makes `workdir` this config's run: writes `config.json`, or checks that the one there is of the same run."""
     path = workdir / CONFIG
     if path.exists():
-        old, new = (registry.flat(c) for c in (load_config(workdir), config))
+        old, new = (registry.flat(c) for c in (_completed(load_config(workdir)), config))
         changed = [key for key in sorted(old | new) if old.get(key) != new.get(key) and not may_change(key)]
         if changed:
             was = ", ".join(f"{key}={old.get(key)}" for key in changed)
             raise UserError(workdir, f"holds a run with {was}; give those values, or another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(config.to_dict(), indent=1))
+
+
+def _completed(config: Config) -> Config:
+    """The config of a run with the keys that its task, objective, networks and source have got since, at their defaults."""
+    config = Config(config.to_dict())
+    networks = registry.find("objectives", config.objective.name).networks  # type: ignore[attr-defined]
+    named = {"tasks": [config.task], "objectives": [config.objective], "data.sources": [config.data.source],
+             "models": [config[key] for key in networks if key in config]}
+    for layer, groups in named.items():
+        for group in groups:
+            for key, value in registry.spec(layer, group.name).items():
+                if key not in group:
+                    group[key] = value
+    return config
 
 
 def load_config(workdir: Path) -> Config:
