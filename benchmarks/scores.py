@@ -40,6 +40,8 @@ RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept ther
 
 ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
+DOSE = SCORES.with_name("dose_slices.json")
+QUALITY = ROOT / "docs" / "quality.md"
 PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
 MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
@@ -205,6 +207,20 @@ def by_sample(name: str) -> str:
                                 for row, values in rows.items())])
 
 
+def quality() -> str:
+    """The table of the low-dose study: `medjax.dose` on the run of the row slices_lowdose."""
+    found = json.loads(DOSE.read_text(encoding="utf-8"))
+    lines = ["| method | PSNR dB | SSIM | d′ (95 %) | noise HU | bias in water, soft tissue, bone of the phantom HU | "
+             "in soft tissue, bone of the images HU |", "|---" * 7 + "|"]
+    for row in found["rows"]:
+        bias = [[row[f"{prefix}{name}"] for name in names] for prefix, names in (
+            ("bias_", ("water", "soft_tissue", "bone")), ("bias_images_", ("soft_tissue", "bone")))]
+        water, images = (", ".join(f"{value:.1f}".replace("-", "−") for value in values) for values in bias)
+        lines.append(f"| {row['method']} | {row['psnr']:.2f} | {row['ssim']:.3f} | {row['d_prime']:.2f} "
+                     f"({row['d_prime_low']:.2f} … {row['d_prime_high']:.2f}) | {row['noise_hu']:.1f} | {water} | {images} |")
+    return "\n".join(lines)
+
+
 def first_run() -> str:
     """The table of the first run: every method with all metrics that have a decided number of digits."""
     found = json.loads((SCORES / "quickstart.json").read_text(encoding="utf-8"))
@@ -255,7 +271,8 @@ def pages() -> dict[Path, str]:
         page = _between(page, kind, table(list(rows)))
     for name in MEASURED_DATA:
         page = _between(page, name, by_sample(name))
-    found = {PAGE: page, README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
+    found = {PAGE: page, QUALITY: _between(QUALITY.read_text(encoding="utf-8"), "dose", quality()),
+             README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)
     return found

@@ -30,7 +30,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.task.photons = 1e5
     config.optim.lr = 2e-3
     if names["model"] == "modl":
-        config.model.iterations = 3
+        config.model.iterations = 4
+        base.prefer(config.model, norm="none")
     elif names["model"] == "unet":
         base.prefer(config.model, width=16, norm="none")
     if names["source"] == "phantoms":

@@ -5,7 +5,7 @@
 
 Measured (docs/scores.md):
 
-    enhance_xray: not measured yet
+    enhance_xray: PSNR dB 33.28, best reference levels 32.78; 6 images, 6 patients, 6 CPU minutes
     enhance_xray_zero: not measured yet
     films_enhance: not measured yet
 

@@ -4,7 +4,7 @@
 
 Measured (docs/scores.md):
 
-    mri_recon: not measured yet
+    mri_recon: PSNR dB 30.21, best reference l1-wavelet 31.69; 17 images, 1 patient, 6 CPU minutes
 
 Your own k-space (fastMRI .h5, or .npy): `--config=configs/mri_recon.py:source=kspace --config.data.source.path=FOLDER`;
 if it is undersampled already and there is no truth, `:source=kspace,objective=ssdu`, which is judged by samples that it

@@ -18,7 +18,7 @@ def test_a_run_goes_on_with_keys_that_have_come_since_at_their_defaults(tmp_path
     write_config(tmp_path, config)
     (tmp_path / CONFIG).write_text(json.dumps(saved), encoding="utf-8")
     config.model.bias = True
-    with pytest.raises(UserError, match="holds a run with model.bias=False"):
+    with pytest.raises(UserError, match=r"holds a run with model\.bias=False"):
         write_config(tmp_path, config)
 
 
@@ -26,5 +26,5 @@ def test_another_value_is_refused_with_its_key(tmp_path):
     config = quickstart.get_config()
     write_config(tmp_path, config)
     config.steps, config.optim.lr = 5, 0.5
-    with pytest.raises(UserError, match=r"holds a run with optim.lr=0.002; give those values"):
+    with pytest.raises(UserError, match=r"holds a run with optim\.lr=0\.002; give those values"):
         write_config(tmp_path, config)
