@@ -217,7 +217,8 @@ def quality() -> str:
             ("bias_", ("water", "soft_tissue", "bone")), ("bias_images_", ("soft_tissue", "bone")))]
         water, images = (", ".join(f"{value:.1f}".replace("-", "−") for value in values) for values in bias)
         lines.append(f"| {row['method']} | {row['psnr']:.2f} | {row['ssim']:.3f} | {row['d_prime']:.2f} "
-                     f"({row['d_prime_low']:.2f} … {row['d_prime_high']:.2f}) | {row['noise_hu']:.1f} | {water} | {images} |")
+                     f"({row['d_prime_low']:.2f} … {row['d_prime_high']:.2f}) | {row['noise_hu']:.1f} | {water} | "
+                     f"{images} |")
     return "\n".join(lines)
 
 
