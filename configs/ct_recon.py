@@ -8,7 +8,7 @@
 
 Measured (docs/scores.md):
 
-    ct_recon: not measured yet
+    ct_recon: PSNR dB 34.28, best reference tv 33.71; 8 images, 8 patients, 10 CPU minutes
     slices_sparse: not measured yet
 
 Limited angle: `--config.task.span=120`; low dose: `--config.task.views=360 --config.task.dose=0.1`. Without truth, from
