@@ -236,7 +236,7 @@ def test_denoising_is_learned_without_truth(name, values):
 def test_ct_is_learned_from_its_views_alone():
     task = CtRecon(HU, 2, views=12)
     learner, images = objective("ssdu", task, network("modl")), batch(squares(2, 24), HU)
-    losses, state = fit(task, learner, images, 80, 5e-3)
+    losses, state = fit(task, learner, images, 160, 5e-3)  # averaging elements leave weaker streaks to remove
     assert np.mean(losses[-30:]) < np.mean(losses[:10])  # the views held out change, and the loss with them
     assert gain(task, learner, images, state) > 3
 
