@@ -183,6 +183,7 @@ def _line(name: str, found: Mapping[str, Any]) -> str:
     shown = dict(zip(rows, texts(metric, [rows[row].get(metric.name) for row in rows]), strict=True))
     standings = {row: Standing.of(numbers) for row, numbers in found["standings"].items()}
     cells = {line[0]: line for line in standing_cells(standings, metric, "model")[1:]} if standings else {}
+    shown |= {row: line[1] for row, line in cells.items()}  # means over patients, as their intervals
     interval = cells["model"][2] if "model" in cells else "–"
     network = shown["model"] + (f" ({interval})" if interval != "–" else "")
     strength = {row: f" at {value:g}" for row, value in found["strengths"].items()}
@@ -249,7 +250,9 @@ def summary(name: str) -> str:
         return f"    {name}: not measured yet\n"
     found = json.loads(path.read_text(encoding="utf-8"))
     metric = Metric(**found["metrics"][found["metric"]])
-    rows = {row: values for row, values in found["rows"].items() if values.get(metric.name) is not None}
+    means = {row: values.get(metric.name) for row, values in found["rows"].items()}
+    means |= {row: numbers["mean"] for row, numbers in found["standings"].items()}
+    rows = {row: {metric.name: mean} for row, mean in means.items() if mean is not None}
     shown = dict(zip(rows, texts(metric, [values[metric.name] for values in rows.values()]), strict=True))
     leader = best(rows, metric, [row for row in rows if row not in ("model", "input")])
     beside = f", best reference {leader} {shown[leader]}" if leader else ""
