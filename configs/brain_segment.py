@@ -4,7 +4,7 @@
 
 Measured (docs/scores.md):
 
-    brain_segment: not measured yet
+    brain_segment: Dice of all voxels 0.9257, best reference mixture 0.8019; 17 images, 1 patient, 2 CPU minutes
     brain_tissues: Dice of all voxels 0.8701, best reference otsu 0.4335; 162 images, 9 patients, 3 CPU minutes
 
 Your images: a folder with pairs like `a_image.nii.gz` and `a_label.nii.gz` (labels 0 and 1; `data.source.values` and

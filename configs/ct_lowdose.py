@@ -4,7 +4,7 @@
 
 Measured (docs/scores.md):
 
-    ct_lowdose: not measured yet
+    ct_lowdose: PSNR dB 47.17, best reference tv 47.60; 8 images, 8 patients, 4 CPU minutes
     slices_lowdose: PSNR dB 36.41, best reference tv 35.49; 20 images, 12 patients, 9 CPU minutes
 
 Your own scans, by patient:
