@@ -5,7 +5,7 @@ that are planted in others.
 
 Measured (docs/scores.md):
 
-    anomaly: not measured yet
+    anomaly: AUROC 0.9441, best reference brightness 0.8445; 17 images, 1 patient, 2 CPU minutes
 
 Behind the colon: `model=vae`, `model=unet`. `--config.data.path=FOLDER` takes your own images, which should be healthy.
 """
