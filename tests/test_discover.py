@@ -78,13 +78,13 @@ def test_a_format_is_found_by_its_module_alone(tiny):
 def test_every_format_keeps_the_contract():
     found = io.formats()
     assert {"array", "bart", "dicom", "fastmri", "htc2022", "ismrmrd", "kspace_array", "metaimage", "nifti", "nrrd",
-            "picture", "sinogram"} <= set(found)
+            "picture", "sinogram", "video"} <= set(found)
     for name, module in found.items():
         assert isinstance(module, Format), name
         assert all(suffix == "" or (suffix[0] == "." and suffix == suffix.lower()) for suffix in module.SUFFIXES), name
         assert module.KIND in io.KINDS
     assert {name for name, module in found.items() if isinstance(module, WritableFormat)} == {
-        "array", "dicom", "metaimage", "nifti", "nrrd", "picture"}
+        "array", "dicom", "metaimage", "nifti", "nrrd", "picture", "video"}
 
 
 def test_a_file_that_is_no_format_is_said(tmp_path, monkeypatch):
