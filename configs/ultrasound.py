@@ -11,7 +11,7 @@ frame of 350 x 350.
 
 Measured (docs/scores.md):
 
-    ultrasound: not measured yet
+    ultrasound: PSNR dB 38.15, best reference wavelet 36.37; 12 images, 12 patients, 8 CPU minutes
 """
 
 import ml_collections

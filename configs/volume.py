@@ -4,7 +4,7 @@
 
 Measured (docs/scores.md):
 
-    volume: not measured yet
+    volume: PSNR dB 17.27, best reference sirt 14.44; 15 images, 15 patients, 2 CPU minutes
 
 Volumes of your own of one size: `--config.data.path=FOLDER`; one projection: `--config.task.views=1`.
 """
