@@ -6,7 +6,7 @@ The network's code is not entropy coded, as JPEG's and JPEG 2000's are; a smooth
 
 Measured (docs/scores.md):
 
-    compress: not measured yet
+    compress: PSNR dB 28.42, best reference jpeg2000 49.30; 17 images, 1 patient, 1 CPU minutes
 """
 
 import ml_collections

