@@ -4,7 +4,7 @@
 
 Measured (docs/scores.md):
 
-    deblur: not measured yet
+    deblur: PSNR dB 34.89, best reference tv 32.87; 17 images, 1 patient, 9 CPU minutes
 
 Motion: `--config.task.blur=motion --config.task.size='(5.0, 11.0)'`; `:model=modl` knows the blur.
 """
