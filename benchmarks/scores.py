@@ -27,6 +27,7 @@ from typing import Any
 
 from absl import app, flags
 
+from medjax import registry
 from medjax.evaluation.compare import metrics_of
 from medjax.files import write_atomically
 from medjax.measures.statistics import Standing
@@ -102,16 +103,7 @@ def config_of(name: str) -> Config:
 
 def values_of(config: Config) -> dict[str, Any]:
     """Every value of a config by its key, as JSON has it, without where a user's files are."""
-    flat: dict[str, Any] = {}
-
-    def add(group: Mapping[str, Any], prefix: str = "") -> None:
-        for key, value in group.items():
-            if isinstance(value, Mapping):
-                add(value, f"{prefix}{key}.")
-            else:
-                flat[prefix + key] = value
-
-    add(json.loads(json.dumps(config.to_dict())))
+    flat = json.loads(json.dumps(registry.flat(config)))
     return {key: value for key, value in flat.items() if key.rpartition(".")[2] != "path"}
 
 
@@ -165,14 +157,22 @@ def table(names: Sequence[str]) -> str:
     """The rows that are measured: the network, the best reference, and the other references in order."""
     lines = ["| row | metric | network | best reference | network − reference, p | others | test | CPU minutes |",
              "|---|---|---|---|---|---|---|---|"]
-    for name in names:
-        path = SCORES / f"{name}.json"
-        if path.exists():
-            lines.append(_line(name, json.loads(path.read_text(encoding="utf-8"))))
+    lines += [_line(found) for name in names if (found := _measured(name)) is not None]
     return "\n".join(lines)
 
 
-def _line(name: str, found: Mapping[str, Any]) -> str:
+def _measured(name: str) -> dict[str, Any] | None:
+    """What was measured of a row, if it has been."""
+    path = SCORES / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
+
+
+def _test_part(found: Mapping[str, Any]) -> str:
+    return f"{found['samples']} images, {found['patients']} patient{'s' * (found['patients'] != 1)}"
+
+
+def _line(found: Mapping[str, Any]) -> str:
     metric = Metric(**found["metrics"][found["metric"]])
     rows = {row: {key: math.nan if value is None else value for key, value in values.items()}
             for row, values in found["rows"].items()}
@@ -190,17 +190,15 @@ def _line(name: str, found: Mapping[str, Any]) -> str:
     reference = f"{order[0]}{strength.get(order[0], '')}: {shown[order[0]]}" if order else "–"
     gap = f"{cells[order[0]][3]}, {cells[order[0]][4]}" if order and order[0] in cells else "–"
     rest = ", ".join(f"{row} {shown[row]}" for row in ([*order[1:], "input"] if "input" in rows else order[1:]))
-    test = f"{found['samples']} images, {found['patients']} patient{'s' * (found['patients'] != 1)}"
     return (f"| `{found['command'].removeprefix('python train.py --config=configs/')}` | {metric.heading} | {network} | "
-            f"{reference} | {gap} | {rest or '–'} | {test} | {found['cpu_seconds'] / 60:.1f} |")
+            f"{reference} | {gap} | {rest or '–'} | {_test_part(found)} | {found['cpu_seconds'] / 60:.1f} |")
 
 
 def by_sample(name: str) -> str:
     """A table with every sample of a row that was evaluated on another folder."""
-    path = SCORES / f"{name}.json"
-    if not path.exists():
+    found = _measured(name)
+    if found is None:
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
     metric, rows = Metric(**found["metrics"][found["metric"]]), found["by_sample"]
     names = sorted(rows["model"])
     lines = [f"| {metric.heading} | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
@@ -245,10 +243,9 @@ def first_run() -> str:
 
 def summary(name: str) -> str:
     """A row as a line of its config's docstring."""
-    path = SCORES / f"{name}.json"
-    if not path.exists():
+    found = _measured(name)
+    if found is None:
         return f"    {name}: not measured yet\n"
-    found = json.loads(path.read_text(encoding="utf-8"))
     metric = Metric(**found["metrics"][found["metric"]])
     means = {row: values.get(metric.name) for row, values in found["rows"].items()}
     means |= {row: numbers["mean"] for row, numbers in found["standings"].items()}
@@ -256,8 +253,7 @@ def summary(name: str) -> str:
     shown = dict(zip(rows, texts(metric, [values[metric.name] for values in rows.values()]), strict=True))
     leader = best(rows, metric, [row for row in rows if row not in ("model", "input")])
     beside = f", best reference {leader} {shown[leader]}" if leader else ""
-    test = f"{found['samples']} images, {found['patients']} patient{'s' * (found['patients'] != 1)}"
-    return (f"    {name}: {metric.heading} {shown['model']}{beside}; {test}, "
+    return (f"    {name}: {metric.heading} {shown['model']}{beside}; {_test_part(found)}, "
             f"{found['cpu_seconds'] / 60:.0f} CPU minutes\n")
 
 

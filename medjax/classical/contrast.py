@@ -59,7 +59,7 @@ def levels(image: Image, strength: float = 0.64) -> Image:
     """As `stretch`, with the power for each image that puts its 95th percentile at `strength`: dark ones are lifted more."""
     top, bright = np.maximum(np.percentile(image, (99.9, 95)), 1e-6)
     power = np.log(strength) / np.log(min(bright / top, 0.999))
-    return np.power(np.clip(image / top, 0, 1), np.clip(power, 0.2, 3)).astype(np.float32)
+    return stretch(image, float(np.clip(power, 0.2, 3)))
 
 
 def _on_brightness(image: Image, change: Callable[[np.ndarray], np.ndarray]) -> Image:
