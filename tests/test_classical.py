@@ -70,6 +70,21 @@ def test_a_solved_sample_rests_beside_one_that_is_not():
     np.testing.assert_allclose(x, np.linalg.solve(matrix, b[..., None])[..., 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-7])
+def test_derivatives_of_a_small_residual_are_those_of_a_large_one(scale):
+    """A network that agrees with the measurement leaves little to solve, and squares of its energy leave float32's range."""
+    matrix, b = hermitian()
+
+    def gradient(scale):
+        def total(start):
+            x = conjugate_gradients(lambda x: jnp.einsum("bij,bj->bi", matrix, x), 0 * b, start, iterations=4)
+            return jnp.sum(jnp.real(x) * jnp.arange(6.0)[None])
+
+        return jax.grad(total)(scale * b)
+
+    np.testing.assert_allclose(gradient(scale), gradient(1.0), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("damping", [0.1, 2.0])
 def test_cgls_is_damped_least_squares(damping):
     matrix, y = dense(CT, (12, 10, 1)), jax.random.normal(KEY, (2, 9, 15, 1))

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from medjax.evaluation.references import measured
+from medjax.evaluation.references import measured, together
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
@@ -71,8 +72,8 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
         made: dict[str, Prediction] = {}
         rows: dict[str, list[dict[str, Value]]] = {}
         if batch.example is not None:
-            made = {name: Prediction(jax.device_get(reference.run(batch.example, strengths[name])))
-                    for name, reference in references.items()}
+            run_one = partial(_predicted, references, strengths, batch.example)
+            made = dict(zip(references, together(run_one, references), strict=True))
             rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
         for i, name in enumerate(batch.names):
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
@@ -90,6 +91,11 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
     patients = [owner(name, records).subject for name in names]
     return Comparison(per_sample, names, patients, shown, rows_, tables)
+
+
+def _predicted(references: Mapping[str, Reference], strengths: Mapping[str, float], example: Example,
+               name: str) -> Prediction:
+    return Prediction(jax.device_get(references[name].run(example, strengths[name])))
 
 
 def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Prediction],

@@ -1,11 +1,13 @@
 """The strengths of reference methods, chosen on the validation part by the metric that a run is compared by."""
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from medjax.types import Array, Example, Metric, Prediction, Reference, Region, 
 SAMPLES = 4  # validation samples that a strength is chosen on
 MOST = 12  # strengths tried of a method at most, beyond its grid where the best lies at an end
 FILE = "references.json"
+Made = TypeVar("Made")
 Measure: TypeAlias = Callable[[Array, Example], list[dict[str, Value]]]
 
 
@@ -40,6 +43,12 @@ def references_of(run: Run) -> dict[str, Reference]:
     for name in wanted:
         check_choice("config.references", name, ("all", "none", *found))
     return {name: found[name] for name in ("input", *wanted) if name in found}
+
+
+def together(function: Callable[[str], Made], names: Iterable[str]) -> Iterator[Made]:
+    """`function` of each name, in their order, on as many threads as there are cores: libraries let go of Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(function, names)
 
 
 def measured(run: Run) -> Measure:
@@ -72,9 +81,13 @@ def choose_strengths(run: Run, evaluator: Evaluator, regions: list[Region], work
     if open_:
         metric = next(m for m in run.task.metrics if m.name == run.config.metric)
         examples, measure = examples_of(run, evaluator, regions, SAMPLES), measured(run)
-        for name in tqdm(open_, "choosing strengths of references", unit="method", leave=False, dynamic_ncols=True):
-            score = partial(_score, run, measure, examples, open_[name], metric)
-            known[name] = _search(open_[name].strengths, score, metric)
+
+        def search(name: str) -> float:
+            return _search(open_[name].strengths, partial(_score, run, measure, examples, open_[name], metric), metric)
+
+        found = together(search, open_)
+        bar = tqdm(found, "choosing strengths of references", len(open_), unit="method", leave=False, dynamic_ncols=True)
+        known.update(zip(open_, bar, strict=True))
         write_atomically(path, json.dumps({name: {"strength": known[name], "grid": references[name].strengths}
                                            for name in known}, indent=1))
     return {name: known.get(name, 1.0) for name in references}

@@ -30,9 +30,12 @@ def inner(a: Batched, b: Batched) -> Float[Array, "b *ones"]:
 
 
 def _iterate(matvec: Callable[[Batched], Batched], residual: Batched, iterations: int) -> Batched:
-    """Conjugate gradients from zero."""
+    """Conjugate gradients from zero, of the residual divided by its norm: squares of energies stay in range."""
+    size = lax.stop_gradient(jnp.sqrt(inner(residual, residual)))
+    size = jnp.where(size > 0, size, 1)
+    residual = residual / size
     energy = inner(residual, residual)
-    tiny = lax.stop_gradient(jnp.finfo(residual.dtype).eps ** 2 * energy)
+    tiny = jnp.finfo(residual.dtype).eps ** 2
 
     def step(carry: Carry, _: None) -> tuple[Carry, None]:
         x, residual, direction, energy = carry
@@ -47,4 +50,4 @@ def _iterate(matvec: Callable[[Batched], Batched], residual: Batched, iterations
         return (x, residual, direction, new_energy), None
 
     start = (jnp.zeros_like(residual), residual, residual, energy)
-    return lax.scan(jax.checkpoint(step, prevent_cse=False), start, length=iterations)[0][0]
+    return lax.scan(jax.checkpoint(step, prevent_cse=False), start, length=iterations)[0][0] * size
