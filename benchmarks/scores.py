@@ -224,7 +224,7 @@ def quality() -> str:
 def first_run() -> str:
     """The table of the first run: every method with all metrics that have a decided number of digits."""
     found = json.loads((SCORES / "quickstart.json").read_text(encoding="utf-8"))
-    metrics = [Metric(**found["metrics"][name]) for name in ("psnr", "ssim", "nmse")]
+    metrics = [Metric(**found["metrics"][name]) for name in found["metrics"]]
     rows = found["rows"]
     cells = {metric.name: dict(zip(rows, texts(metric, [rows[row][metric.name] for row in rows]), strict=True))
              for metric in metrics}
@@ -233,7 +233,7 @@ def first_run() -> str:
     order = ["input"]
     while (leader := best(rows, metrics[0], [row for row in rows if row not in (*order, "model")])) is not None:
         order.append(leader)
-    lines = [f"| {found['samples']} test slices, background included | {' | '.join(m.heading for m in metrics)} |",
+    lines = [f"| {found['samples']} test slices | {' | '.join(m.heading for m in metrics)} |",
              "|---" * (1 + len(metrics)) + "|"]
     for row in [*order, "model"]:
         numbers = [f"**{cells[m.name][row]}**" if row == "model" else cells[m.name][row] for m in metrics]

@@ -96,6 +96,22 @@ def test_only_what_the_mask_holds_counts(case):
         np.testing.assert_allclose(image_quality.ssim(p, t, data_range, m)[i], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_foreground_and_background_apart(masked):
+    """Air is what is no brighter than a twentieth of the range above its lower end: in HU from -1000, up to -800."""
+    pred, truth = pair((12, 14, 1), -1000, 3000)
+    truth[0, :5] = -900
+    truth[1] = -990
+    mask = np.ones((2, 12, 14, 1), bool)
+    mask[:, :, 11:] = not masked
+    given = (jnp.asarray(pred), jnp.asarray(truth), 4000.0, -1000.0, *([jnp.asarray(mask)] if masked else []))
+    bright = truth > -800
+    for metric, region in ((image_quality.psnr_foreground, bright & mask), (image_quality.psnr_background, ~bright & mask)):
+        expected = [10 * np.log10(4000.0**2 / np.square(np.float64(a)[r] - b[r]).mean()) if r.any() else np.nan
+                    for a, b, r in zip(pred, truth, region, strict=True)]
+        np.testing.assert_allclose(metric(*given), expected, atol=1e-3)
+
+
 def test_a_full_mask_changes_nothing():
     pred, truth = pair((20, 24, 3), 0, 1)
     full = jnp.ones((2, 20, 24, 1), bool)

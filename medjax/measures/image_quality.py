@@ -2,7 +2,7 @@
 
 Images are `(B, *space, C)`; `mask` is `(B, *space, 1)` bool or None (everything counts). A function that is declared with
 `image_metric` can be named in `config.task.measures`; it takes, by name, any of `pred`, `target`, `data_range`, `mask` and
-what else the task knows of its samples (`volume_max`).
+what else the task knows of its samples (`data_low`, the lower end of the range; `volume_max`).
 
 A number that an image does not have is NaN, and left out of means: where nothing counts, and of a target without content
 (air alone) whatever divides by what the target holds. That follows from target and mask alone, so every method is averaged
@@ -19,6 +19,7 @@ from medjax.measures._declared import image_metric
 from medjax.types import Array, UserError
 
 WINDOW = 11
+FOREGROUND = 0.05  # of the data range above its lower end: what is brighter in the target is not background
 EMPTY = 1e-5  # of the data range, less than a step of 16 bits: what float32 leaves of a value after a change of units
 FASTMRI_WINDOW, FASTMRI_CROP = 7, 320
 Images = Float[Array, "b *space c"]
@@ -58,12 +59,36 @@ def psnr(pred: Images, target: Images, data_range: float, mask: Mask = None) -> 
 
     At most 200 dB; NaN for a target of one value, which any method that smooths restores with hardly an error.
     """
-    found = 10 * jnp.log10(data_range**2 / jnp.maximum(mse(pred, target, mask), 1e-20 * data_range**2))
+    found = _decibels(mse(pred, target, mask), data_range)
     counts = jnp.broadcast_to(True if mask is None else mask, target.shape)
     axes = tuple(range(1, target.ndim))
     low, high = (find(target, axis=axes, where=counts, initial=start) for find, start in ((jnp.min, jnp.inf),
                                                                                          (jnp.max, -jnp.inf)))
     return jnp.where(high - low > EMPTY * data_range, found, jnp.nan)
+
+
+@image_metric(label="PSNR of the foreground", unit="dB", decimals=2)
+def psnr_foreground(pred: Images, target: Images, data_range: float, data_low: float,
+                    mask: Mask = None) -> Float[Array, " b"]:
+    """PSNR where the target is brighter than a twentieth of the range; NaN where nothing is."""
+    return _decibels(mse(pred, target, _foreground(target, data_range, data_low, mask)), data_range)
+
+
+@image_metric(label="PSNR of the background", unit="dB", decimals=2)
+def psnr_background(pred: Images, target: Images, data_range: float, data_low: float,
+                    mask: Mask = None) -> Float[Array, " b"]:
+    """PSNR where the target is no brighter than a twentieth of the range; NaN where everything is brighter."""
+    counts = jnp.ones((*target.shape[:-1], 1), bool) if mask is None else mask
+    return _decibels(mse(pred, target, counts & ~_foreground(target, data_range, data_low, mask)), data_range)
+
+
+def _foreground(target: Images, data_range: float, data_low: float, mask: Mask) -> Bool[Array, "b *space 1"]:
+    bright = (target > data_low + FOREGROUND * data_range).any(-1, keepdims=True)
+    return bright if mask is None else bright & mask
+
+
+def _decibels(squared: Float[Array, " b"], data_range: float) -> Float[Array, " b"]:
+    return 10 * jnp.log10(data_range**2 / jnp.maximum(squared, 1e-20 * data_range**2))
 
 
 @image_metric(label="SSIM", decimals=4)

@@ -61,7 +61,7 @@ class Restoration(TaskBase):
         low, high = self.data_range
         image, target = (x * (high - low) + low for x in (pred.image, example.target))
         found = measure(self.measures, **example.extras, pred=image, target=target, data_range=high - low,
-                        mask=example.mask)
+                        data_low=low, mask=example.mask)
         axes = tuple(range(1, target.ndim))
         contrast = jnp.max(example.target, axes, where=example.mask, initial=-jnp.inf) - jnp.min(
             example.target, axes, where=example.mask, initial=jnp.inf)
