@@ -53,6 +53,7 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "salt_and_pepper": ("quickstart", {"task.noise": "salt_pepper"}),
     "deblur": ("deblur", {}),
     "inpaint": ("inpaint", {}),
+    "superres": ("mri_superres3d:axes=in_plane", {}),
     "mri_superres3d": ("mri_superres3d", {}),
     "mri_srgan": ("mri_srgan", {}),
     "sequence": ("sequence", {}),

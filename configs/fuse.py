@@ -20,14 +20,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: "task=fuse_image", "model=unet", "source=multicontrast"."""
     names = base.parse(arg, task="fuse", model="fusion", source="icbm152_contrasts")
     config = base.get_config(**names)
-    config.steps = 300
+    config.steps = 2400
     config.batch_size = 4
     config.data.patch = (96, 96)
     config.data.range = (0.0, 1.0)
     config.optim.lr = 2e-3
-    config.ema_decay = 0.98
-    config.eval_every = config.checkpoint_every = 150
+    config.ema_decay = 0.99
+    config.eval_every = config.checkpoint_every = 800
     config.eval_samples = 8
+    base.prefer(config.model, norm="none")  # statistics of patches and of whole images differ too much
     if names["task"] == "fuse_image":
         config.objective.loss = "intensity + 2*edges + 0.5*structure"
         config.metric = "qabf"
