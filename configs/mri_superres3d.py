@@ -4,6 +4,7 @@
 
 Measured (docs/scores.md):
 
+    superres: not measured yet
     mri_superres3d: PSNR dB 33.26, best reference tv 36.36; 1 images, 1 patient, 5 CPU minutes
     brain_superres: PSNR dB 34.96, best reference l1-wavelet 33.47; 198 images, 11 patients, 8 CPU minutes
     brain_through_plane: not measured yet
@@ -33,7 +34,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.batch_size = 4 if flat else 1
         config.data.patch = (96, 96) if flat else (32, 48, 48)
         config.task.grid = "fine"
-        config.model.update(iterations=3, norm="none", **({} if flat else {"depth": 2, "weight": 0.01}))
+        config.model.update(width=24, iterations=3, norm="none", **({} if flat else {"depth": 2, "weight": 0.01}))
     else:
         config.steps = 1000 if flat else 600
         config.batch_size = 8 if flat else 4
