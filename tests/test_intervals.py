@@ -1,6 +1,7 @@
 """Intervals of restorations: against data whose errors are known, and through the commands."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -23,7 +24,7 @@ from medjax.tasks.series import Series
 from medjax.train.evaluator import Evaluated
 from medjax.train.run import Config, Run
 from medjax.types import Example, NetworkInput, Prediction, Record, Region, State, UserError
-from tests.commands import DRAWN, command
+from tests.commands import DRAWN, ROOT, command
 from tests.dicom_files import image as dicom_image
 
 TASK = Denoise((0.0, 200.0), 2)
@@ -234,8 +235,15 @@ def test_a_width_goes_back_to_the_units_of_its_file_without_their_offset(tmp_pat
         assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.nii", "out_interval.nii"]
         written = nibabel.load(tmp_path / "out_interval.nii").get_fdata()
         np.testing.assert_allclose(np.sort(written.ravel()), np.sort(np.where(mask, 20 * width, 0).ravel()), rtol=1e-4)
-    (wide, image) = (output for output in CtRecon((0.0, 200.0), 2).outputs([pred], [record])[::-1])
-    assert (wide.name, wide.widths, image.name, image.widths) == ("interval", True, "", False)
+    reconstructed = CtRecon((-1000.0, 2000.0), 2).outputs([pred], [record])
+    assert [(output.name, output.widths) for output in reconstructed] == [("", False), ("interval", True)]
+
+
+def test_the_functions_of_the_page_do_what_it_says():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "uncertainty.md").read_text(encoding="utf-8"), re.DOTALL)
+    found: dict = {}
+    exec(block, found)
+    assert found["check"](found["patients"][4:], found["calibration"]).coverage == pytest.approx(0.9, abs=0.02)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -37,7 +38,7 @@ class Collected:
         assert example is not None
         assert pred is not None
         low, high = self._task.data_range
-        truth, image = (np.asarray(self._task.compared(x)) for x in (example.target, pred.image))
+        truth, image = (np.asarray(self._task.compared(jnp.asarray(x))) for x in (example.target, pred.image))
         for i, name in enumerate(batch.names):
             counts = tissue(truth[i], np.asarray(example.mask[i])[..., 0])
             voxels = np.flatnonzero(counts)

@@ -101,13 +101,15 @@ class Restoration(TaskBase):
     def nifti_outputs(self, predictions: Sequence[Prediction], records: Sequence[Record], name: str = "",
                       source_units: bool = False) -> list[Output]:
         """The images as NIfTI files, for tasks that don't keep the format; the rest as `NiftiOutput` has it."""
+        images = [self.in_units(self.compared(jnp.asarray(pred.image)[None])[0]) for pred in predictions]
+        widths = half_widths(predictions, records)
         found: list[Output] = []
-        for kind, images in (("", [self.in_units(self.compared(pred.image[None])[0]) for pred in predictions]),
-                             (INTERVAL, half_widths(predictions, records))):
-            called = "_".join(part for part in (name, kind) if part)
-            found += [NiftiOutput(image, record, numbered(called, i, len(records)), source_units=source_units,
-                                  widths=bool(kind))
-                      for i, (image, record) in enumerate(zip(images, records, strict=not kind))]
+        for i, record in enumerate(records):
+            found.append(NiftiOutput(images[i], record, numbered(name, i, len(records)), source_units=source_units))
+            if widths:
+                called = f"{name}_{INTERVAL}" if name else INTERVAL
+                found.append(NiftiOutput(widths[i], record, numbered(called, i, len(records)), source_units=source_units,
+                                         widths=True))
         return found
 
 
