@@ -11,10 +11,15 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+from medjax import apply
 from medjax.data.io import discover
 from medjax.data.results import StudyDestination, Table
 from medjax.evaluation.intervals import Collected, tissue
+from medjax.evaluation.run import evaluate_run
+from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
 from medjax.measures.intervals import Calibration, Voxels, calibrate, check, numbers, sparsification
 from medjax.tasks.ct_recon import CtRecon
@@ -22,10 +27,12 @@ from medjax.tasks.denoise import Denoise
 from medjax.tasks.segment import Segment
 from medjax.tasks.series import Series
 from medjax.train.evaluator import Evaluated
-from medjax.train.run import Config, Run
+from medjax.train.loop import train
+from medjax.train.run import Config, Run, load_config, restore_best
 from medjax.types import Example, NetworkInput, Prediction, Record, Region, State, UserError
 from tests.commands import DRAWN, ROOT, command
 from tests.dicom_files import image as dicom_image
+from tests.test_configs import inputs_of, tiny
 
 TASK = Denoise((0.0, 200.0), 2)
 
@@ -284,3 +291,25 @@ def test_intervals_are_calibrated_checked_and_written(tmp_path):
     assert len(files) == 2
     stored = files[0].pixel_array * float(files[0].RescaleSlope) + float(files[0].RescaleIntercept)
     assert 0 < stored.min() <= stored.max() < 200
+
+
+@pytest.mark.slow
+def test_magnitudes_from_kspace_have_intervals_in_the_units_of_the_file(tmp_path):
+    train(tiny("mri_recon", tmp_path / "data"), tmp_path / "run")
+    evaluate_run(tmp_path / "run", asked=("constant",))
+    run, _ = restore_best(tmp_path / "run")
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    given = inputs_of(run.task, load_config(tmp_path / "run"), tmp_path)
+    with flagsaver.flagsaver(workdir=str(tmp_path / "run"), input=given, output=str(tmp_path / "applied" / "out.nii.gz"),
+                             rescale="range", uncertainty=["constant"]):
+        apply.main()
+    image, width = (nibabel.load(tmp_path / "applied" / f"{name}.nii.gz").get_fdata() for name in ("out", "out_interval"))
+    assert image.shape == width.shape
+    assert 0 < width.min() == width.max()
+    found = uncertainty.calibrations(tmp_path / "run")[0]["calibration"]
+    unit = np.asarray(run.task.data_range[1])  # of the run; "range" maps the largest magnitude of the file to it
+    (study,) = reading.gather(reading.parse(given, run.task), run.task, [], "")
+    largest = max(record.in_units().max() for record in reading.read(study, run.config, run.task))
+    expected = found["quantile"] * found["floor"] * largest / unit
+    np.testing.assert_allclose(width.max(), expected, rtol=1e-4)

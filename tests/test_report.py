@@ -165,7 +165,7 @@ def test_intervals_have_a_table_charts_and_pictures(tmp_path):
     charts = [a["aria-label"] for tag, a in shown.tags if tag == "svg"]
     assert {"error over standard deviation", "error that remains"} <= set(charts)
     images = shown.images()
-    outside, widths = images["head, axial 3, outside"], images["head, axial 3, error of outside"]
+    outside, widths = images["head, axial 3, outside"], images["head, axial 3, half-width of the interval"]
     assert outside[0, 0] == 255
     assert outside[-1, -1] == 0
     np.testing.assert_array_equal(widths[-1, -1], images["head, axial 3, error of input"][-1, -1])  # both are 8

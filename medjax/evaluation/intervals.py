@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from medjax.evaluation.compare import owner
 from medjax.infer import uncertainty
 from medjax.measures.intervals import Calibration, Voxels, calibrate
 from medjax.tasks._restoration import LEAST_CONTRAST, Restoration
+from medjax.train import sharding
 from medjax.train.evaluator import Evaluated, Evaluator
 from medjax.train.run import Run
 from medjax.types import Record, Region, State, UserError
@@ -77,6 +79,7 @@ def calibrated(run: Run, state: State, evaluator: Evaluator, regions: Sequence[R
         return known
     batches = evaluator.batches(list(regions))
     collected = Collected(run.task, regions, batches.samples)
+    state = jax.device_put(state, sharding.replicated(evaluator.mesh))
     with tqdm(total=batches.samples, desc="calibrate", unit="image", dynamic_ncols=True) as bar:
         for batch in evaluator(state, batches):
             collected.add(batch)

@@ -96,13 +96,14 @@ def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     height, width = panel.extent_mm
     compared = "truth" in panel.images
     figures = [{
-        "name": name, "image": image_png(panel, name),
+        "name": name, "image": image_png(panel, name), "below": f"error of {name}",
         "error": error_png(panel, name) if compared and name != "truth" else "",
         "note": ", ".join(_with_unit(metrics[k], v) for k, v in list(panel.scores.get(name, {}).items())[:2])
         or ("" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
     if panel.half_width is not None and compared:
         figures.append({"name": "outside", "image": outside_png(panel), "error": half_width_png(panel),
+                        "below": "half-width of the interval",
                         "note": "of the interval; below, its half-width"})
     length, fraction = panel.scale_bar
     bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
