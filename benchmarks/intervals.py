@@ -18,13 +18,11 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks.scores import INTERVALS, ROOT, RUNS
 from medjax.files import write_atomically
 
-RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept there; a temporary one if none is given.")
 JSON = flags.DEFINE_string("json", "", "Where the results go, another place than benchmarks/results.")
 
-ROOT = Path(__file__).parents[1]
-RESULT = Path(__file__).with_name("results") / "intervals_brains.json"
 SEEDS = (0, 1, 2)
 COMMAND = ("python train.py --config=configs/quickstart.py:source=files --config.data.source.match='*_T1w.nii.gz' "
            "--config.data.fractions='(0.3,0.2,0.5)' --config.data.normalise=volume --config.model.width=16 "
@@ -58,7 +56,7 @@ def _run(*words: str) -> None:
 def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(Path(RUNS.value or scratch).resolve(), words[1:])
-    target = Path(JSON.value or RESULT)
+    target = Path(JSON.value or INTERVALS)
     write_atomically(target, json.dumps(found, indent=1) + "\n")
     print(f"written: {target}; next: python -m benchmarks.scores --tables")
 

@@ -160,6 +160,8 @@ def test_only_tissue_inside_the_mask_is_collected_by_patient():
     records = [Record(truth[i], name, subject) for i, (name, subject) in enumerate(
         (("a", "one"), ("b", "two"), ("c", "one")))]
     collected = Collected(TASK, [Region.whole(record) for record in records], 3)
+    with pytest.raises(UserError, match="no image of this part shows tissue"):
+        collected.patients()
     pred = Prediction(truth + 0.1, std=np.full_like(truth, 0.02))
     collected.add(Evaluated(["a", "b:z0", "c"], example, pred, []))
     first, second = collected.patients()

@@ -52,9 +52,12 @@ class Collected:
             self._found.setdefault(owner(name, self._records).subject, []).append((error, spread))
 
     def patients(self) -> list[Voxels]:
-        """The voxels of each patient that has any."""
+        """The voxels of each patient that has any. Raises UserError where none has."""
         joined = [Voxels(*(np.concatenate(parts) for parts in zip(*found, strict=True))) for found in self._found.values()]
-        return [one for one in joined if len(one.error)]
+        found = [one for one in joined if len(one.error)]
+        if not found:
+            raise UserError("--uncertainty", "no image of this part shows tissue, which intervals are made for")
+        return found
 
 
 def tissue(truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -84,9 +87,6 @@ def calibrated(run: Run, state: State, evaluator: Evaluator, regions: Sequence[R
         for batch in evaluator(state, batches):
             collected.add(batch)
             bar.update(len(batch.names))
-    patients = collected.patients()
-    if not patients:
-        raise UserError("config.data", "no validation image shows anything; intervals can't be calibrated")
-    found = calibrate(patients)
+    found = calibrate(collected.patients())
     uncertainty.keep_calibration(workdir, identity, found)
     return found

@@ -109,7 +109,8 @@ def restore(workdir: Path, asked: Asked) -> tuple[Run, State]:
         return run, state
     task = run.task
     if not isinstance(task, Restoration) or not task.has_intervals:
-        raise UserError("--uncertainty", f"a run of {run.config.task.name} has none; intervals are those of restorations")
+        raise UserError("--uncertainty", f"a run of {run.config.task.name} has none; intervals are those of restorations "
+                        "that are compared with a truth")
     if CONSTANT in asked and len(asked) > 1:
         raise UserError("--uncertainty", f"{','.join(asked)}; {CONSTANT} goes with nothing else")
     axes = task.flip_axes if FLIPS in asked else ()
