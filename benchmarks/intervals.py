@@ -18,15 +18,12 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.scores import INTERVALS, ROOT, RUNS
+from benchmarks.scores import INTERVALS, ROOT, RUNS, command_of, config_of, values_of
 from medjax.files import write_atomically
 
 JSON = flags.DEFINE_string("json", "", "Where the results go, another place than benchmarks/results.")
 
 SEEDS = (0, 1, 2)
-COMMAND = ("python train.py --config=configs/quickstart.py:source=files --config.data.source.match='*_T1w.nii.gz' "
-           "--config.data.fractions='(0.3,0.2,0.5)' --config.data.normalise=volume --config.model.width=16 "
-           "--config.references=\"('none',)\"")
 MEMBERS = [f"seed{seed}" for seed in SEEDS[1:]]
 KINDS = {"constant": ["constant"], "flips": ["flips"], "members": MEMBERS, "flips and members": ["flips", *MEMBERS]}
 
@@ -36,9 +33,10 @@ def measure(runs: Path, more: list[str]) -> dict[str, Any]:
     for seed in SEEDS:
         workdir = runs / f"seed{seed}"
         if not (workdir / "eval" / "metrics.json").exists():
-            _run(*shlex.split(COMMAND)[1:], f"--config.seed={seed}", *more, f"--workdir={workdir}")
+            _run(*shlex.split(command_of(INTERVALS.stem))[1:], f"--config.seed={seed}", *more, f"--workdir={workdir}")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
-    found: dict[str, Any] = {"command": COMMAND, "seeds": SEEDS, "commit": commit.stdout.strip(), "cores": os.cpu_count(),
+    found: dict[str, Any] = {"command": command_of(INTERVALS.stem), "config": values_of(config_of(INTERVALS.stem)),
+                             "seeds": SEEDS, "commit": commit.stdout.strip(), "cores": os.cpu_count(),
                              "kinds": {}}
     for kind, words in KINDS.items():
         asked = ",".join(word if word in ("constant", "flips") else str(runs / word) for word in words)

@@ -90,7 +90,11 @@ PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
 MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "htc2022": ("htc2022", {"references": ("fbp-otsu",)}),
 }
-ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
+OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
+    INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
+                                                 "references": ("none",)}),
+}
+ROWS = BUILT_IN | PEOPLE | MEASURED_DATA | OTHER
 
 
 def config_of(name: str) -> Config:
@@ -275,7 +279,7 @@ def summary(name: str) -> str:
 
 def documented(text: str, module: str) -> str:
     """The text of a config with what was measured of it in its docstring."""
-    lines = "".join(summary(name) for name, (spec, _) in ROWS.items() if spec.partition(":")[0] == module)
+    lines = "".join(summary(name) for name, (spec, _) in (BUILT_IN | PEOPLE | MEASURED_DATA).items() if spec.partition(":")[0] == module)
     block = re.compile(re.escape(MEASURED) + r"(?:\n(?:    .*\n)+)?")
     return block.sub(lambda _: f"{MEASURED}\n{lines}", text)
 

@@ -79,7 +79,7 @@ def test_a_row_of_people_is_measured_on_a_folder(tmp_path, name, more):
 def test_intervals_of_every_kind_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(intervals, "SEEDS", (0, 1))
     monkeypatch.setattr(intervals, "KINDS", {"members": ["seed1"]})
-    monkeypatch.setattr(intervals, "COMMAND", f"python train.py {shlex.join(DRAWN)}")
+    monkeypatch.setattr(intervals, "command_of", lambda name: f"python train.py {shlex.join(DRAWN)}")
     found = intervals.measure(tmp_path, ["--config.steps=2"])
     assert found["kinds"]["members"]["slope"] is not None
     monkeypatch.setattr(scores, "INTERVALS", tmp_path / "found.json")
