@@ -94,12 +94,12 @@ OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
                                                  "references": ("none",)}),
 }
-ROWS = BUILT_IN | PEOPLE | MEASURED_DATA | OTHER
+ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
 
 
 def config_of(name: str) -> Config:
     """The config of a row, as `train.py` is given it."""
-    spec, changes = ROWS[name]
+    spec, changes = (ROWS | OTHER)[name]
     module, _, argument = spec.partition(":")
     config = importlib.import_module(f"configs.{module}").get_config(*([argument] if argument else []))
     config.update_from_flattened_dict(changes)
@@ -114,7 +114,7 @@ def values_of(config: Config) -> dict[str, Any]:
 
 def command_of(name: str) -> str:
     """What a user types to get the row."""
-    spec, changes = ROWS[name]
+    spec, changes = (ROWS | OTHER)[name]
     module, colon, argument = spec.partition(":")
     words = [f"--config=configs/{module}.py{colon}{argument}",
              *(f"--config.{key}={shlex.quote(str(value))}" for key, value in changes.items())]
@@ -279,7 +279,7 @@ def summary(name: str) -> str:
 
 def documented(text: str, module: str) -> str:
     """The text of a config with what was measured of it in its docstring."""
-    lines = "".join(summary(name) for name, (spec, _) in (BUILT_IN | PEOPLE | MEASURED_DATA).items() if spec.partition(":")[0] == module)
+    lines = "".join(summary(name) for name, (spec, _) in ROWS.items() if spec.partition(":")[0] == module)
     block = re.compile(re.escape(MEASURED) + r"(?:\n(?:    .*\n)+)?")
     return block.sub(lambda _: f"{MEASURED}\n{lines}", text)
 
