@@ -51,8 +51,8 @@ class Difference:
     p_noninferior: float = NAN
 
 
-def weighted_kappa(one: Sequence[int], other: Sequence[int]) -> float:
-    """Agreement of two series of ordered categories beyond chance, with weights by the squared distance (Cohen 1968).
+def weighted_kappa(one: Sequence[float], other: Sequence[float]) -> float:
+    """Agreement of two series of numbered categories beyond chance, with weights by the squared distance (Cohen 1968).
 
     1 is complete agreement, 0 what chance gives. NaN where both have only one category, and the same.
     """
