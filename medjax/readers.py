@@ -31,8 +31,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "make: folder of the run.")
 AGAINST = flags.DEFINE_string("against", "", "make: a reference method, input, or the folder of another run with the same "
                               "test part; the best reference of the run's evaluation if empty.")
 CASES = flags.DEFINE_integer("cases", 20, "make: test images at most, evenly spread.")
-REPEATS = flags.DEFINE_integer("repeats", 4, "make: cases that come a second time, by which readers are compared with "
-                               "themselves.")
+REPEATS = flags.DEFINE_integer("repeats", 4, "make: cases at most that come a second time, by which readers are compared "
+                               "with themselves.")
 SCALE = flags.DEFINE_enum("scale", "preference", list(ANSWERS), "make: which of two images is preferred, or a rating of "
                           "single images from 1 to 5.")
 QUESTION = flags.DEFINE_string("question", "", "make: what readers are asked, if not "
@@ -62,9 +62,10 @@ def make(rest: Sequence[str]) -> None:
     """Writes the page and the key of a study."""
     if rest:
         raise UserError("medjax.readers make", f"takes flags alone, not {rest[0]}")
-    for name in ("workdir", "output"):
-        if not flags.FLAGS[name].value:
-            raise UserError(f"--{name}", f"is missing; give the folder of the {'run' if name == 'workdir' else 'study'}")
+    if not WORKDIR.value:
+        raise UserError("--workdir", "is missing; give the folder of a run")
+    if not OUTPUT.value:
+        raise UserError("--output", "is missing; give a folder for the study")
     workdir, folder, scale = Path(WORKDIR.value), Path(OUTPUT.value), SCALE.value
     if (folder / KEY).exists():
         raise UserError(folder, "holds a study, whose answers need its key; give another folder as --output")
@@ -77,9 +78,9 @@ def make(rest: Sequence[str]) -> None:
     write(page, study=study.code, scale=scale, question=question, window=images.window,
           units=images.units, cases=shown_cases(study), images=shown_images(images, study))
     write_atomically(folder / KEY, json.dumps(key_of(workdir, images, study, scale, question, seed), indent=1))
-    patients = len(set(images.patients))
+    patients, repeated = len(set(images.patients)), sum(case.repeat_of != "" for case in study.cases)
     print(aligned([["", "methods", "cases", "repeated", "patients", "page"],
-                   [scale, " and ".join(images.methods), str(len(study.cases)), str(REPEATS.value), str(patients),
+                   [scale, " and ".join(images.methods), str(len(study.cases)), str(repeated), str(patients),
                     f"{page.stat().st_size / 1e6:.1f} MB"]]))
     if patients < 2:
         print("one patient: nothing will be said of others, so there will be no intervals and no tests")

@@ -33,7 +33,8 @@ def images(volumes: bool = False, colours: bool = False) -> Images:
     random, samples = np.random.default_rng(0), []
     for i in range(SAMPLES):
         shape = (5, 24, 30) if volumes else (24, 30)
-        image = random.integers(-1000, 2900, (*shape, 3 if colours else 1)).astype(np.float32)
+        blocks = random.integers(-1000, 2900, (*shape[:-2], 4, 5, 3 if colours else 1))
+        image = blocks.repeat(6, -3).repeat(6, -2).astype(np.float32)
         record = Record(image, f"pseudonym{i}", f"patient{i // 2}", spacing_mm=(2.0,) * (len(shape) - 2) + (2.0, 1.0))
         samples.append(Sample(f"pseudonym{i}", record, {"model": image, "tv": image + 100}, image[..., 0] > 0, {}))
     return Images(METHODS, samples, [sample.record.subject for sample in samples], WINDOW, "HU", 100)
@@ -84,8 +85,9 @@ def test_cases_are_shuffled_with_balanced_sides_and_repeats_later(scale):
         assert place[case.code] > place[case.repeat_of] + min(10, len(study.cases) - place[case.repeat_of] - 7)
     assert len({study.code, *place, *study.images.values()}) == 1 + len(study.cases) + 40
     assert arrange(METHODS, 20, scale, 6, 3) == study != arrange(METHODS, 20, scale, 6, 4)
-    with pytest.raises(UserError, match="--repeats: 99; there are"):
-        arrange(METHODS, 20, scale, 99, 3)
+    assert len(arrange(METHODS, 3, "preference", 99, 3).cases) == 6
+    with pytest.raises(UserError, match="--repeats: -1; give 0 or more"):
+        arrange(METHODS, 20, scale, -1, 3)
 
 
 @pytest.mark.parametrize("kind", ["slices", "volumes", "colours", "anatomical"])
@@ -279,6 +281,11 @@ def browser(tmp_path):
     opened.close()
 
 
+def complaints(page: Browser) -> list[str]:
+    """But for that of reading the canvas, which only tests do."""
+    return [text for text in page.complaints if "willReadFrequently" not in text]
+
+
 def begin(page: Browser, path: Path, name: str) -> None:
     page.open(path)
     page.run(f"document.getElementById('name').value = {json.dumps(name)}")
@@ -369,7 +376,6 @@ def test_a_reader_reads_a_study_in_a_browser(tmp_path, browser):
     browser.until("document.getElementById('saved').textContent !== ''")
     key = read_key(folder)
     path = downloads / f"answers-{key.study}-Anna_MD.csv"
-    browser.until("true")
     for _ in range(100):
         if path.exists() and path.read_text().count("\n") == 9:
             break
@@ -377,18 +383,17 @@ def test_a_reader_reads_a_study_in_a_browser(tmp_path, browser):
     (read,) = read_answers([path], key)
     assert read.reader == "Anna, MD"
     assert list(read.given.values()) == ["none", "right", *["left"] * 6]
-    assert all(0 < seconds < 300 for seconds in read.seconds.values())
-    assert browser.complaints == []
+    assert 0 < max(read.seconds.values()) < 300
+    assert complaints(browser) == []
     assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data", "blob", "about"}
     assert {url for url in browser.requests if url.startswith("file")} == {(folder / "study.html").as_uri()}
 
 
 @pytest.mark.slow
 @needs_chromium
-def test_both_panes_show_true_values_in_one_window(tmp_path, browser):
+def test_the_browser_shows_true_values_and_takes_ratings(tmp_path, browser):
     folder = study_in(tmp_path / "study", "rating")
-    begin_at = folder / "study.html"
-    browser.open(begin_at)
+    browser.open(folder / "study.html")
     browser.run("document.getElementById('name').value = 'b'; document.querySelector('#form button').click()")
     browser.until("document.getElementById('count').textContent === 'case 1 of 14'")
     browser.until("document.getElementById('window').textContent !== ''")
@@ -397,18 +402,18 @@ def test_both_panes_show_true_values_in_one_window(tmp_path, browser):
     image = made.samples[case.sample].images[case.methods[0]][..., 0]
     wide = browser.run("(({width, height}) => [width, height])(document.querySelector('canvas'))")
     scale = min(wide[0] / (30 * 1.0), wide[1] / (24 * 2.0))
-    row, column = 11, 17
+    row, column = 8, 14  # in the middle of a block: between pixels there is interpolation
     x = wide[0] / 2 + (column + 0.5 - 15) * scale
     y = wide[1] / 2 + (row + 0.5 - 12) * 2 * scale
     shade = browser.run(f"document.querySelector('canvas').getContext('2d').getImageData({int(x)}, {int(y)}, 1, 1).data[0]")
     expected = 255 * (image[row, column] - WINDOW[0]) / (WINDOW[1] - WINDOW[0])
-    assert shade == pytest.approx(float(expected), abs=8)  # between pixels it is interpolated
+    assert shade == pytest.approx(float(expected), abs=1)
     browser.key("4")
     browser.until("document.getElementById('count').textContent === 'case 2 of 14'")
     browser.key("ArrowLeft")
     browser.key("6")
     assert browser.run("document.getElementById('count').textContent") == "case 2 of 14"
-    assert browser.complaints == []
+    assert complaints(browser) == []
 
 
 @pytest.mark.slow

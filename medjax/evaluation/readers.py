@@ -144,16 +144,18 @@ def arrange(methods: tuple[str, str], samples: int, scale: str, repeats: int, se
     """The cases in random order, under random codes.
 
     By preference a case has both methods, each as often at the left as at the right; by rating one of them. `repeats` of the
-    cases come a second time, at least half of the study later or at its end. Raises UserError.
+    cases, or all if there are fewer, come a second time, at least half of the study later or at its end. Raises UserError.
     """
     random = np.random.default_rng(seed)
+    shown: list[tuple[int, tuple[str, ...]]]
     if scale == "rating":
         shown = [(sample, (method,)) for sample in range(samples) for method in methods]
     else:
         turned = random.permutation(samples) % 2 == 0
         shown = [(sample, methods[::-1] if turned[sample] else methods) for sample in range(samples)]
-    if not 0 <= repeats <= len(shown):
-        raise UserError("--repeats", f"{repeats}; there are {len(shown)} cases to repeat, so give 0 to {len(shown)}")
+    if repeats < 0:
+        raise UserError("--repeats", f"{repeats}; give 0 or more")
+    repeats = min(repeats, len(shown))
     codes = [f"{code:06x}" for code in random.choice(CODES, 1 + len(shown) + repeats + 2 * samples, replace=False)]
     code, codes = codes[0], codes[1:]
     order = random.permutation(len(shown)).tolist()
