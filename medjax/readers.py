@@ -95,17 +95,17 @@ def _summarise(rest: Sequence[str]) -> None:
     key = read_key(folder)
     answers = read_answers([Path(path) for path in rest[1:]], key)
     found = summarise(key, answers, MARGINS[key.scale] if MARGIN.value is None else MARGIN.value)
-    cells, sentence, notes = cells_of(key, found), sentence_of(key, found), notes_of(key, found)
+    cells, (headline, sentence), notes = cells_of(key, found), sentences_of(key, found), notes_of(key, found)
     text = io.StringIO()
     csv.writer(text).writerows(cells)
     write_atomically(folder / "summary.csv", text.getvalue())
     shares = found.shares if key.scale == "rating" else {
         **{name: reader.shares for name, reader in found.readers.items()}, **found.shares}
-    write_summary(folder / "summary.html", title=f"Reader study · {key.question}", headline=sentence, tables=[cells],
-                  notes=notes, shares=shares, parts=found.parts)
+    write_summary(folder / "summary.html", title=f"Reader study · {key.question}", headline=headline, sentence=sentence,
+                  tables=[cells], notes=notes, shares=shares, parts=found.parts)
     write_atomically(folder / "summary.json", json.dumps(contents(key, found), indent=1))
     print(aligned(cells))
-    print(sentence)
+    print(f"{headline}; {sentence}")
     for note in notes:
         print(note)
     print(f"written: {folder / 'summary.html'}, summary.csv, summary.json")
@@ -125,16 +125,16 @@ def cells_of(key: Key, found: Result) -> list[list[str]]:
     return rows
 
 
-def sentence_of(key: Key, found: Result) -> str:
-    """The result in a sentence."""
+def sentences_of(key: Key, found: Result) -> tuple[str, str]:
+    """What readers said of both methods, and how they differ."""
     one, other = key.methods
     difference, signed = found.difference, _signed_percent if key.scale == "preference" else _signed
     title, text = ("preferred", _percent) if key.scale == "preference" else ("mean rating", _number)
     start = f"{title}: {one} {text(found.means[one])}, {other} {text(found.means[other])}"
     if math.isnan(difference.low):
-        return f"{start}; difference {signed(difference.mean)}"
-    return (f"{start}; difference {signed(difference.mean)} (95 % interval {signed(difference.low)} … "
-            f"{signed(difference.high)}), p {_p(difference.p)}")
+        return start, f"difference {signed(difference.mean)}"
+    return start, (f"difference {signed(difference.mean)} (95 % interval {signed(difference.low)} … "
+                   f"{signed(difference.high)}), p {_p(difference.p)}")
 
 
 def notes_of(key: Key, found: Result) -> list[str]:

@@ -319,7 +319,7 @@ def test_a_reader_reads_a_study_in_a_browser(tmp_path, browser):
                                            "(document.querySelector('.pane').getBoundingClientRect())")
     middle = (left + width / 2, top + height / 2)
     start, seen = browser.run(STATE), [pixels(browser)]
-    assert "level 1020, width 4100 HU · zoom 1.0 slice 3 of 5" in start
+    assert "level 1024, width 4095 HU · zoom 1.0 slice 3 of 5" in start
 
     def changed() -> str:
         browser.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -329,24 +329,28 @@ def test_a_reader_reads_a_study_in_a_browser(tmp_path, browser):
         return browser.run(STATE)
 
     for act, text in (
-            (lambda: browser.key("w"), "width 4710"), (lambda: browser.key("n"), "width 4100"),
-            (lambda: browser.key("b"), "level 819"), (lambda: browser.key("d"), "level 1020"),
+            (lambda: browser.key("w"), "width 4709"), (lambda: browser.key("n"), "width 4095"),
+            (lambda: browser.key("b"), "level 819"), (lambda: browser.key("d"), "level 1024"),
             (lambda: browser.key("+"), "zoom 1.3"),
             (lambda: browser.drag(middle, (middle[0] + 40, middle[1]), modifiers=8), "zoom 1.3"),
             (lambda: browser.key("r"), "zoom 1.0"), (lambda: browser.key("j"), "slice 4 of 5"),
             (lambda: browser.key("PageUp"), "slice 3 of 5"),
             (lambda: browser.mouse("mouseWheel", *middle, deltaX=0, deltaY=100), "slice 4 of 5"),
             (lambda: browser.mouse("mouseWheel", *middle, deltaX=0, deltaY=-100, modifiers=2), "zoom 1.3"),
-            (lambda: browser.drag(middle, (middle[0] - 100, middle[1] + 20)), "level 1230, width 3070"),
+            (lambda: browser.drag(middle, (middle[0] - 100, middle[1] + 20)), "level 1228, width 3071"),
             (lambda: browser.run("document.querySelector('[data-window=bone]').click()"), "level 400, width 1800"),
             (lambda: browser.run("document.querySelector('[data-do=\"zoom-out\"]').click()"), "zoom 1.0"),
-            (lambda: browser.run("document.querySelector('[data-do=reset]').click()"), "level 1020, width 4100"),
+            (lambda: browser.run("document.querySelector('[data-do=reset]').click()"), "level 1024, width 4095"),
             (lambda: browser.run("slider.value = 0; slider.dispatchEvent(new Event('input'))"), "slice 1 of 5")):
         act()
         assert text in changed()
+    browser.run("document.querySelector('[data-window=lung]').click()")
+    browser.key("+")
     browser.key("ArrowLeft")
     case_shown(browser, 2)
-    assert browser.run(STATE) == start  # each case begins in the same window
+    assert browser.run(STATE) == "level −600, width 1500 HU · zoom 1.0 slice 3 of 5"  # the window stays, the rest does not
+    browser.key("r")
+    browser.until(f"({STATE}) === {json.dumps(start)}")
     browser.key("Backspace")
     case_shown(browser, 1)
     assert browser.run("document.querySelector('[aria-pressed=true]').dataset.answer") == "left"
@@ -440,14 +444,17 @@ def test_the_commands_of_the_documentation(tmp_path):
     assert all(re.fullmatch("[0-9a-f]{20}", case["patient"]) for case in made["cases"].values())
     again = json.loads((tmp_path / "runs" / "quickstart" / "readers_other" / "key.json").read_text())
     assert again["methods"] == ["model", "other"]
+    code, said, err = command("-m", "medjax.readers", "make", f"--workdir={tmp_path / 'runs' / 'quickstart'}", "--cases=1",
+                              f"--output={tmp_path / 'best'}")
+    assert code == 0, err
+    assert "model and median" in said  # the best reference
+    assert "one patient: nothing will be said of others" in said
     run, out = f"--workdir={tmp_path / 'runs' / 'quickstart'}", f"--output={tmp_path / 'out'}"
     for given, message in (
             (("make", run, out, "--against=magic"), "error: --against: unknown 'magic'; choose from input, "),
-            (("make", run), "error: --output: is missing"),
             (("make", run, out, "--margin=0.1"), "error: --margin: is no flag of make"),
             (("make", run, f"--output={tmp_path / 'runs' / 'quickstart' / 'readers'}"), "holds a study, whose answers"),
-            (("judge",), "error: medjax.readers: unknown command 'judge'"),
-            (("summarise", str(tmp_path)), "give the folder of the study and the readers' files")):
+            (("judge",), "error: medjax.readers: unknown command 'judge'")):
         code, _, err = command("-m", "medjax.readers", *given)
         assert code == 2
         assert message in err

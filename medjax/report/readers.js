@@ -129,7 +129,8 @@ function run() {
       context.drawImage(slice(image, table), (canvas.width - wide) / 2 + view.x * wide,
                         (canvas.height - high) / 2 + view.y * high, wide, high);
     });
-    const short = value => Number(value.toPrecision(3)).toString().replace("-", "−"), depth = images[0].shape[0];
+    const coarse = study.window[1] - study.window[0] > 100, depth = images[0].shape[0];
+    const short = value => String(coarse ? Math.round(value) : Number(value.toPrecision(3))).replace("-", "−");
     at("window").textContent = `level ${short(view.level)}, width ${short(view.width)} ${study.units} · ` +
       `zoom ${view.zoom.toFixed(1)}`;
     at("slices").hidden = depth < 2;
@@ -198,7 +199,8 @@ function run() {
     }
     if (number !== index) return;  // another case was asked for meanwhile
     images = found;
-    view = firstView(study, images[0].shape[0]);
+    const { level, width } = view ?? firstView(study, 1);  // a reader's window stays from case to case
+    view = { ...firstView(study, images[0].shape[0]), level, width };
     spent = answers[code]?.seconds ?? 0;
     draw();
     resume();

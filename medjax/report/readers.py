@@ -73,9 +73,9 @@ def pack(picture: Picture, window: tuple[float, float]) -> tuple[str, tuple[int,
     return base64.b64encode(zlib.compress(split.tobytes(), 6)).decode(), values.shape
 
 
-def write_summary(path: Path, *, title: str, headline: str, tables: Sequence[Sequence[Sequence[str]]], notes: Sequence[str],
-                  shares: Mapping[str, Sequence[float]], parts: Sequence[str]) -> None:
-    """Writes the page of a result: a sentence, tables (the first line their heads), and `shares` of `parts` by row."""
+def write_summary(path: Path, *, title: str, headline: str, sentence: str, tables: Sequence[Sequence[Sequence[str]]],
+                  notes: Sequence[str], shares: Mapping[str, Sequence[float]], parts: Sequence[str]) -> None:
+    """Writes the page of a result: a head and a sentence, `shares` of `parts` by row, tables (first their heads)."""
     write_atomically(path, template("readers_summary.html").render(
-        title=title, headline=headline, tables=tables, notes=notes, parts=parts, versions=versions(),
+        title=title, headline=headline, sentence=sentence, tables=tables, notes=notes, parts=parts, versions=versions(),
         chart=charts.shares(shares, "answers")))
