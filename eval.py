@@ -6,6 +6,7 @@ from absl import flags
 
 from medjax import cli
 from medjax.evaluation.run import evaluate_run
+from medjax.infer import uncertainty
 from medjax.infer.fit import CHECKS
 from medjax.train import distributed
 
@@ -15,13 +16,15 @@ SERIES = flags.DEFINE_string("series", None, "--data: which series of a folder; 
 ACCEPT = flags.DEFINE_list("accept", [], f"--data: differences from the training images to accept: {', '.join(CHECKS)}.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
+UNCERTAINTY = uncertainty.flag()
 JOIN = distributed.joining()
 
 
 def main() -> None:
     JOIN()
     evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value,
-                 data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value, series=SERIES.value)
+                 data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value, series=SERIES.value,
+                 asked=tuple(UNCERTAINTY.value))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept ther
 
 ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
-DOSE = SCORES.with_name("dose_slices.json")
-QUALITY = ROOT / "docs" / "quality.md"
+DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
+QUALITY, UNCERTAINTY = ROOT / "docs" / "quality.md", ROOT / "docs" / "uncertainty.md"
 PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
 MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
@@ -222,6 +222,21 @@ def quality() -> str:
     return "\n".join(lines)
 
 
+def intervals() -> str:
+    """The table of the intervals of denoised brain slices (`benchmarks/intervals.py`)."""
+    found = json.loads(INTERVALS.read_text(encoding="utf-8"))
+    lines = ["| uncertainty | PSNR dB | coverage (95 %) | mean width | slope of error over std | errors grow with std | "
+             "AUSE, random order |", "|---" * 7 + "|"]
+    for name, row in found["kinds"].items():
+        between = f"{100 * row['coverage_low']:.1f} … {100 * row['coverage_high']:.1f} %"
+        spread = ["–"] * 3 if row["slope"] is None else [
+            f"{row['slope']:.2f}", "in every bin" if row["monotone"] else "not in every bin",
+            f"{row['ause']:.3f}, {row['ause_random']:.3f}"]
+        lines.append(f"| {name} | {row['psnr']:.2f} | {100 * row['coverage']:.1f} % ({between}) | {row['width']:.4f} | "
+                     f"{' | '.join(spread)} |")
+    return "\n".join(lines)
+
+
 def first_run() -> str:
     """The table of the first run: every method with all metrics that have a decided number of digits."""
     found = json.loads((SCORES / "quickstart.json").read_text(encoding="utf-8"))
@@ -273,6 +288,7 @@ def pages() -> dict[Path, str]:
     for name in MEASURED_DATA:
         page = _between(page, name, by_sample(name))
     found = {PAGE: page, QUALITY: _between(QUALITY.read_text(encoding="utf-8"), "dose", quality()),
+             UNCERTAINTY: _between(UNCERTAINTY.read_text(encoding="utf-8"), "intervals", intervals()),
              README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)

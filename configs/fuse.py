@@ -5,7 +5,7 @@
 
 Measured (docs/scores.md):
 
-    fuse: PSNR dB 30.71, best reference tv 31.44; 17 images, 1 patient, 1 CPU minutes
+    fuse: PSNR dB 33.95, best reference tv 31.44; 17 images, 1 patient, 3 CPU minutes
 
 `--config.model.fusion=early|late|attention`; evaluation without T2: `--config.task.absent="('T2',)"`. The second command
 makes one picture of all contrasts. Files of your own: `:source=multicontrast`, see configs/translate.py.

@@ -1,4 +1,4 @@
-"""Inpainting of MR slices: half of the pixels are missing, on the ICBM152 T1 template.
+"""Inpainting of MR slices, half of whose pixels are missing, on the ICBM152 T1 template: MoDL.
 
     python train.py --config=configs/inpaint.py --workdir=runs/inpaint
 
@@ -15,15 +15,16 @@ from configs import base
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: "model=modl", "model=varnet" or any that keeps the grid, "source=…"."""
-    names = base.parse(arg, task="inpaint", model="unet", source="icbm152")
+    """`arg`: "model=unet", "model=varnet" or any that keeps the grid, "source=…"."""
+    names = base.parse(arg, task="inpaint", model="modl", source="icbm152")
     config = base.get_config(**names)
-    config.steps = 700
+    config.steps = 1400
     config.batch_size = 4
     config.optim.lr = 1e-3
     config.ema_decay = 0.99
-    if names["model"] == "unet":
-        base.prefer(config.model, norm="none")  # statistics of patches and of whole images differ too much
+    base.prefer(config.model, norm="none")  # statistics of patches and of whole images differ too much
+    if names["model"] == "modl":
+        config.model.iterations = 3
     config.data.patch = (96, 96)
-    config.eval_every = config.checkpoint_every = 350
+    config.eval_every = config.checkpoint_every = 700
     return config

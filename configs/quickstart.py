@@ -4,9 +4,9 @@
 
 Measured (docs/scores.md):
 
-    quickstart: PSNR dB 38.61, best reference nlm 36.70; 17 images, 1 patient, 7 CPU minutes
-    salt_and_pepper: PSNR dB 41.66, best reference median 39.76; 17 images, 1 patient, 7 CPU minutes
-    brain_denoise: PSNR dB 33.39, best reference nlm 32.12; 198 images, 11 patients, 3 CPU minutes
+    quickstart: PSNR dB 38.93, best reference nlm 36.70; 17 images, 1 patient, 4 CPU minutes
+    salt_and_pepper: PSNR dB 41.93, best reference median 39.76; 17 images, 1 patient, 4 CPU minutes
+    brain_denoise: PSNR dB 33.38, best reference nlm 32.12; 198 images, 11 patients, 2 CPU minutes
 
 On people, divided by person (files like `sub-01/sub-01_T1w.nii.gz`):
 

@@ -1,7 +1,8 @@
 """Applies a trained run to files: python -m medjax.apply --workdir=runs/mine --input=SERIES --output=RESULT
 
 What is written follows from the task: images and series in the format that was read, label maps, a table, displacement
-fields, reconstructions. Several contrasts: --input=T1:a.nii.gz --input=FLAIR:b.nii.gz --missing=T2.
+fields, reconstructions. Several contrasts: --input=T1:a.nii.gz --input=FLAIR:b.nii.gz --missing=T2. With --uncertainty=flips
+a restoration has beside it RESULT_interval, the half-width of the interval that eval.py has calibrated.
 """
 
 import hashlib
@@ -23,10 +24,11 @@ from medjax.data.normalise import Units, normalised
 from medjax.data.results import StudyDestination, Table, stem
 from medjax.files import move, staging, write_atomically
 from medjax.infer import inputs as reading
+from medjax.infer import uncertainty
 from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, make_predict
-from medjax.train.run import Run, restore_best
+from medjax.train.run import Run
 from medjax.types import Derivation, Output, Record, State, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
@@ -40,6 +42,7 @@ RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped
                               "their own units.")
 NAMES = flags.DEFINE_bool("names", False, "Write the studies' own names into the table; otherwise pseudonyms.")
 ACCEPT = flags.DEFINE_list("accept", [], f"Differences from the training images to accept: {', '.join(CHECKS)}.")
+UNCERTAINTY = uncertainty.flag()
 
 
 TABLE, MANIFEST = "results.csv", "apply.json"
@@ -47,13 +50,16 @@ TABLE, MANIFEST = "results.csv", "apply.json"
 
 def main() -> None:
     """Applies the run to every study, one by one; what is done stays, and the same command does the rest."""
-    run, state = restore_best(Path(WORKDIR.value))
+    workdir, asked = Path(WORKDIR.value), tuple(UNCERTAINTY.value)
+    run, state = uncertainty.restore(workdir, asked)
     for name in ACCEPT.value:
         check_choice("--accept", name, CHECKS)
     paths = reading.parse(INPUT.value, run.task)
     studies = reading.gather(paths, run.task, MISSING.value, SERIES.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
     predict, made_by = make_predict(run, state), derivation(run, state)
+    if asked:
+        predict = uncertainty.with_intervals(predict, run, state, workdir, asked)
     if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):
         _apply_to_one(run, predict, made_by, studies[0], target)
     else:
@@ -73,7 +79,8 @@ def _apply_to_one(run: Run, predict: Predict, made_by: Derivation, inputs: Input
 
 def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequence[Inputs], target: Path) -> None:
     done = Done(target, {"checkpoint": made_by.identity, "rescale": RESCALING.value,
-                         "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value)})
+                         "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value),
+                         **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {})})
     skipped = 0
     for inputs in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
         if inputs.main.id in done:

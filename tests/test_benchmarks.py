@@ -1,6 +1,7 @@
 """The benchmarks of faults and of scores run, each at a tiny size."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from benchmarks import scores
+from benchmarks import intervals, scores
 from medjax.measures.statistics import Standing
-from tests.commands import ROOT, SMALL
+from tests.commands import DRAWN, ROOT, SMALL
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +74,14 @@ def test_a_row_of_people_is_measured_on_a_folder(tmp_path, name, more):
     assert found["patients"] == {0.5: 5, 0.3: 3}[scores.config_of(name).data.fractions[2]]
     standing = Standing.of(found["standings"]["model"])
     assert standing.low <= standing.mean <= standing.high
+
+
+def test_intervals_of_every_kind_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(intervals, "SEEDS", (0, 1))
+    monkeypatch.setattr(intervals, "KINDS", {"members": ["seed1"]})
+    monkeypatch.setattr(intervals, "COMMAND", f"python train.py {shlex.join(DRAWN)}")
+    found = intervals.measure(tmp_path, ["--config.steps=2"])
+    assert found["kinds"]["members"]["slope"] is not None
+    monkeypatch.setattr(scores, "INTERVALS", tmp_path / "found.json")
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    assert scores.intervals().splitlines()[-1].startswith("| members | ")

@@ -295,7 +295,7 @@ def test_the_displacement_that_is_written_is_itks(ndim, tmp_path):
         def file(self, name, suffix):
             return tmp_path / (name + suffix)
 
-        def in_source_units(self, image, record):
+        def in_source_units(self, image, record, widths=False):
             return image
 
     for output in task.outputs([Prediction(np.float32(field))], [record]):

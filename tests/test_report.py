@@ -150,6 +150,29 @@ def test_scale_bar_is_a_round_length_drawn_once(tmp_path, width, spacing, label,
     assert label in found.of("span")
 
 
+def test_intervals_have_a_table_charts_and_pictures(tmp_path):
+    """Half-widths are on the scale of errors; white is where the error is larger than they are."""
+    curves = {"std": [1.0, 2.0], "error": [1.1, 2.3], "share": [0, 0.5], "sparsification": [1.0, 0.8], "oracle": [1.0, 0.5]}
+    found = {"level": 0.9, "coverage": 0.91, "coverage_low": 0.88, "coverage_high": 0.93, "patients": 5,
+             "calibration_patients": 1, "guaranteed": 0.45, "width": 6.5, "slope": 1.2, "monotone": True, "ause": 0.1,
+             "ause_random": 0.2, "curves": curves}
+    width = np.full((3, 4), 8.0)
+    width[0, 0] = 1.0  # the model's error is 2
+    shown, _ = page(tmp_path, intervals=found, units="HU", panels=[panel(half_width=width)])
+    cells = {*shown.of("td"), *shown.of("th")}
+    assert {"91.0 %", "88.0 % … 93.0 %", "≥ 45.0 %", "6.5", "mean width HU"} <= cells
+    assert "expected of any new patient, from 1 patient" in cells
+    charts = [a["aria-label"] for tag, a in shown.tags if tag == "svg"]
+    assert {"error over standard deviation", "error that remains"} <= set(charts)
+    images = shown.images()
+    outside, widths = images["head, axial 3, outside"], images["head, axial 3, half-width of the interval"]
+    assert outside[0, 0] == 255
+    assert outside[-1, -1] == 0
+    np.testing.assert_array_equal(widths[-1, -1], images["head, axial 3, error of input"][-1, -1])  # both are 8
+    one, _ = page(tmp_path, intervals=found | {"slope": None, "coverage_low": None}, panels=[])
+    assert not {"error over standard deviation"} & {a.get("aria-label") for _, a in one.tags}
+
+
 def test_photographs_are_shown_as_they_are(tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(float)
     found, _ = page(tmp_path, panels=[Panel("cell", {"input": photo, "model": photo, "truth": photo}, (0, 255))])

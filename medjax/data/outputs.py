@@ -16,15 +16,17 @@ from medjax.types import Destination, Record
 class ImageOutput:
     """Images `(*space, C)` in physical units, one per record of the study, in the study's format, header and dtype.
 
-    An image of another size keeps the field of view. `name` is added to the study's name; "" for the main output.
+    An image of another size keeps the field of view. `name` is added to the study's name; "" for the main output. With
+    `widths` they are half-widths of intervals around images: differences of values, not values.
     """
 
     images: Sequence[np.ndarray]
     name: str = ""
+    widths: bool = False
 
     def write(self, destination: Destination) -> None:
         """Writes a file, or a DICOM series."""
-        destination.write_images(self.name, self.images)
+        destination.write_images(self.name, self.images, self.widths)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class NiftiOutput:
     """An image `(*space, C)` float32 as NIfTI in its own geometry, for what was measured in a format without images.
 
     With `vectors`, the C channels are a vector field along the spatial axes, in mm (NIfTI intent "vector"). With
-    `source_units`, values of a scan that was rescaled for the model go back to its own.
+    `source_units`, values of a scan that was rescaled for the model go back to its own; `widths` as `ImageOutput` has them.
     """
 
     image: np.ndarray
@@ -53,6 +55,7 @@ class NiftiOutput:
     name: str = ""
     vectors: bool = False
     source_units: bool = False
+    widths: bool = False
 
     def write(self, destination: Destination) -> None:
         """Writes a `.nii.gz` file."""
@@ -60,7 +63,9 @@ class NiftiOutput:
         if self.vectors:
             nifti.write_vectors(target, self.image, self.record)
         else:
-            image = destination.in_source_units(self.image, self.record) if self.source_units else self.image
+            image = self.image
+            if self.source_units:
+                image = destination.in_source_units(self.image, self.record, self.widths)
             nifti.write_image(target, image, self.record)
 
 

@@ -3,7 +3,8 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,20 +50,26 @@ class StudyDestination:
     to_source: Mapping[str, Units] = field(default_factory=dict)
     derivation: Derivation = UNSAID
 
-    def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
-        """Has the study's own format write a file or series. Raises UserError for a format that can't be written."""
+    def write_images(self, name: str, images: Sequence[np.ndarray], widths: bool = False) -> None:
+        """Has the study's own format write a file or series; `widths` of a lossy format become PNG.
+
+        Raises UserError for a format that can't be written.
+        """
         back = list(self.to_source.values()) or [np.asarray]
         if len(back) != len(images):  # a task that takes the frames of a study as other records, of one scale
             back = back[:1] * len(images)
+        if widths:
+            back = [partial(_width, to_source) for to_source in back]
         found = [to_source(image) for to_source, image in zip(back, images, strict=True)]
-        write(self._named(name), found, self.study, self.derivation)
+        target, made_by = self._named(name), self.derivation
+        if widths:
+            target = self._lossless(target)
+            made_by = replace(made_by, description=f"Half-width of the interval of: {made_by.description}")
+        write(target, found, self.study, made_by)
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
         """As images; labels of a lossy format become PNG."""
-        target = self._named(name)
-        if target.suffix.lower() in LOSSY:
-            target = target.with_suffix(".png")
-        write_labels(target, labels, names, self.study, self.derivation)
+        write_labels(self._lossless(self._named(name)), labels, names, self.study, self.derivation)
 
     def file(self, name: str, suffix: str) -> Path:
         """A file of another kind, beside the study's."""
@@ -70,19 +77,29 @@ class StudyDestination:
         base.parent.mkdir(parents=True, exist_ok=True)
         return base
 
-    def in_source_units(self, image: np.ndarray, record: Record) -> np.ndarray:
-        """An image in the task's physical units in those of the record's source."""
-        return self.to_source[record.id](image)
+    def in_source_units(self, image: np.ndarray, record: Record, widths: bool = False) -> np.ndarray:
+        """An image, or `widths`, in the task's physical units in those of the record's source."""
+        to_source = self.to_source[record.id]
+        return _width(to_source, image) if widths else to_source(image)
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row."""
         self.table.rows.setdefault(self.study.id, {}).update(values)
+
+    @staticmethod
+    def _lossless(target: Path) -> Path:
+        return target.with_suffix(".png") if target.suffix.lower() in LOSSY else target
 
     def _named(self, name: str) -> Path:
         if not name:
             return self.target
         base = stem(self.target, self.study)
         return self.target.with_name(f"{base}_{name}{self.target.name.removeprefix(base)}")
+
+
+def _width(to_source: Units, width: np.ndarray) -> np.ndarray:
+    """A difference of values in the units of the source, whose scale may begin elsewhere."""
+    return np.abs(to_source(width) - to_source(np.zeros((1,) * width.ndim, width.dtype)))
 
 
 def stem(target: Path, study: Study) -> str:

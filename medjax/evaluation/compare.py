@@ -1,6 +1,6 @@
 """A trained model beside its input and the methods without training, on one part of the split."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,7 @@ SHOWN = 4
 @dataclass(frozen=True)
 class Sample:
     """One sample for a figure: images `(*space, C)` in physical units by row, the `mask` `(*space,)` of what counts, and the
-    metrics.
+    metrics; the `spread` `(*space, C)` of the model's predictions in physical units, where it has any.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Sample:
     images: dict[str, np.ndarray]
     mask: np.ndarray
     metrics: dict[str, dict[str, float]]
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 
 def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
-            strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN) -> Comparison:
+            strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN,
+            watch: Callable[[Evaluated], None] = lambda batch: None) -> Comparison:
     """Evaluates the model and every reference, at its strength, on all samples of `regions`, or on `limit` of them.
 
-    Both these and the `shown` ones that the result has images of are evenly spread. All devices evaluate together; of
-    several processes the first has the result, the others one without samples.
+    Both these and the `shown` ones that the result has images of are evenly spread. `watch` sees every batch.
+    All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
     state = jax.device_put(state, sharding.replicated(evaluator.mesh))
@@ -69,6 +71,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
                disable=not distributed.is_primary())
     for batch in evaluator(state, batches):
         bar.update(len(batch.names))
+        watch(batch)
         if not distributed.is_primary():
             continue
         made: dict[str, Prediction] = {}
@@ -111,8 +114,10 @@ def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Predictio
     images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
     numbers = {row: scalars(found) for row, found in scores.items()}
     leading = {row: {name: found[name] for name in metrics_of(run) if name in found} for row, found in numbers.items()}
-    return Sample(batch.names[index], record, images,
-                  _cut(np.asarray(example.mask), example)[..., 0], leading)
+    low, high = run.task.data_range
+    std = predictions["model"].std
+    return Sample(batch.names[index], record, images, _cut(np.asarray(example.mask), example)[..., 0], leading,
+                  None if std is None else _cut(np.asarray(std) * (high - low), example))
 
 
 def owner(name: str, records: Mapping[str, Record]) -> Record:

@@ -5,7 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,35 @@ from jax.sharding import Mesh
 from medjax.data.split import fingerprint, held_parts
 from medjax.data.storage.names import pseudonym
 from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of, owner
+from medjax.evaluation.intervals import Collected, calibrated
 from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
 from medjax.infer.fit import fitted
+from medjax.infer.uncertainty import FILE as CALIBRATIONS
+from medjax.infer.uncertainty import Asked, name_of, restore
+from medjax.measures.intervals import Calibration, Checked, check, numbers
 from medjax.measures.statistics import Standing, standings
 from medjax.report import page
-from medjax.report.table import aligned, best, standing_cells, table
+from medjax.report.table import aligned, best, interval_cells, standing_cells, table
+from medjax.tasks._restoration import Restoration
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, held_split, load_records, load_splits, restore_best
+from medjax.train.run import Run, held_split, load_records, load_splits
 from medjax.types import Region, Splits, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
 
 
 def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False, data: Path | None = None,
-                 accept: Collection[str] = (), series: str | None = None) -> None:
+                 accept: Collection[str] = (), series: str | None = None, asked: Asked = ()) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
     With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
     scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`);
-    `series` stands for the run's own choice of a series.
+    `series` stands for the run's own choice of a series. The uncertainty that is `asked` for (`medjax.infer.uncertainty`)
+    is calibrated on the validation part, whatever the data, and checked on `split`.
     Unless `again`, an evaluation of the same checkpoint, data and references is only printed, and a part that the data has
     not is left out. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
@@ -46,8 +52,11 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     """
     folder = workdir / ("eval" if data is None else "eval_data")
     with distributed.together():
-        run, state = restore_best(workdir)
-        splits, step = _splits(run, workdir, data, accept, series), int(state.step)
+        run, state = restore(workdir, asked)
+        splits, step = _splits(run, workdir, data, accept, series, bool(asked)), int(state.step)
+        if asked and (split == "val" or distributed.several()):
+            raise UserError("--uncertainty", "intervals are calibrated on the validation part, by one process; evaluate "
+                            "another part in one process")
         if not splits[split] and again:
             raise UserError("--split", f"the data has no {split} part")
     if not splits[split]:
@@ -56,11 +65,11 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         return
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
-                "references": sorted(wanted), "names": names}
+                "references": sorted(wanted), "names": names, "uncertainty": name_of(asked) or None}
     current = "yes" if not again and distributed.is_primary() and _is_current(folder, identity) else ""
     if distributed.broadcast_from_primary(current):
         if distributed.is_primary():
-            _print(workdir, folder, run, json.loads((folder / METRICS).read_text(encoding="utf-8")))
+            _print(workdir, folder, run, json.loads((folder / METRICS).read_text(encoding="utf-8")), asked)
         return
     if distributed.is_primary():
         print(f"evaluating the checkpoint of step {step} on the {split} part" + (f" of {data}" if data else ""))
@@ -70,14 +79,32 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     evaluator = Evaluator(run, _mesh(run), only_metrics=divided)
     references = wanted if distributed.is_primary() and not divided else {}
     strengths = choose_strengths(run, evaluator, splits["val"], workdir, references)
-    found = compare(run, state, evaluator, splits[split], references, strengths)
+    intervals: Intervals | None = None
+    if asked:
+        assert isinstance(run.task, Restoration)
+        calibration = calibrated(run, state, evaluator, splits["val"], workdir, asked)
+        collected = Collected(run.task, splits[split], evaluator.batches(splits[split]).samples)
+        found = compare(run, state, evaluator, splits[split], references, strengths, watch=collected.add)
+        intervals = Intervals(asked, calibration, check(collected.patients(), calibration))
+    else:
+        found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         named = found if names else under_pseudonyms(found, workdir, splits[split])
-        _write(workdir, folder, run, identity, named, chosen)
+        _write(workdir, folder, run, identity, named, chosen, intervals)
 
 
-def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str], series: str | None) -> Splits:
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of the uncertainty that was asked for: their calibration, and how they do on the evaluated part."""
+
+    asked: Asked
+    calibration: Calibration
+    checked: Checked
+
+
+def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str], series: str | None,
+            calibrates: bool) -> Splits:
     """The run's data; with `data`, that as the test part beside the run's own validation part. Raises UserError."""
     if data is None:
         return load_splits(run.config, workdir)
@@ -88,7 +115,7 @@ def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str],
         print(f"{len(trained)} of the subjects took part in the run's training or validation: the result flatters it")
     if run.task.kind == "image":
         records = [fitted(run.config, record, "none", accept)[0] for record in records]
-    own = load_splits(run.config, workdir)["val"] if not (workdir / CHOSEN).exists() else []
+    own = load_splits(run.config, workdir)["val"] if calibrates or not (workdir / CHOSEN).exists() else []
     return {"train": [], "val": own, "test": [Region.whole(record) for record in records]}
 
 
@@ -122,29 +149,31 @@ def _is_current(folder: Path, identity: Mapping[str, object]) -> bool:
 
 
 def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object], found: Comparison,
-           strengths: Mapping[str, float]) -> None:
+           strengths: Mapping[str, float], intervals: Intervals | None) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
     folder.mkdir(exist_ok=True)
-    summary = {**identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
-               "units": {name: metric.unit for name, metric in metrics.items()},
-               "patients": len(set(found.patients)), "undefined": undefined(found.per_sample, metrics),
-               "standings": {name: {row: standing.numbers for row, standing in
-                                    standings(found.per_sample, found.patients, metric, "model",
-                                              run.task.summarise).items()}
-                             for name, metric in metrics.items()},
-               "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
+    summary: dict[str, Any] = {
+        **identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
+        "units": {name: metric.unit for name, metric in metrics.items()},
+        "patients": len(set(found.patients)), "undefined": undefined(found.per_sample, metrics),
+        "standings": {name: {row: standing.numbers for row, standing in
+                             standings(found.per_sample, found.patients, metric, "model", run.task.summarise).items()}
+                      for name, metric in metrics.items()},
+        **({"intervals": numbers(intervals.checked, intervals.calibration)} if intervals else {}),
+        "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
     write_atomically(folder / "per_sample.csv", _csv(found))
     page.write(folder / REPORT, title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
-               metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir), panels=_panels(found, run),
+               metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir),
+               panels=_panels(found, run, intervals.calibration if intervals else None),
                standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
-               config=run.config.to_json(indent=1))
+               config=run.config.to_json(indent=1), intervals=summary.get("intervals"), units=run.config.data.domain.units)
     write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
-    _print(workdir, folder, run, summary)
+    _print(workdir, folder, run, summary, intervals.asked if intervals else ())
 
 
-def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) -> None:
+def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any], asked: Asked) -> None:
     metrics, leading = metrics_of(run), run.config.metric
     print(table(summary["rows"], metrics))
     for name, count in summary["undefined"].items():
@@ -160,13 +189,18 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any]) ->
         print(f"strengths, chosen on the validation part: {chosen}")
     for name, value in summary["tables"]["model"].items():
         print(f"{name}:\n{np.asarray(value)}")
+    if "intervals" in summary:
+        print(f"intervals, by {summary['uncertainty']}:")
+        print(aligned(interval_cells(summary["intervals"], run.config.data.domain.units)))
+        print(f"calibration: {workdir / CALIBRATIONS}")
     print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
-    print(next_command(workdir))
+    print(next_command(workdir, asked))
 
 
-def next_command(workdir: Path) -> str:
+def next_command(workdir: Path, asked: Asked = ()) -> str:
     """The line that says how to apply a run."""
-    return f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT"
+    more = f" --uncertainty={','.join(asked)}" if asked else ""
+    return f"next: python -m medjax.apply --workdir={workdir} --input=FILE_OR_FOLDER --output=RESULT{more}"
 
 
 def _standings(summary: Mapping[str, Any], metric: str) -> dict[str, Standing]:
@@ -199,8 +233,11 @@ def _columns(values: Mapping[str, Value]) -> dict[str, float]:
     return flat
 
 
-def _panels(found: Comparison, run: Run) -> list[page.Panel]:
-    """The shown samples, as the task renders them: input, the best reference on average, model, and truth or what else."""
+def _panels(found: Comparison, run: Run, calibration: Calibration | None) -> list[page.Panel]:
+    """The shown samples, as the task renders them: input, the best reference on average, model, and truth or what else.
+
+    With a `calibration`, the intervals of the model, too.
+    """
     references = [name for name in found.rows if name not in ("input", "model")]
     leader = best(found.rows, metrics_of(run)[run.config.metric], among=references)
     wanted = ["input", *([leader] if leader else []), "model"]
@@ -208,11 +245,13 @@ def _panels(found: Comparison, run: Run) -> list[page.Panel]:
     for sample in found.shown:
         others = [row for row in sample.images if row not in (*wanted, *found.rows)]
         shown = [row for row in (*wanted, *others) if row in sample.images]
-        panels += _planes(sample, shown, run.task.data_range)
+        width = None if calibration is None or sample.spread is None else calibration.half_width(sample.spread)
+        panels += _planes(sample, shown, run.task.data_range, width)
     return panels
 
 
-def _planes(sample: Sample, shown: list[str], window: tuple[float, float]) -> Iterator[page.Panel]:
+def _planes(sample: Sample, shown: list[str], window: tuple[float, float],
+            width: np.ndarray | None) -> Iterator[page.Panel]:
     """An image, or three planes through the middle of a volume."""
     record, space = sample.record, sample.images[shown[0]].shape[:-1]
     planes: dict[str, tuple[int | slice, ...]] = {"": ()} if len(space) == 2 else {
@@ -223,7 +262,8 @@ def _planes(sample: Sample, shown: list[str], window: tuple[float, float]) -> It
         cut = [axis for axis, index in enumerate(at) if not isinstance(index, slice)]
         images = {row: _drawable(sample.images[row][at]) for row in shown}
         yield page.Panel(sample.name + plane, images, window, tuple(np.delete(spacing, cut)), sample.metrics,
-                         anatomical=record.affine is not None, mask=sample.mask[at])
+                         anatomical=record.affine is not None, mask=sample.mask[at],
+                         half_width=None if width is None else width[at].mean(-1))
 
 
 def _drawable(image: np.ndarray) -> np.ndarray:

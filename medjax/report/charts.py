@@ -15,14 +15,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 34
 _MOST_POINTS = 400
 
 
-def lines(series: Mapping[str, Points], label: str) -> Markup:
+def lines(series: Mapping[str, Points], label: str, linear: bool = False) -> Markup:
     """Curves over the step, dose or frequency, from 0, by name; the vertical axis is logarithmic where every value is
-    positive and they span more than a factor of three.
+    positive and they span more than a factor of three, unless `linear`.
     """
     series = {name: _thin(points) for name, points in series.items()}
     x = np.array([step for points in series.values() for step, _ in points], float)
     y = np.array([value for points in series.values() for _, value in points], float)
-    log = bool(y.min() > 0 and y.max() > 3 * y.min())
+    log = not linear and bool(y.min() > 0 and y.max() > 3 * y.min())
     low, high = _limits(y, log)
     first, last = 0.0, x.max() or 1.0
     across = _scale(first, last, _LEFT, WIDTH - _RIGHT, log=False)

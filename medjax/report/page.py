@@ -12,8 +12,8 @@ import numpy as np
 from medjax.files import write_atomically
 from medjax.measures.statistics import Standing
 from medjax.report import charts
-from medjax.report.pictures import Panel, colour_bar, error_png, image_png
-from medjax.report.table import arrow, best, columns, standing_cells, texts
+from medjax.report.pictures import Panel, colour_bar, error_png, half_width_png, image_png, outside_png
+from medjax.report.table import arrow, best, columns, interval_cells, standing_cells, texts
 from medjax.types import Metric
 
 __all__ = ["Panel", "write"]
@@ -26,13 +26,14 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
           metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
-          standings: Mapping[str, Standing], patients: int, config: str) -> None:
+          standings: Mapping[str, Standing], patients: int, config: str, intervals: Mapping[str, Any] | None = None,
+          units: str = "") -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
     is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `standings` are
     the methods over the `patients` by the first metric. `curves` are what the run logged, by name (`train/...`,
-    `eval/...`), as (step, value).
+    `eval/...`), as (step, value). `intervals` are what `medjax.measures.intervals.numbers` has of the model's, in `units`.
     """
     leading, others = _curves(curves, metrics)
     html = template("page.html").render(
@@ -40,7 +41,7 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
         headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
         table=_table(rows, metrics), patients=patients,
         standings=standing_cells(standings, metrics[columns(rows)[0]], "model") if standings else [],
-        panels=[_panel(panel, metrics) for panel in panels],
+        intervals=_intervals(intervals, units) if intervals else None, panels=[_panel(panel, metrics) for panel in panels],
         anatomical=any(panel.anatomical for panel in panels), strips=_strips(rows, per_sample, metrics),
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
         config=config, versions=versions(), colour_bar=colour_bar())
@@ -95,15 +96,32 @@ def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     height, width = panel.extent_mm
     compared = "truth" in panel.images
     figures = [{
-        "name": name, "image": image_png(panel, name),
+        "name": name, "image": image_png(panel, name), "below": f"error of {name}",
         "error": error_png(panel, name) if compared and name != "truth" else "",
         "note": ", ".join(_with_unit(metrics[k], v) for k, v in list(panel.scores.get(name, {}).items())[:2])
         or ("" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
+    if panel.half_width is not None and compared:
+        figures.append({"name": "outside", "image": outside_png(panel), "error": half_width_png(panel),
+                        "below": "half-width of the interval",
+                        "note": "of the interval; below, its half-width"})
     length, fraction = panel.scale_bar
     bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
     return {"name": panel.name, "figures": figures, "aspect": f"{width:g} / {height:g}", "bar": bar,
             "limit": f"{panel.error_limit():g}" if compared else ""}
+
+
+def _intervals(found: Mapping[str, Any], units: str) -> dict[str, Any]:
+    """The table of intervals and their charts; those of errors by standard deviation where that varies."""
+    shown: list[dict[str, Any]] = []
+    curves = found["curves"]
+    if found["slope"] is not None:
+        end = max(curves["std"])
+        by_std = {"error": list(zip(curves["std"], curves["error"], strict=True)), "right": [(0.0, 0.0), (end, end)]}
+        kept = {name: list(zip(curves["share"], curves[name], strict=True)) for name in ("sparsification", "oracle")}
+        shown = [{"label": label, "unit": unit, "svg": charts.lines(series, label, linear=True)} for label, unit, series in (
+            ("error over standard deviation", units, by_std), ("error that remains", "of all", kept))]
+    return {"cells": interval_cells(found, units), "charts": shown}
 
 
 def _strips(rows: Rows, per_sample: Sequence[Rows], metrics: Metrics) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ class Panel:
     They come in the order input, best reference, model, truth; `scores` are their metrics, the first two written above
     each. `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior
     and columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
-    (sagittal: anterior) on the left. Where `mask` `(H, W)` is False nothing counts, and no error is drawn.
+    (sagittal: anterior) on the left. Where `mask` `(H, W)` is False nothing counts, and no error is drawn. `half_width`
+    `(H, W)` is that of intervals around the image "model".
     """
 
     name: str
@@ -30,6 +31,7 @@ class Panel:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     anatomical: bool = False
     mask: np.ndarray | None = None
+    half_width: np.ndarray | None = None
 
     @property
     def extent_mm(self) -> tuple[float, float]:
@@ -70,6 +72,19 @@ def error_png(panel: Panel, name: str) -> str:
     """The image's error in colours, on the panel's error scale, as base64 of a PNG."""
     unit = panel.errors()[name] / panel.error_limit()
     return _png(_palette()[_bytes(unit)], panel)
+
+
+def half_width_png(panel: Panel) -> str:
+    """The half-width of the intervals in colours, on the panel's error scale, as base64 of a PNG."""
+    assert panel.half_width is not None
+    width = panel.half_width if panel.mask is None else np.where(panel.mask, panel.half_width, 0)
+    return _png(_palette()[_bytes(width / panel.error_limit())], panel)
+
+
+def outside_png(panel: Panel) -> str:
+    """White where the truth lies outside the interval around the model's image, as base64 of a PNG."""
+    assert panel.half_width is not None
+    return _png(_bytes((panel.errors()["model"] > panel.half_width).astype(float)), panel)
 
 
 def colour_bar() -> str:

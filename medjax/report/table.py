@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from medjax.measures.statistics import Standing
 from medjax.types import Metric
@@ -57,6 +58,26 @@ def standing_cells(found: Mapping[str, Standing], metric: Metric, leader: str) -
         mean, low, high, gap = numbers[4 * i:4 * i + 4]
         p = "–" if math.isnan(standing.p) else "< 0.001" if standing.p < 0.001 else f"{standing.p:.3f}"
         cells.append([row, mean, "–" if math.isnan(standing.low) else f"{low} … {high}", gap, p])
+    return cells
+
+
+def interval_cells(found: Mapping[str, Any], units: str) -> list[list[str]]:
+    """What `medjax.measures.intervals.numbers` has, in words; a head comes first."""
+    def of(patients: int) -> str:
+        return f"{patients} patient" + "s" * (patients != 1)
+
+    def percent(name: str) -> str:
+        return f"{100 * found[name]:.1f} %"
+
+    between = "–" if found["coverage_low"] is None else f"{percent('coverage_low')} … {percent('coverage_high')}"
+    cells = [["", "value", "95 % interval"],
+             [f"coverage of {100 * found['level']:g} % intervals, {of(found['patients'])}", percent("coverage"), between],
+             [f"expected of any new patient, from {of(found['calibration_patients'])}", f"≥ {percent('guaranteed')}", "–"],
+             [f"mean width {units}".rstrip(), f"{found['width']:.3g}", "–"]]
+    if found["slope"] is not None:
+        kind = "monotone" if found["monotone"] else "not monotone"
+        cells += [[f"slope of error over standard deviation, {kind}", f"{found['slope']:.2f}", "–"],
+                  ["sparsification error AUSE (random order "f"{found['ause_random']:.3f})", f"{found['ause']:.3f}", "–"]]
     return cells
 
 

@@ -20,6 +20,11 @@ class Reconstruction(Restoration):
     read it. The input image is `operator.init(y)`.
     """
 
+    @property
+    def flip_axes(self) -> tuple[int, ...]:
+        """None: a flipped image is not what the operator would have measured."""
+        return ()
+
     def measured(self, operator: Operator, y: Array, coils: Array | None = None) -> NetworkInput:
         """The input of a measurement."""
         return NetworkInput(operator.init(y), Measurement(operator, y, coils))

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.outputs import ImageOutput
+from medjax.data.outputs import ImageOutput, NiftiOutput, numbered
 from medjax.measures import image_quality, losses
 from medjax.measures._declared import measure, metrics_of
 from medjax.tasks._base import TaskBase, check_shape
 from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Prediction, Record, Reference
 
+HALF_WIDTH = "half_width"  # among the extras of a prediction: of its interval, in physical units
+INTERVAL = "interval"  # what outputs with it are called
 LEAST_CONTRAST = 0.05  # of the data's range, between the least and the greatest value of an image that shows something
 
 
@@ -25,6 +27,12 @@ class Restoration(TaskBase):
     measures: tuple[str, ...] = field(default=("psnr", "ssim", "nmse", "mse"), kw_only=True)
 
     keeps_format = True
+    has_intervals = True  # whether what is compared with the truth is what `outputs` writes
+
+    @property
+    def flip_axes(self) -> tuple[int, ...]:
+        """The spatial axes, 0 the first, along which a flipped image is as likely to be measured as the image."""
+        return tuple(range(self.ndim))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -52,6 +60,10 @@ class Restoration(TaskBase):
         check_shape(pred, example.target)
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.RESTORATION.items()
                 if name != "ssim" or image_quality.ssim_fits(pred)}
+
+    def compared(self, image: Array) -> Array:
+        """A predicted or true image `(B, *space, C)` as it is compared: as it is."""
+        return image
 
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
         """The metrics of each sample, in physical units; NaN where the truth shows nothing (`LEAST_CONTRAST`).
@@ -83,4 +95,27 @@ class Restoration(TaskBase):
             mask = record.extras.get("mask")
             if mask is not None and image.shape == record.image.shape:
                 np.copyto(image, record.in_units(), where=~mask)
-        return [ImageOutput(images)]
+        return [ImageOutput(images), *([ImageOutput(widths, INTERVAL, widths=True)]
+                                       if (widths := half_widths(predictions, records)) else [])]
+
+    def nifti_outputs(self, predictions: Sequence[Prediction], records: Sequence[Record], name: str = "",
+                      source_units: bool = False) -> list[Output]:
+        """The images as NIfTI files, for tasks that don't keep the format; the rest as `NiftiOutput` has it."""
+        images = [self.in_units(self.compared(jnp.asarray(pred.image)[None])[0]) for pred in predictions]
+        widths = half_widths(predictions, records)
+        found: list[Output] = []
+        for i, record in enumerate(records):
+            found.append(NiftiOutput(images[i], record, numbered(name, i, len(records)), source_units=source_units))
+            if widths:
+                called = f"{name}_{INTERVAL}" if name else INTERVAL
+                found.append(NiftiOutput(widths[i], record, numbered(called, i, len(records)), source_units=source_units,
+                                         widths=True))
+        return found
+
+
+def half_widths(predictions: Sequence[Prediction], records: Sequence[Record]) -> list[np.ndarray]:
+    """Of the predictions' intervals, `(*space, C)` in physical units, 0 outside the scanned field; [] without them."""
+    found = [np.asarray(pred.extras[HALF_WIDTH]) for pred in predictions if HALF_WIDTH in pred.extras]
+    masks = [record.extras.get("mask") for record in records]
+    return [np.where(mask, width, 0) if mask is not None and mask.shape[:-1] == width.shape[:-1] else width
+            for width, mask in zip(found, masks, strict=False)]

@@ -50,6 +50,7 @@ class Anomaly(Restoration):
 
     keeps_format = False
     tileable = False
+    has_intervals = False
 
     def __post_init__(self) -> None:
         check_bounds("config.task.radius", self.radius)

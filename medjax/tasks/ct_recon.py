@@ -11,7 +11,6 @@ import numpy as np
 
 from medjax.classical import iterative
 from medjax.data import ct_geometry
-from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
@@ -164,8 +163,7 @@ class CtRecon(Reconstruction):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The reconstructed image in HU."""
-        return [NiftiOutput(self.in_units(pred.image), record, numbered("", i, len(records)))
-                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
+        return self.nifti_outputs(predictions, records)
 
 
 def _interpolated(image: Array, factor: int) -> Array:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical._declared import NoiseModel, by_sample, methods
-from medjax.data.outputs import NiftiOutput, numbered
 from medjax.physics.noise import Rician
 from medjax.tasks._contrasts import channel_names, check_names
 from medjax.tasks._restoration import Restoration
@@ -102,5 +101,4 @@ class Fuse(Restoration):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The clean contrast, whose units are those of the training images."""
-        return [NiftiOutput(self.in_units(pred.image), record, numbered(self.target, i, len(records)))
-                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
+        return self.nifti_outputs(predictions, records, self.target)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.outputs import NiftiOutput, numbered
 from medjax.ops.fft import fft, ifft
 from medjax.physics.mri import (
     Cartesian,
@@ -168,6 +167,15 @@ class MriRecon(Reconstruction):
             return {HELD_OUT.name: _residual(pred.image, example)}
         return super().measure(Prediction(magnitude(pred.image)), _magnitudes(example))
 
+    @property
+    def has_intervals(self) -> bool:  # type: ignore[override]
+        """Not without a truth."""
+        return not self.held_out
+
+    def compared(self, image: Array) -> Array:
+        """Its magnitude."""
+        return magnitude(image)
+
     def on_target_grid(self, image: Array) -> Array:
         """Its magnitude."""
         return magnitude(image)
@@ -208,9 +216,7 @@ class MriRecon(Reconstruction):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The magnitude image, in the units of the measurement."""
-        return [NiftiOutput(self.in_units(magnitude(jnp.asarray(pred.image))), record, numbered("", i, len(records)),
-                            source_units=True)
-                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
+        return self.nifti_outputs(predictions, records, source_units=True)
 
     def _coil_images(self, keys: Key, clean: Array) -> Array:
         """What the coils see of images with a smooth phase, complex `(B, coils, *space)`."""

@@ -14,6 +14,7 @@ from medjax.classical._declared import by_sample
 from medjax.data.outputs import ImageOutput
 from medjax.measures._declared import measure
 from medjax.physics.optics import Decimate
+from medjax.tasks._restoration import INTERVAL, half_widths
 from medjax.tasks.denoise import Denoise
 from medjax.types import Array, Batch, Example, Key, Output, Prediction, Record, Reference, UserError, check_choice
 
@@ -38,6 +39,11 @@ class Series(Denoise):
         if self.factor not in (1, 2, 3, 4):
             raise UserError("config.task.factor", f"{self.factor} is not 1, 2, 3 or 4")
         check_choice("config.task.frames", self.frames, ("slices", "times"))
+
+    @property
+    def flip_axes(self) -> tuple[int, ...]:
+        """Those of a frame: the order of frames has a meaning."""
+        return (1, 2)
 
     @property
     def scale(self) -> tuple[int, ...]:
@@ -107,6 +113,12 @@ class Series(Denoise):
         """The restored frames, as the study has them."""
         if self.frames == "slices":
             return super().outputs(predictions, records)
-        stacks = np.stack([self.in_units(pred.image) for pred in predictions])  # (slices, times, H, W, C)
-        times = np.moveaxis(stacks, 1, 0)
-        return [ImageOutput(list(times if records[0].id.endswith(":z0") else times[:, 0]))]  # the name is that of `arrange`
+        planes = records[0].id.endswith(":z0")  # the name is that of `arrange`
+
+        def by_time(stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
+            times = np.moveaxis(np.stack(stacks), 1, 0)  # (times, slices, H, W, C)
+            return list(times if planes else times[:, 0])
+
+        found: list[Output] = [ImageOutput(by_time([self.in_units(pred.image) for pred in predictions]))]
+        widths = half_widths(predictions, records)
+        return [*found, ImageOutput(by_time(widths), INTERVAL, widths=True)] if widths else found

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.classical._declared import by_sample
-from medjax.data.outputs import NiftiOutput, numbered
 from medjax.tasks._contrasts import channel_names, check_names
 from medjax.tasks._restoration import Restoration
 from medjax.types import (
@@ -108,5 +107,4 @@ class Translate(Restoration):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The translated image, whose units are those of the training images' target."""
-        return [NiftiOutput(self.in_units(pred.image), record, numbered(self.target, i, len(records)))
-                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
+        return self.nifti_outputs(predictions, records, self.target)

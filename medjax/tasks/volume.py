@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.data.outputs import NiftiOutput, numbered
 from medjax.physics.noise import Gaussian
 from medjax.physics.projections import Projections
 from medjax.tasks._restoration import Restoration
@@ -47,6 +46,11 @@ class Volume(Restoration):
             raise UserError("config.data.ndim", "volumes come from projections of volumes; set it to 3")
         if not 1 <= self.views <= 32 or self.sigma < 0:
             raise UserError("config.task.views", f"{self.views} views with sigma={self.sigma}; give 1 to 32 and at least 0")
+
+    @property
+    def flip_axes(self) -> tuple[int, ...]:
+        """None: projections have other axes than volumes."""
+        return ()
 
     @property
     def input_ndim(self) -> int:
@@ -94,8 +98,7 @@ class Volume(Restoration):
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The volume."""
-        return [NiftiOutput(self.in_units(pred.image), record, numbered("", i, len(records)))
-                for i, (pred, record) in enumerate(zip(predictions, records, strict=True))]
+        return self.nifti_outputs(predictions, records)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -128,10 +128,11 @@ class WritableFormat(Format, Protocol):
 class Destination(Protocol):
     """Where the outputs of one study go: files named after it, and a row of the table of all studies."""
 
-    def write_images(self, name: str, images: Sequence[np.ndarray]) -> None:
+    def write_images(self, name: str, images: Sequence[np.ndarray], widths: bool = False) -> None:
         """Images `(*space, C)` in physical units, one per record, in the study's own format.
 
-        `name` is added to the study's, "" for the main output. Raises UserError.
+        `name` is added to the study's, "" for the main output. `widths` are differences of values, as the half-widths of
+        intervals. Raises UserError.
         """
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -140,8 +141,8 @@ class Destination(Protocol):
     def file(self, name: str, suffix: str) -> Path:
         """Where a file of any other kind goes."""
 
-    def in_source_units(self, image: np.ndarray, record: Record) -> np.ndarray:
-        """An image in the task's physical units in those of the record's source, where that was rescaled to them."""
+    def in_source_units(self, image: np.ndarray, record: Record, widths: bool = False) -> np.ndarray:
+        """An image, or `widths`, in the task's physical units in those of the record's source, where that was rescaled."""
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row of the table."""
