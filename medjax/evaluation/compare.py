@@ -51,20 +51,22 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 
 def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
-            strengths: Mapping[str, float], limit: int = 0,
+            strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN,
             watch: Callable[[Evaluated], None] = lambda batch: None) -> Comparison:
-    """Evaluates the model and every reference, at its strength, on all samples of `regions`; `watch` sees every batch.
+    """Evaluates the model and every reference, at its strength, on all samples of `regions`, or on `limit` of them.
 
+    Both these and the `shown` ones that the result has images of are evenly spread. `watch` sees every batch.
     All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
     state = jax.device_put(state, sharding.replicated(evaluator.mesh))
     measure = measured(run)
-    shown_at = {int((i + 0.5) * batches.samples / SHOWN) for i in range(min(SHOWN, batches.samples))}
+    pictured = min(shown, batches.samples)
+    pictured_at = {int((i + 0.5) * batches.samples / pictured) for i in range(pictured)}
     per_sample: list[dict[str, dict[str, Value]]] = []
     names: list[str] = []
     records = {region.record.id: region.record for region in regions}
-    shown: list[Sample] = []
+    pictures: list[Sample] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
                disable=not distributed.is_primary())
     for batch in evaluator(state, batches):
@@ -80,8 +82,8 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
             rows = {name: measure(pred.image, batch.example) for name, pred in made.items()}
         for i, name in enumerate(batch.names):
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
-            if len(names) in shown_at and batch.example is not None:
-                shown.append(_sample(run, batch, i, made, scores, owner(name, records)))
+            if len(names) in pictured_at and batch.example is not None:
+                pictures.append(_sample(run, batch, i, made, scores, owner(name, records)))
             per_sample.append(scores)
             names.append(name)
     bar.close()
@@ -93,7 +95,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
              for row, found in ((row, scalars(summary)) for row, summary in summaries.items())}
     tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
     patients = [owner(name, records).subject for name in names]
-    return Comparison(per_sample, names, patients, shown, rows_, tables)
+    return Comparison(per_sample, names, patients, pictures, rows_, tables)
 
 
 def _predicted(references: Mapping[str, Reference], strengths: Mapping[str, float], example: Example,

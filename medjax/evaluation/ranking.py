@@ -50,7 +50,7 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
     runs = [restore_best(workdir) for workdir in workdirs]
     splits = [load_splits(run.config, workdir) for (run, _), workdir in zip(runs, workdirs, strict=True)]
     regions = [own[split] for own in splits]
-    _check(workdirs, [run for run, _ in runs], regions, split)
+    check_comparable(workdirs, [run for run, _ in runs], regions, split)
     samples: list[dict[str, dict[str, Value]]] = []
     patients: list[str] = []
     costs: dict[str, Cost] = {}
@@ -101,7 +101,8 @@ def _identity(config: Config) -> dict[str, object]:
         "data.range": tuple(config.data.range), "data.ndim": config.data.ndim, "metric": config.metric}
 
 
-def _check(workdirs: Sequence[Path], runs: Sequence[Run], regions: Sequence[list[Region]], split: str) -> None:
+def check_comparable(workdirs: Sequence[Path], runs: Sequence[Run], regions: Sequence[list[Region]], split: str) -> None:
+    """Raises UserError for runs of other tasks, ranges of values, metrics or samples of `split` than the first one's."""
     if len({workdir.name for workdir in workdirs}) < len(workdirs):
         raise UserError(workdirs[-1], "another run has a folder of this name; rename one")
     for workdir, found in zip(workdirs, regions, strict=True):

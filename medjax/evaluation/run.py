@@ -90,7 +90,7 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         found = compare(run, state, evaluator, splits[split], references, strengths)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
-        named = found if names else _under_pseudonyms(found, workdir, splits[split])
+        named = found if names else under_pseudonyms(found, workdir, splits[split])
         _write(workdir, folder, run, identity, named, chosen, intervals)
 
 
@@ -119,7 +119,7 @@ def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str],
     return {"train": [], "val": own, "test": [Region.whole(record) for record in records]}
 
 
-def _under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]) -> Comparison:
+def under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]) -> Comparison:
     """The comparison with pseudonyms in the place of the names of files and patients, by the salt of the run's split."""
     salt = bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
     records = {region.record.id: region.record for region in regions}

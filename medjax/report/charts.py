@@ -53,6 +53,23 @@ def strips(values: Mapping[str, Sequence[float]], label: str, classes: Sequence[
     return _svg(parts, label, height)
 
 
+def shares(rows: Mapping[str, Sequence[float]], label: str) -> Markup:
+    """One bar per name, divided into shares that add up to 1; each part has the class `s0`, `s1`, … of its place."""
+    step, left = 30, 90
+    parts = []
+    for i, (name, row) in enumerate(rows.items()):
+        top, x = _TOP + step * i, float(left)
+        parts.append(f'<text class="name" x="0" y="{top + 14:.1f}">{escape(_shorten(name))}</text>')
+        for k, share in enumerate(row):
+            width = share * (WIDTH - _RIGHT - left)
+            parts.append(f'<rect class="s{k}" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="20"/>')
+            if share >= 0.12:
+                parts.append(f'<text class="on" x="{x + width / 2:.1f}" y="{top + 14:.1f}" text-anchor="middle">'
+                             f'{100 * share:.0f} %</text>')
+            x += width
+    return _svg(parts, label, _TOP + step * len(rows) + 4)
+
+
 def _strip(row: np.ndarray, kind: str, middle: float, across: Scale) -> list[str]:
     """Dots spread up and down in a fixed pattern, so that the page is the same whenever it is written."""
     offsets = ((np.arange(row.size) * 0.618034) % 1 - 0.5) * 22
