@@ -26,7 +26,7 @@ from medjax.report.table import aligned, best, standing_cells, table
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, held_split, load_records, load_splits, restore_best
+from medjax.train.run import Run, held_split, load_records, load_splits, restore_best, write_split
 from medjax.types import Region, Splits, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -48,6 +48,8 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
     with distributed.together():
         run, state = restore_best(workdir)
         splits, step = _splits(run, workdir, data, accept, series), int(state.step)
+        if held_split(workdir) is None and distributed.is_primary():  # a run of converted weights: the salt of pseudonyms
+            write_split(workdir, splits)
         if not splits[split] and again:
             raise UserError("--split", f"the data has no {split} part")
     if not splits[split]:

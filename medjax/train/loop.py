@@ -33,6 +33,7 @@ from medjax.train.run import (
     write_config,
     write_split,
 )
+from medjax.train.weights import start_from
 from medjax.types import Array, DivergedError, Splits, State, UserError
 
 
@@ -102,6 +103,8 @@ def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequen
         folders = [stack.enter_context(open_checkpoints(*pair)) for pair in zip(configs, workdirs, strict=True)]
         states = [layout.start(stream, config.seed) for stream, config in zip(streams, configs, strict=True)]
         step = _restore(folders, states, streams)
+        if not step:
+            states = [start_from(config, state) for config, state in zip(configs, states, strict=True)]
         if step and distributed.is_primary():
             print(f"resuming from step {step}")
         silent = not distributed.is_primary()
