@@ -44,9 +44,10 @@ def last(array):
 
 def measured(x, mask):
     """The k-space `(B, coils, H, W, 2)` of a VarNet as ours is given it, with the coil images."""
-    y, mask = to_complex(jnp.asarray(x)[..., None, :])[..., 0], jnp.asarray(mask[..., 0], jnp.float32)
-    everywhere = Cartesian(jnp.ones(y.shape, jnp.complex64), mask)
-    return jnp.zeros((1, *y.shape[2:], 2)), Measurement(ComplexChannels(everywhere), y, ifft(y, 2))
+    y = to_complex(jnp.asarray(x))[..., 0]
+    sampled = jnp.broadcast_to(jnp.asarray(mask[..., 0], jnp.float32), (1, 1, *y.shape[2:]))
+    operator = Cartesian(jnp.ones(y.shape, jnp.complex64), sampled)
+    return jnp.zeros((1, *y.shape[2:], 2)), Measurement(ComplexChannels(operator), y, ifft(y, 2))
 
 
 def kspace_of(workdir, x, context):

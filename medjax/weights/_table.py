@@ -35,12 +35,12 @@ def _kernel_there(array: np.ndarray) -> np.ndarray:
 
 
 def _mirrored_here(array: np.ndarray) -> np.ndarray:
-    return _kernel_here(np.flip(array, range(2, array.ndim)).swapaxes(0, 1))
+    return _kernel_here(np.flip(array, tuple(range(2, array.ndim))).swapaxes(0, 1))
 
 
 def _mirrored_there(array: np.ndarray) -> np.ndarray:
     there = _kernel_there(array).swapaxes(0, 1)
-    return np.flip(there, range(2, there.ndim))
+    return np.flip(there, tuple(range(2, there.ndim)))
 
 
 def _halves_here(array: np.ndarray) -> np.ndarray:
@@ -182,7 +182,7 @@ def to_ours(file: object, rows: Sequence[Row], arrays: Arrays, needed: Mapping[s
             raise UserError(file, f"has no {row.there}, and the network needs it with shape {wanted}{hint}")
         if arrays[row.there].shape != wanted:
             raise UserError(file, f"{row.there} has shape {arrays[row.there].shape}, and the network needs {wanted}{hint}")
-        found[row.here] = np.ascontiguousarray(row.layout.here(arrays[row.there]), np.float32)
+        found[row.here] = np.array(row.layout.here(arrays[row.there]), np.float32, order="C")
     for name in _left_over(arrays, [row.there for row in rows]):
         raise UserError(file, f"has {name} with shape {arrays[name].shape}, for which the network has no place{hint}")
     for path in _left_over(needed, [row.here for row in rows]):
@@ -196,7 +196,7 @@ def to_theirs(run: object, rows: Sequence[Row], ours: Arrays, kept: Mapping[str,
     for row in rows:
         if row.here and row.here not in ours:
             raise UserError(run, f"its network has no {row.here}, which goes to {row.there}; give another --from")
-        found[row.there] = (np.ascontiguousarray(row.layout.there(ours[row.here])) if row.here
+        found[row.there] = (np.array(row.layout.there(ours[row.here]), order="C") if row.here
                             else np.array(kept.get(row.there, 0)))
     for path in _left_over(ours, [row.here for row in rows]):
         raise UserError(run, f"its network has {path} of shape {ours[path].shape}, which the original has not; give another "
