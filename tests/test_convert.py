@@ -255,7 +255,7 @@ def test_a_converted_run_is_evaluated_applied_and_trained_on(tmp_path):
     code, said, err = command("eval.py", f"--workdir={tmp_path / 'run'}")
     assert code == 0, err
     assert "evaluating the checkpoint of step 0" in said
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).random((24, 20), np.float32))
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).random((32, 16), np.float32))
     code, _, err = command("-m", "medjax.apply", f"--workdir={tmp_path / 'run'}", f"--input={tmp_path / 'image.npy'}",
                            f"--output={tmp_path / 'made.npy'}")
     assert code == 0, err
