@@ -3,7 +3,7 @@
     python originals_child.py FOLDER
 
 For every case writes FOLDER/NAME.npz of a small network in use (`eval`): its weights under their own names (`state/…`), `x`,
-`y`, and what else it was given (`given/…`); FOLDER/NAME.json has the packages that are missing, for those it can't make.
+`y`, and what else it was given (`given/…`); FOLDER/NAME.json has the package that is missing, for those it can't make.
 """
 
 import importlib
@@ -109,7 +109,19 @@ def main() -> None:
         arrays = {"x": given[0], "y": y, **{f"given/{i}": value for i, value in enumerate(given[1:])}}
         np.savez(folder / f"{name}.npz", **state, **{key: value.numpy() for key, value in arrays.items()},
                  parameters=sum(value.numel() for value in made.parameters()))
+    write_checkpoints(folder)
     del library
+
+
+def write_checkpoints(folder: Path) -> None:
+    """lightning.ckpt as Lightning saves it, its weights in checkpoint.npz, and model.pt, pickled whole."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    state = {f"unet.{name}": value for name, value in model.state_dict().items()}
+    state["unet.0.weight"] = state["unet.0.weight"].bfloat16()
+    torch.save({"epoch": 3, "state_dict": state, "hyper_parameters": {"chans": 2}, "optimizer_states": [{}]},
+               folder / "lightning.ckpt")
+    torch.save(model, folder / "model.pt")
+    np.savez(folder / "checkpoint.npz", **{name: value.float().numpy() for name, value in state.items()})
 
 
 if __name__ == "__main__":

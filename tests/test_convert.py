@@ -72,6 +72,21 @@ def test_a_file_becomes_a_run_and_the_run_the_file(unet, tmp_path):
         np.testing.assert_array_equal(back[name], array)
 
 
+def test_magnitudes_go_into_fastmris_network_and_come_out(unet, tmp_path):
+    convert("fastmri_unet", unet, tmp_path / "run", data__range=(0.0, 1.0))
+    run, _ = restore_best(tmp_path / "run")
+    rows = jnp.ones((2,), jnp.float32)
+    batch = {"image": jax.random.uniform(jax.random.key(0), (2, 32, 24, 1)), "slope": rows, "intercept": 0 * rows,
+             "count": rows, "id": jnp.arange(2, dtype=jnp.uint32)}
+    example = run.task.example(jax.random.key(1), batch)
+    assert example.input.image.shape == example.target.shape == (2, 32, 24, 1)
+    np.testing.assert_allclose(example.target, batch["image"], atol=1e-5)  # the truth's own magnitude
+    assert float(example.input.image.min()) >= 0
+    assert np.isfinite(run.task.losses(example.input.image, example)["l1"].value)
+    with pytest.raises(UserError, match=r"config\.task\.held_out: 0\.1, but k-space does not follow from magnitudes"):
+        convert("fastmri_unet", unet, tmp_path / "other", task__held_out=0.1)
+
+
 def test_what_training_code_puts_around_the_names_is_taken_off(unet, tmp_path):
     wrapped = {f"module.unet.{name}": array for name, array in fastmri().items()} | {"module.loss.w": np.ones(3, np.float32)}
     save_file(wrapped, tmp_path / "wrapped.safetensors")

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from medjax.train.run import restore_best
 from medjax.types import Measurement
 from tests.converted import convert, output
 
-NAMES = ("fastmri_unet", "fastmri_varnet", "ldct_redcnn", "ldct_cnn10", "monai_basicunet", "monai_basicunet-3d",
-         "monai_dynunet", "monai_dynunet-3d", "monai_segresnet", "monai_segresnet-3d", "torchvision_resnet-18",
-         "torchvision_resnet-50", "torchvision_vgg-11", "torchvision_vgg-11-bn")
+NAMES = ("fastmri_unet", "fastmri_varnet", "ldct_redcnn", "ldct_cnn10", "ldct_resnet", "monai_basicunet",
+         "monai_basicunet-3d", "monai_dynunet", "monai_dynunet-3d", "monai_segresnet", "monai_segresnet-3d",
+         "torchvision_resnet-18", "torchvision_resnet-50", "torchvision_vgg-11", "torchvision_vgg-11-bn")
 # Images go into the networks as they are; a unit range with other ends does not enter here.
 INSIDE = {"fastmri_unet": {"model__standardise": False}, "torchvision": {"model__mean": (), "model__std": ()}}
 pytestmark = pytest.mark.skipif(not (os.environ.get("MEDJAX_PEER_PYTHON") or INSTALLED.exists()),
@@ -83,3 +84,34 @@ def test_converted_weights_make_the_originals_output(originals, name, tmp_path):
     for key, value in state.items():
         assert back[key].dtype == value.dtype, key
         np.testing.assert_array_equal(back[key], value, err_msg=key)
+
+
+READ = """
+import sys
+sys.path.append(sys.argv[1])
+from medjax.types import UserError
+from medjax.weights._files import read
+import numpy as np
+from pathlib import Path
+folder = Path(sys.argv[2])
+np.savez(folder / "read.npz", **read(folder / "lightning.ckpt"))
+try:
+    read(folder / "model.pt")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_pytorch_checkpoints_are_read_as_weights_alone(originals, tmp_path):
+    """A checkpoint of Lightning is; a model that was pickled whole, and could run anything, is not."""
+    found = dict(np.load(originals / "checkpoint.npz"))
+    torch = subprocess.run([find_python(), "-c", "import torch; print(torch.__path__[0])"], check=True, text=True,
+                           capture_output=True).stdout.strip()
+    said = subprocess.run([sys.executable, "-c", READ, Path(torch).parent, originals], check=True, text=True,
+                          capture_output=True).stdout
+    assert "model.pt: can't be read as weights alone" in said
+    assert said.endswith("save the model's state_dict() with PyTorch, or as .safetensors\n")
+    read = dict(np.load(originals / "read.npz"))
+    assert read.keys() == found.keys()
+    for name, array in found.items():
+        np.testing.assert_allclose(read[name], array, rtol=1e-2)  # one is kept in half precision

@@ -128,7 +128,9 @@ def test_how_many_voxels_a_logit_of_patchgan_sees(published, field):
 
 NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"width": 2, "blocks": 1},
        "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
-       "unet": {"width": 2, "depth": 2, **FASTMRI}, "voxelmorph": {"published": 1, "width": 2}}
+       "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
+       "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
+       "voxelmorph": {"published": 1, "width": 2}}
 
 
 @pytest.mark.parametrize("name", NEW)
