@@ -1,6 +1,7 @@
 """Weights in runs: the shapes that a network needs, a run made of weights, and a run that starts from those of another."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax import registry
 from medjax.files import move, staging, write_atomically
 from medjax.train.run import CONFIG, WEIGHTS, Config, Run, open_checkpoints, restore_best, write_config
 from medjax.types import Batch, State, Tree, UserError, Variables
@@ -73,22 +75,41 @@ def start_from(config: Config, state: State) -> State:
     """
     if not config.init_workdir:
         return state
-    _, found = restore_best(Path(config.init_workdir))
-    params, variables = jax.device_get(found.for_use())
-    players = [player for player in state.params if player in params]
-    if not players:
-        raise UserError("config.init_workdir", f"its run has {', '.join(params)}, this one {', '.join(state.params)}")
+    players, params, variables = _given(config, state)
 
-    def taken(player: str, own: Tree, given: Tree) -> Tree:
-        _check_same(player, by_path(own), by_path(given))
+    def placed(own: Tree, given: Tree) -> Tree:
         return jax.tree.map(lambda old, new: jax.device_put(jnp.asarray(new), old.sharding), own, given)
 
-    new = {player: taken(player, state.params[player], params[player]) for player in players}
-    rest = {player: taken(player, state.variables[player], variables[player]) for player in players}
+    new = {player: placed(state.params[player], params[player]) for player in players}
+    rest = {player: placed(state.variables[player], variables[player]) for player in players}
     ema = {player: {"params": new[player], "variables": {k: rest[player][k] for k in averaged["variables"]}}
            for player, averaged in state.ema.items() if player in new}
     return State(state.step, state.params | new, state.variables | rest, state.opt_state,
                  state.ema | jax.tree.map(jnp.copy, ema), state.key)
+
+
+def check_start(config: Config, workdir: Path, shapes: State) -> None:
+    """Raises UserError where a new run in `workdir`, its state of these shapes, can't start from `config.init_workdir`."""
+    if config.init_workdir and not (workdir / CONFIG).exists():
+        _given(config, shapes)
+
+
+def _given(config: Config, state: State) -> tuple[list[str], dict[str, Tree], dict[str, Tree]]:
+    """The players that a run has in common with the one in `config.init_workdir`, and their params and variables there.
+
+    Raises UserError where there is none, or a network has other layers.
+    """
+    run, found = restore_best(Path(config.init_workdir))
+    params, variables = jax.device_get(found.for_use())
+    players = [player for player in state.params if player in params]
+    if not players:
+        raise UserError("config.init_workdir", f"its run has {', '.join(params)}, this one {', '.join(state.params)}")
+    others = [f"--config.{player}.{key}={shlex.quote(str(value))}" for player in players
+              for key, value in registry.flat(run.config[player]).items() if registry.flat(config[player]).get(key) != value]
+    for player in players:
+        for own, given in ((state.params[player], params[player]), (state.variables[player], variables[player])):
+            _check_same(player, by_path(own), by_path(given), " ".join(others) or "both the same data.channels and task")
+    return players, params, variables
 
 
 def _initial(run: Run, network: Any, batch: Batch) -> Variables:
@@ -106,9 +127,9 @@ def _any_batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return {**found, "id": jax.ShapeDtypeStruct((1,), jnp.uint32)}
 
 
-def _check_same(player: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_same(player: str, own: Mapping[str, Any], given: Mapping[str, Any], help: str) -> None:
     for path in [*own, *(path for path in given if path not in own)]:
         shapes = [tree[path].shape if path in tree else "nothing" for tree in (given, own)]
         if shapes[0] != shapes[1]:
             raise UserError("config.init_workdir", f"{player}/{path} is {shapes[0]} there and {shapes[1]} in this run; give "
-                            "both the same data.channels, task and model")
+                            + help)
