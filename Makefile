@@ -49,15 +49,16 @@ site-lock:  # needs uv
 
 peers: .peers/.done
 
-.peers/.done: benchmarks/peers.in benchmarks/peers.lock
+.peers/.done: benchmarks/peers.in benchmarks/peers.lock benchmarks/originals.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make peers PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r benchmarks/peers.lock
 	.peers/bin/python -m pip install --quiet --constraint benchmarks/peers.in torch
+	.peers/bin/python -m pip install --quiet --no-deps --require-hashes -r benchmarks/originals.lock
 	@touch $@
 
 peers-test: .venv peers
-	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py
+	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py
 
 # What the builds of torch for GPUs depend on.
 CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
@@ -65,3 +66,5 @@ CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidi
 peers-lock:  # needs uv
 	printf '%s\n' $(CUDA) | uv pip compile benchmarks/peers.in --python-version 3.11 --universal --generate-hashes \
 		--no-header --no-emit-package torch --excludes /dev/stdin -o benchmarks/peers.lock
+	uv pip compile benchmarks/originals.in --no-deps --python-version 3.11 --universal --generate-hashes --no-header \
+		-o benchmarks/originals.lock

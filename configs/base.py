@@ -28,6 +28,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     for network, default in networks.items():
         config[network] = registry.spec("models", names.get(network, default))
     config.features_workdir = ""  # a run whose network a perceptual loss or a Fréchet distance looks through
+    config.init_workdir = ""  # a run whose weights this one starts from: trained before, or converted
     config.optim = registry.keywords(optim.optimizer)
 
     config.data = ml_collections.ConfigDict()

@@ -4,7 +4,8 @@
 
 For every case writes FOLDER/NAME.npz of a small network: `x`, `y`, `cotangent`, the gradient of
 their inner product (`grad/x`), what else it was given (`given/0`, …), of every layer in the order of calls its class, its
-arrays and their gradients (`0.Conv2d/weight`, `grad/0.Conv2d/weight`); and of the network of published size the number of
+arrays and their gradients (`0.Conv2d/weight`, `grad/0.Conv2d/weight`), both also by their names in the network
+(`state/NAME`, `grad/state/NAME`); and of the network of published size the number of
 parameters (`size`).
 """
 
@@ -40,7 +41,7 @@ CASES: dict[str, tuple[Callable[..., nn.Module], tuple, tuple, Callable[[], tupl
     "basic-unet-3d": (nets.basic_unet, (3, (*BASIC, 32)), (3, (2, 2, 4, 8, 16, 2)), given(1, 1, 32, 32, 32)),
     "nnunet": (nets.nnunet, (2, (*WIDTHS, 512, 512, 512)), (2, (2, 3, 4)), given(2, 1, 16, 8)),
     "nnunet-3d": (nets.nnunet, (3, (*WIDTHS, 320, 320)), (3, (2, 3, 4)), given(2, 1, 4, 4, 8)),
-    "vgg16": (nets.vgg, (3, 64, 4096, 224, 1000), (1, 2, 3, 64, 4), given(2, 1, 64, 64)),
+    "vgg16": (nets.VGG, (3, 64, 4096, 224, 1000), (1, 2, 3, 64, 4), given(2, 1, 64, 64)),
     "resnet152": (nets.resnet, ((3, 8, 36, 3), 64, 3, 1000), ((1, 1, 1, 1), 2, 1, 3), given(2, 1, 64, 72)),
     "fcn8s": (nets.FCN8s, (3, 64, 4096, 21), (1, 2, 3, 2), given(2, 1, 32, 64)),
     "voxelmorph-1": (nets.VoxelMorph, (3, 16, (*[32] * 4, 8, 8)), (3, 2, (*[4] * 4, 1, 1)), given(1, 2, 16, 32, 16)),
@@ -82,6 +83,8 @@ def answer(network: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, np.ndarr
         own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
         found |= {f"{label}/{name}": state[id(value)] for name, value in own.items() if value.ndim}
         found |= {f"grad/{label}/{name}": value.grad for name, value in layer.named_parameters(recurse=False)}
+    found |= {f"state/{name}": state[id(value)] for name, value in network.state_dict(keep_vars=True).items()}
+    found |= {f"grad/state/{name}": value.grad for name, value in network.named_parameters(remove_duplicate=False)}
     return {name: value.detach().numpy() for name, value in found.items()}
 
 

@@ -1,5 +1,6 @@
 """The published networks in PyTorch, channels first: MONAI's own, the others written as their authors' code has them.
 
+Those of which medjax converts weights (`medjax/weights`) have the names of their authors' code.
 Generators of images in unit range have that in front and behind, as medjax's: the originals work in -1 … 1.
 """
 
@@ -17,29 +18,38 @@ class FastMRI(nn.Module):
     def __init__(self, wide_in: int, wide_out: int, width: int, pools: int):
         super().__init__()
         widths = [width * 2**level for level in range(pools + 1)]
-        self.down = nn.ModuleList(self.convs(a, b) for a, b in zip([wide_in, *widths[:-1]], widths, strict=True))
-        self.lift = nn.ModuleList(self.unit(nn.ConvTranspose2d(2 * w, w, 2, 2, bias=False)) for w in widths[:-1])
-        self.up = nn.ModuleList(self.convs(2 * w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(width, wide_out, 1)
-
-    @staticmethod
-    def unit(conv: nn.Module) -> nn.Module:
-        return nn.Sequential(conv, nn.InstanceNorm2d(conv.out_channels), nn.LeakyReLU(0.2))
-
-    @classmethod
-    def convs(cls, wide_in: int, wide_out: int) -> nn.Module:
-        return nn.Sequential(*(cls.unit(nn.Conv2d(w, wide_out, 3, padding=1, bias=False)) for w in (wide_in, wide_out)))
+        self.down_sample_layers = nn.ModuleList(Units.of(a, b) for a, b in pairwise([wide_in, *widths[:-1]]))
+        self.conv = Units.of(*widths[-2:])
+        rising = widths[-2::-1]
+        self.up_transpose_conv = nn.ModuleList(Units(nn.ConvTranspose2d(2 * w, w, 2, 2, bias=False)) for w in rising)
+        self.up_conv = nn.ModuleList(Units.of(2 * w, w) for w in rising)
+        self.up_conv[-1] = nn.Sequential(self.up_conv[-1], nn.Conv2d(width, wide_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
-        for level, block in enumerate(self.down):
-            if level:
-                skips.append(x)
-                x = functional.avg_pool2d(x, 2)
-            x = block(x)
-        for lift, block in zip(reversed(self.lift), reversed(self.up), strict=True):
+        for block in self.down_sample_layers:
+            skips.append(block(x))
+            x = functional.avg_pool2d(skips[-1], 2)
+        x = self.conv(x)
+        for lift, block in zip(self.up_transpose_conv, self.up_conv, strict=True):
             x = block(torch.cat([lift(x), skips.pop()], 1))
-        return self.head(x)
+        return x
+
+
+class Units(nn.Module):
+    """Convolutions with normalisation and activation; at the place of dropout nothing."""
+
+    def __init__(self, *convs: nn.Module):
+        super().__init__()
+        self.layers = nn.Sequential(*(layer for conv in convs for layer in (
+            conv, nn.InstanceNorm2d(conv.out_channels), nn.LeakyReLU(0.2), nn.Identity())))
+
+    @classmethod
+    def of(cls, wide_in: int, wide_out: int) -> nn.Module:
+        return cls(*(nn.Conv2d(w, wide_out, 3, padding=1, bias=False) for w in (wide_in, wide_out)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
 
 
 class Standardised(nn.Module):
@@ -80,12 +90,12 @@ class VarNet(nn.Module):
 
     def __init__(self, cascades: int, sens_width: int, width: int, pools: int):
         super().__init__()
-        self.sens_net = Standardised(sens_width, pools)
+        self.sens_net = nn.ModuleDict({"norm_unet": Standardised(sens_width, pools)})
         self.cascades = nn.ModuleList(VarNetBlock(width, pools) for _ in range(cascades))
 
     def forward(self, x: Tensor, coils: Tensor, mask: Tensor) -> Tensor:
         measured, coils = torch.view_as_complex(x), torch.view_as_complex(coils)
-        maps = self.sens_net(coils.flatten(0, 1)[:, None]).view(coils.shape)
+        maps = self.sens_net["norm_unet"](coils.flatten(0, 1)[:, None]).view(coils.shape)
         maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
         kspace = measured
         for cascade in self.cascades:
@@ -124,10 +134,10 @@ class UnitRange(nn.Module):
 
     def __init__(self, *layers: nn.Module, enters: bool = True):
         super().__init__()
-        self.layers, self.enters = nn.Sequential(*layers, nn.Tanh()), enters
+        self.model, self.enters = nn.Sequential(*layers, nn.Tanh()), enters
 
     def forward(self, x: Tensor) -> Tensor:
-        return 0.5 + 0.5 * self.layers(2 * x - 1 if self.enters else x)
+        return 0.5 + 0.5 * self.model(2 * x - 1 if self.enters else x)
 
 
 def dcgan_generator(noise: int, width: int, channels: int) -> nn.Module:
@@ -144,13 +154,13 @@ class Skip(nn.Module):
     def __init__(self, wide_in: int, wide: int, inside: nn.Module | None, dropout: float):
         super().__init__()
         up = wide if inside is None else 2 * wide
-        self.layers = nn.Sequential(
+        self.model = nn.Sequential(
             nn.LeakyReLU(0.2), nn.Conv2d(wide_in, wide, 4, 2, 1, bias=False),
             *([nn.BatchNorm2d(wide), inside] if inside else []),
             nn.ReLU(), nn.ConvTranspose2d(up, wide_in, 4, 2, 1, bias=False), nn.BatchNorm2d(wide_in), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.layers(x)], 1)
+        return torch.cat([x, self.model(x)], 1)
 
 
 def pix2pix(wide_in: int, wide_out: int, width: int, depth: int, dropout: float) -> nn.Module:
@@ -174,14 +184,25 @@ class Sum(nn.Module):
         return x + self.layers(x)
 
 
+class Residual(nn.Module):
+    """A residual block of CycleGAN."""
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__()
+        self.conv_block = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
 def cyclegan(wide_in: int, wide_out: int, width: int, blocks: int) -> nn.Module:
     """The generator of residual blocks (Zhu et al., 2017)."""
     def normal(conv: nn.Module) -> list[nn.Module]:
         return [conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()]
 
     def residual() -> nn.Module:
-        return Sum(*(layer for act in (True, False) for layer in
-                     (nn.ReflectionPad2d(1), *normal(nn.Conv2d(4 * width, 4 * width, 3))[: 3 if act else 2])))
+        return Residual(*(layer for act in (True, False) for layer in
+                          (nn.ReflectionPad2d(1), *normal(nn.Conv2d(4 * width, 4 * width, 3))[: 3 if act else 2])))
 
     return UnitRange(
         nn.ReflectionPad2d(3), *normal(nn.Conv2d(wide_in, width, 7)), *normal(nn.Conv2d(width, 2 * width, 3, 2, 1)),
@@ -241,21 +262,22 @@ class REDCNN(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.down = nn.ModuleList(nn.Conv2d(width if i else 1, width, 5) for i in range(5))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(width, width if i < 4 else 1, 5) for i in range(5))
+        for i in range(5):
+            self.add_module(f"conv{i + 1}", nn.Conv2d(width if i else 1, width, 5))
+            self.add_module(f"tconv{i + 1}", nn.ConvTranspose2d(width, width if i < 4 else 1, 5))
 
     def forward(self, x: Tensor) -> Tensor:
         first = x
-        x = functional.relu(self.down[0](x))
-        x = second = functional.relu(self.down[1](x))
-        x = functional.relu(self.down[2](x))
-        x = third = functional.relu(self.down[3](x))
-        x = functional.relu(self.down[4](x))
-        x = functional.relu(self.up[0](x) + third)
-        x = functional.relu(self.up[1](x))
-        x = functional.relu(self.up[2](x) + second)
-        x = functional.relu(self.up[3](x))
-        return functional.relu(self.up[4](x) + first)
+        x = functional.relu(self.conv1(x))
+        x = second = functional.relu(self.conv2(x))
+        x = functional.relu(self.conv3(x))
+        x = third = functional.relu(self.conv4(x))
+        x = functional.relu(self.conv5(x))
+        x = functional.relu(self.tconv1(x) + third)
+        x = functional.relu(self.tconv2(x))
+        x = functional.relu(self.tconv3(x) + second)
+        x = functional.relu(self.tconv4(x))
+        return functional.relu(self.tconv5(x) + first)
 
 
 def basic_unet(ndim: int, features: tuple[int, ...]) -> nn.Module:
@@ -279,11 +301,18 @@ def vgg16(channels: int, width: int) -> nn.ModuleList:
     return found
 
 
-def vgg(channels: int, width: int, dense: int, size: int, classes: int) -> nn.Module:
-    """VGG-16 for images of `size` pixels."""
-    layers = [layer for stage in vgg16(channels, width) for layer in (stage, nn.MaxPool2d(2))]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width * (size // 32) ** 2, dense), nn.ReLU(),
-                         nn.Linear(dense, dense), nn.ReLU(), nn.Linear(dense, classes))
+class VGG(nn.Module):
+    """VGG-16 for images of `size` pixels, without dropout."""
+
+    def __init__(self, channels: int, width: int, dense: int, size: int, classes: int):
+        super().__init__()
+        self.features = nn.Sequential(*(layer for stage in vgg16(channels, width) for layer in (*stage, nn.MaxPool2d(2))))
+        self.classifier = nn.Sequential(
+            nn.Linear(8 * width * (size // 32) ** 2, dense), nn.ReLU(), nn.Identity(),
+            nn.Linear(dense, dense), nn.ReLU(), nn.Identity(), nn.Linear(dense, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
 
 
 class FCN8s(nn.Module):

@@ -24,6 +24,7 @@ from medjax.models import resnet
 from medjax.physics.mri import Cartesian
 from medjax.physics.sampling import ComplexChannels
 from medjax.types import Measurement, UserError, pytree
+from medjax.weights._table import find, to_ours
 
 KEY = jax.random.key(0)
 FASTMRI = {"norm": "instance_plain", "act": "leaky_relu", "residual": False, "pool": "mean", "up": "transposed_norm"}
@@ -98,9 +99,13 @@ PUBLISHED = {
 }
 
 
+def config_of(model, settings):
+    return registry.spec("models", model, **{name: value for name, value in settings.items() if name != "scale"})
+
+
 def network(model, settings, ndim, channels, scale=1):
-    config = registry.spec("models", model, **{name: value for name, value in settings.items() if name != "scale"})
-    return registry.build("models", config, ndim=ndim, channels=channels, scale=settings.get("scale", (scale,) * ndim))
+    return registry.build("models", config_of(model, settings), ndim=ndim, channels=channels,
+                          scale=settings.get("scale", (scale,) * ndim))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in ("rrdb", "resnet152") else name
@@ -123,7 +128,9 @@ def test_how_many_voxels_a_logit_of_patchgan_sees(published, field):
 
 NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"width": 2, "blocks": 1},
        "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
-       "unet": {"width": 2, "depth": 2, **FASTMRI}, "voxelmorph": {"published": 1, "width": 2}}
+       "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
+       "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
+       "voxelmorph": {"published": 1, "width": 2}}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -174,7 +181,11 @@ SMALL = {
     "segresnet": ({"down": (1, 1)}, 2),
     "segresnet-3d": ({"down": (1, 1)}, 2),
 }
-UP_FIRST = ("fastmri-unet", "varnet", "nnunet", "nnunet-3d")  # the peer stacks the coarse level before the shortcut
+FAMILIES = {"fastmri-unet": "fastmri_unet", "varnet": "fastmri_varnet", "pix2pix": "pix2pix", "cyclegan": "cyclegan",
+            "redcnn": "ldct_redcnn", "basic-unet": "monai_basicunet", "basic-unet-3d": "monai_basicunet",
+            "nnunet": "monai_dynunet", "nnunet-3d": "monai_dynunet", "vgg16": "torchvision_vgg",
+            "resnet152": "torchvision_resnet", "segresnet": "monai_segresnet", "segresnet-3d": "monai_segresnet"}
+"""Those whose weights medjax converts, by its tables; the others' layers are paired in the order of calls."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +265,25 @@ NAMES = {"weight": ("kernel", "scale", "slope"), "bias": ("bias",), "running_mea
          "dc_weight": ("length",), "log_weight": ("log_weight",)}
 
 
+def by_table(case, peer, prefix, variables, config, paths) -> dict[tuple[str, ...], np.ndarray]:
+    """PyTorch's arrays under Flax's paths, by the table with which medjax converts weights."""
+    start = f"{prefix}state/"
+    arrays = {name.removeprefix(start): value for name, value in peer.items() if name.startswith(start)}
+    if case == "pix2pix":  # the original's network is an attribute of its class
+        arrays = {f"model.{name}": value for name, value in arrays.items()}
+    needed = {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(variables).items()}
+    rows = [row for row in find(FAMILIES[case]).rows(config) if not row.here or row.here in needed]
+    found, _ = to_ours(case, rows, arrays, needed)
+    return {tuple(path.split("/")): value for path, value in found.items()}
+
+
+def in_order(case, peer, prefix, variables, config, paths) -> dict[tuple[str, ...], np.ndarray]:
+    """PyTorch's arrays under Flax's paths, layer by layer in the order of calls."""
+    arrays = {name.removeprefix(prefix): value for name, value in peer.items()
+              if name.removeprefix(prefix)[0].isdigit() and name.startswith(prefix)}
+    return moved(case, arrays, variables, paths)
+
+
 def moved(case, arrays, variables, paths) -> dict[tuple[str, ...], np.ndarray]:
     """PyTorch's arrays in Flax's layout, under Flax's paths; each has one, and none is left over."""
     ours = traverse_util.flatten_dict(variables)
@@ -267,16 +297,10 @@ def moved(case, arrays, variables, paths) -> dict[tuple[str, ...], np.ndarray]:
     found = {}
     for number, path in enumerate(paths):
         for entry, value in layers[number].items():
-            if kinds[number] == "Linear" and kinds[number - 1] == "Conv2d" and value.ndim > 1:  # channels first, flattened
-                value = value.reshape(len(value), layers[number - 1]["bias"].size, -1).swapaxes(1, 2).reshape(value.shape)
             key = next(key for key in ours if key[1:-1] == path and key[-1] in NAMES[entry])
             found[key] = in_our_layout(value, kinds[number], key, ours[key].shape)
             if case == "srresnet" and value.shape[0] == 4 * layers[0]["weight"].shape[0]:
                 found[key] = shuffled(found[key])
-        before = kinds.get(number - 1, "")
-        if case in UP_FIRST and before.startswith("ConvTranspose"):
-            kernel = ("params", *path, "kernel")
-            found[kernel] = np.roll(found[kernel], -layers[number - 1]["weight"].shape[1], axis=-2)
     return found
 
 
@@ -289,8 +313,6 @@ def in_our_layout(value, kind, key, shape) -> np.ndarray:
         return np.moveaxis(value, 1, -1).reshape(shape)
     if value.ndim == 2:
         return value.T
-    if layer == "Conv" and kind.startswith("ConvTranspose"):  # of stride 1: the convolution with the mirrored kernel
-        value = np.flip(value, range(2, value.ndim)).swapaxes(0, 1)
     return np.moveaxis(value, (0, 1), (-1, -2))
 
 
@@ -311,9 +333,9 @@ def test_the_originals_weights_make_the_same_function(peers, name, monkeypatch):
     assert peer["size"] == size
     run, x = CALLS.get(name, plain)(network(model, settings | changes, len(shape) - 2 or 2, channels), peer)
     variables, paths = called(run, x)
-    layers, slopes = ({name.removeprefix(prefix): value for name, value in peer.items()
-                       if name.removeprefix(prefix)[0].isdigit() and name.startswith(prefix)} for prefix in ("", "grad/"))
-    given = traverse_util.unflatten_dict(moved(name, layers, variables, paths))
+    config = config_of(model, settings | changes)
+    move = by_table if name in FAMILIES else in_order
+    given = traverse_util.unflatten_dict(move(name, peer, "", variables, config, paths))
     assert jax.tree.map(jnp.shape, given) == jax.tree.map(jnp.shape, variables)
     cotangent = last(peer["cotangent"])
 
@@ -328,7 +350,7 @@ def test_the_originals_weights_make_the_same_function(peers, name, monkeypatch):
     (_, y), (grads, grad_x) = both(given["params"], x)
     near(y, last(peer["y"]), "y")
     near(grad_x, peer["grad/x"] if peer["grad/x"].shape == x.shape else last(peer["grad/x"]), "x")
-    expected = moved(name, slopes, {"params": variables["params"]}, paths)
+    expected = move(name, peer, "grad/", {"params": variables["params"]}, config, paths)
     least = 3e-2 * max(np.abs(value).max() for value in expected.values())
     for key, value in traverse_util.flatten_dict({"params": grads}).items():
         near(value, expected[key], "/".join(key), least)

@@ -31,7 +31,7 @@ from medjax.tasks._restoration import Restoration
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, held_split, load_records, load_splits
+from medjax.train.run import Run, held_split, load_records, load_splits, write_split
 from medjax.types import Region, Splits, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
@@ -57,6 +57,8 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         if asked and (split == "val" or distributed.several()):
             raise UserError("--uncertainty", "intervals are calibrated on the validation part, by one process; evaluate "
                             "another part in one process")
+        if held_split(workdir) is None and distributed.is_primary():  # a run of converted weights: the salt of pseudonyms
+            write_split(workdir, splits)
         if not splits[split] and again:
             raise UserError("--split", f"the data has no {split} part")
     if not splits[split]:

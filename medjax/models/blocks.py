@@ -36,7 +36,7 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class Conv(nn.Module):
-    """Convolution with bias and, where `act` names one, an activation, by `medjax.ops.conv`."""
+    """Convolution with bias and, where `act` names one, an activation, by `medjax.ops.conv`; in `groups` of channels."""
 
     features: int
     kernel: int | Sequence[int] = 3
@@ -45,6 +45,7 @@ class Conv(nn.Module):
     bias: bool = True
     scale: float = 2.0
     act: str = "none"
+    groups: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -52,10 +53,10 @@ class Conv(nn.Module):
         n = x.ndim - 2
         kernel = (self.kernel,) * n if isinstance(self.kernel, int) else tuple(self.kernel)
         init = nn.initializers.variance_scaling(self.scale, "fan_in", "truncated_normal")
-        w = self.param("kernel", init, (*kernel, x.shape[-1], self.features))
+        w = self.param("kernel", init, (*kernel, x.shape[-1] // self.groups, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         y = ops.conv(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride, padding=self.padding,
-                     leak=LEAKS.get(self.act, 1.0))
+                     groups=self.groups, leak=LEAKS.get(self.act, 1.0))
         return y if self.act in LEAKS else activation(self.act)(y)
 
 

@@ -14,6 +14,7 @@ class REDCNN(nn.Module):
 
     Its last layer starts at 0, so that training starts at the input. The published network (`published`) pads nothing, so
     that the image shrinks and grows again, and has a ReLU at the end: no negative values; with padding it takes any size.
+    Where images are standardised, published code leaves that ReLU out (`final_relu`).
     """
 
     ndim: int
@@ -23,6 +24,7 @@ class REDCNN(nn.Module):
     depth: int = 5
     kernel: int = 5
     published: bool = False
+    final_relu: bool = True
     dtype: Any = "float32"
 
     @nn.compact
@@ -50,4 +52,4 @@ class REDCNN(nn.Module):
         around = ((reach, reach),) * self.ndim if self.published else "SAME"
         h = Conv(self.channels, self.kernel, padding=around, scale=0.0, dtype=self.dtype)(h)
         h = (h + shortcuts.pop()[..., : self.channels]).astype(x.dtype)
-        return nn.relu(h) if self.published else h
+        return nn.relu(h) if self.published and self.final_relu else h

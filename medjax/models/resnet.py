@@ -1,11 +1,12 @@
 """ResNet classifiers (He et al., 2016), 2-D and 3-D; residual networks that make images are `edsr`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 
 from medjax.models.blocks import Conv, ConvNormAct, Norm, activation, both_sides, check_ndim
-from medjax.models.classifier import Head, even
+from medjax.models.classifier import Head, even, standardised
 from medjax.ops.resample import max_pool
 from medjax.types import Array, Context, UserError
 
@@ -19,6 +20,7 @@ class ResNet(nn.Module):
 
     `stem` "large" is the published 7x7 with stride 2 and pooling, "small" a 3x3 for images below about 100 pixels. With
     `published` pooling takes 3x3 voxels, not 2x2, and strided layers are padded on both sides: weights of others fit.
+    `mean` and `std` of each channel, in unit range, are taken off first (ImageNet's, say).
     """
 
     ndim: int
@@ -30,6 +32,8 @@ class ResNet(nn.Module):
     act: str = "relu"
     dropout: float = 0.2
     published: bool = False
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
     dtype: Any = "float32"
 
     @nn.compact
@@ -41,7 +45,7 @@ class ResNet(nn.Module):
         if self.stem not in ("large", "small"):
             raise UserError("config.model.stem", f"no {self.stem!r}; there is large, small")
         kernel, stride = (7, 2) if self.stem == "large" else (3, 1)
-        h = self._unit(self.width, kernel, stride)(x, train)
+        h = self._unit(self.width, kernel, stride)(standardised(x, self.mean, self.std), train)
         if self.stem == "large" and self.published:
             h = nn.max_pool(h, (3,) * self.ndim, (2,) * self.ndim, both_sides(3, self.ndim))
         elif self.stem == "large":

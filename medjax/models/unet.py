@@ -35,8 +35,10 @@ class UNet(nn.Module):
 
     `widths` are the channels of each level, where they do not double. `pool` is "max", "mean" or "stride" (the first
     convolution of a level); `up` "repeat", "transposed" (a 2x2 transposed convolution), or "transposed_norm" (with
-    normalisation and activation). `bias` gives one to convolutions before a normalisation, too. Published settings are in
-    docs/models.md: fastMRI (Zbontar et al., 2018), MONAI's BasicUNet (Falk et al., 2019), nnU-Net (Isensee et al., 2021).
+    normalisation and activation). `bias` gives one to convolutions before a normalisation, too. With `standardise` the
+    network works on images of mean 0 and standard deviation 1, each by its own, clipped at 6 of these as fastMRI does, and
+    its output gets them back: the scale of an image does not matter. Published settings are in docs/models.md: fastMRI
+    (Zbontar et al., 2018), MONAI's BasicUNet (Falk et al., 2019), nnU-Net (Isensee et al., 2021).
     """
 
     ndim: int
@@ -55,6 +57,7 @@ class UNet(nn.Module):
     pool: str = "max"
     up: str = "repeat"
     bias: bool = False
+    standardise: bool = False
     dtype: Any = "float32"
 
     @nn.compact
@@ -62,6 +65,12 @@ class UNet(nn.Module):
         check_ndim(x, self.ndim)
         check_same_grid("unet", self.scale)
         widths = self._checked_widths()
+        given = x
+        if self.standardise:
+            axes = tuple(range(1, x.ndim))
+            mean = x.mean(axes, keepdims=True)
+            std = jnp.sqrt(x.var(axes, keepdims=True, ddof=1)) + 1e-11
+            x = jnp.clip((x - mean) / std, -6, 6)
         h, cut = pad_to_multiple(x.astype(self.dtype), self.stride * 2 ** (self.depth - 1))
         if self.stride > 1:
             h = Conv(widths[0], kernel=self.stride, stride=self.stride, padding="VALID", dtype=self.dtype)(h)
@@ -81,7 +90,9 @@ class UNet(nn.Module):
             h = self._block(jnp.concatenate([skips.pop(), h], -1), width, 1, train)
         out = Conv(self.channels * self.stride**self.ndim, kernel=1, scale=self.out_scale, dtype=self.dtype)(h)
         out = (pixel_shuffle(out, self.stride) if self.stride > 1 else out)[cut].astype(x.dtype)
-        return x[..., : self.channels] + out if self.residual else out
+        if self.standardise:
+            out = out * std if self.residual else out * std + mean
+        return given[..., : self.channels] + out if self.residual else out
 
     def _checked_widths(self) -> tuple[int, ...]:
         """The channels of each level. Raises UserError for settings that there are not."""

@@ -59,6 +59,9 @@ class MriRecon(Reconstruction):
     centre; with `acceleration` 1 nothing more is left out. Metrics compare magnitudes; "fastmri_ssim" among `measures` is
     SSIM as fastMRI's tables have it, by the largest value of the file.
 
+    With `magnitudes` networks see the magnitude of that image and make that of the whole one, as fastMRI's U-Net does: one
+    channel each. Networks with physics inside need complex images.
+
     K-space with gaps has no truth. There the part `held_out` of the samples outside the middle is kept back in evaluation,
     and the one metric is the residual in it, as in SSDU (Yaman et al., 2020).
     """
@@ -70,6 +73,7 @@ class MriRecon(Reconstruction):
     sigma: float = 0.005
     coil_correlation: float = 0.1
     held_out: float = 0.0
+    magnitudes: bool = False
 
     kind = "kspace"
     keeps_format = False
@@ -87,6 +91,9 @@ class MriRecon(Reconstruction):
             raise UserError("config.task.coil_correlation", f"{self.coil_correlation}; give a number from 0 to below 1")
         if not 0 <= self.held_out < 1:
             raise UserError("config.task.held_out", f"{self.held_out}; give a part from 0 to below 1")
+        if self.held_out and self.magnitudes:
+            raise UserError("config.task.held_out", f"{self.held_out}, but k-space does not follow from magnitudes; set "
+                            "config.task.magnitudes to False")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -94,10 +101,15 @@ class MriRecon(Reconstruction):
         return (HELD_OUT,) if self.held_out else super().metrics
 
     def out_channels(self, channels: int) -> int:
-        """Real and imaginary part of an image of one channel."""
+        """Real and imaginary part of an image of one channel, or its magnitude."""
         if channels != 1:
             raise UserError("config.data", f"the images have {channels} channels; MRI is reconstructed from one")
-        return 2
+        return 1 if self.magnitudes else 2
+
+    def measured(self, operator: Operator, y: Array, coils: Array | None = None) -> NetworkInput:
+        """The input of a measurement: its zero-filled image, complex or its magnitude."""
+        given = super().measured(operator, y, coils)
+        return replace(given, image=magnitude(given.image)) if self.magnitudes else given
 
     def resolve_from_data(self, splits: Splits) -> dict[str, object]:
         """Nothing; but measured k-space can't be cut, nor padded to one size."""
@@ -129,6 +141,7 @@ class MriRecon(Reconstruction):
             coil_images = self._coil_images(keys, clean)
             given = self.input({**batch, **self._undersampled(keys, self._noisy(keys, fft(coil_images, self.ndim)))})
             target = _combined(_maps(given), coil_images, clean)
+        target = magnitude(target) if self.magnitudes else target
         known = {name: batch[name] for name in ("volume_max",) if name in batch}
         return self.example_of(batch, given, target, mask, **known)
 

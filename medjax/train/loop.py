@@ -33,6 +33,7 @@ from medjax.train.run import (
     write_config,
     write_split,
 )
+from medjax.train.weights import check_start, start_from
 from medjax.types import Array, DivergedError, Splits, State, UserError
 
 
@@ -91,7 +92,9 @@ def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequen
         with distributed.together():
             streams = [stack.enter_context(open_stream(run, config, own, layout))
                        for config, own in zip(configs, splits, strict=True)]
-            _check(run, layout, streams[0])
+            shapes = _check(run, layout, streams[0])
+            for pair in zip(configs, workdirs, strict=True):
+                check_start(*pair, shapes)
         with distributed.together():
             for config, workdir, own in zip(configs, workdirs, splits, strict=True):
                 if distributed.is_primary():
@@ -102,6 +105,8 @@ def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequen
         folders = [stack.enter_context(open_checkpoints(*pair)) for pair in zip(configs, workdirs, strict=True)]
         states = [layout.start(stream, config.seed) for stream, config in zip(streams, configs, strict=True)]
         step = _restore(folders, states, streams)
+        if not step:
+            states = [start_from(config, state) for config, state in zip(configs, states, strict=True)]
         if step and distributed.is_primary():
             print(f"resuming from step {step}")
         silent = not distributed.is_primary()
@@ -139,14 +144,15 @@ def open_stream(run: Run, config: Config, splits: Splits, layout: Layout) -> Ite
         stream.close()
 
 
-def _check(run: Run, layout: Layout, stream: HostStream) -> None:
-    """Traces a step: what doesn't fit together is said before anything is compiled or written."""
+def _check(run: Run, layout: Layout, stream: HostStream) -> State:
+    """The state's shapes, by tracing a step: what doesn't fit together is said before anything is compiled or written."""
     metric_of(run.config)
     rows = run.config.batch_size * run.objective.batches
     first = {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype)
              for name, array in probe(stream.first(), layout.share).items()}
     state = jax.eval_shape(initial(run), first, jax.random.PRNGKey(0))
     jax.eval_shape(train_step(run), state, first)
+    return state
 
 
 def _loop(run: Run, layout: Layout, members: Sequence[Member], state: State, profile: Profile) -> State:

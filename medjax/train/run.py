@@ -24,10 +24,10 @@ from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
 from medjax.types import Metric, Model, Objective, Record, Source, Splits, State, Task, UserError
 
-CONFIG, SPLIT, DATA = "config.json", "split.json", "data.json"
+CONFIG, SPLIT, DATA, WEIGHTS = "config.json", "split.json", "data.json", "weights.json"
 Config: TypeAlias = ml_collections.ConfigDict
 MAY_CHANGE = ("steps", "log_every", "eval_every", "eval_samples", "checkpoint_every", "keep", "mesh", "remat",
-              "data.workers", "references")
+              "data.workers", "references", "init_workdir")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,13 @@ def write_split(workdir: Path, splits: Splits) -> list[str]:
 
 @contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Holds a run's folder for one training at a time. Raises UserError while another holds it."""
+    """Holds a run's folder for one training at a time.
+
+    Raises UserError while another holds it, and where it has converted weights.
+    """
+    if (workdir / WEIGHTS).exists():
+        raise UserError(workdir, "holds converted weights, which stay as they are; start from them in another --workdir: "
+                        f"--config.init_workdir={workdir}")
     workdir.mkdir(parents=True, exist_ok=True)
     busy = UserError(workdir, "another training is writing here; wait for it, or name another --workdir")
     with locked(workdir / ".lock", busy):
@@ -211,6 +217,12 @@ def load_config(workdir: Path) -> Config:
     if not path.exists():
         raise UserError(workdir, "holds no run (no config.json); train first: python train.py --config=… --workdir=…")
     return Config(_read(path))
+
+
+def read_weights(workdir: Path) -> dict[str, Any]:
+    """Where the weights of a converted run are from; nothing for a run that was trained."""
+    path = workdir / WEIGHTS
+    return _read(path) if path.exists() else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

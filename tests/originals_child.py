@@ -1,0 +1,128 @@
+"""What networks of other packages make of random weights, for test_originals.py; runs under the peers' Python.
+
+    python originals_child.py FOLDER
+
+For every case writes FOLDER/NAME.npz of a small network in use (`eval`): its weights under their own names (`state/…`), `x`,
+`y`, and what else it was given (`given/…`); FOLDER/NAME.json has the package that is missing, for those it can't make.
+"""
+
+import importlib
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def module(name: str) -> object:
+    """A module of a package."""
+    return importlib.import_module(name)
+
+
+def declare_operators() -> torch.library.Library:
+    """torchvision's for GPUs asks for operators of boxes that torch for CPUs has not."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def fastmri_varnet() -> nn.Module:
+    return module("fastmri.models").VarNet(num_cascades=2, sens_chans=2, sens_pools=2, chans=3, pools=2, mask_center=False)
+
+
+def monai(name: str, *args: object, **kwargs: object) -> Callable[[], nn.Module]:
+    return lambda: getattr(module("monai.networks.nets"), name)(*args, **kwargs)
+
+
+def dynunet(ndim: int) -> Callable[[], nn.Module]:
+    return monai("DynUNet", ndim, 1, 2, (3,) * 3, (1, 2, 2), (2, 2), filters=(2, 3, 4),
+                 norm_name=("INSTANCE", {"affine": True}))
+
+
+def ldct(name: str, *args: object) -> Callable[[], nn.Module]:
+    return lambda: module(f"ldctbench.methods.{name}.network").Model(Namespace(), *args)
+
+
+def vision(name: str, classes: int) -> Callable[[], nn.Module]:
+    return lambda: getattr(module("torchvision.models"), name)(num_classes=classes)
+
+
+def picture(*shape: int) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: (torch.randn(shape),)
+
+
+def kspace() -> tuple[Tensor, ...]:
+    mask = torch.rand(1, 1, 1, 16, 1) < 0.6
+    return torch.randn(1, 3, 16, 16, 2) * mask, mask
+
+
+# name -> (a network, what it is given)
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]] = {
+    "fastmri_unet": (lambda: module("fastmri.models").Unet(1, 1, 4, 2), picture(1, 1, 16, 24)),
+    "fastmri_varnet": (fastmri_varnet, kspace),
+    "ldct_redcnn": (ldct("redcnn", 4), picture(1, 1, 24, 28)),
+    "ldct_cnn10": (ldct("cnn10"), picture(1, 1, 16, 12)),
+    "ldct_resnet": (ldct("resnet", 16, 2), picture(1, 1, 16, 12)),
+    "monai_basicunet": (monai("BasicUNet", 2, 1, 2, (2, 2, 4, 8, 16, 2)), picture(1, 1, 32, 32)),
+    "monai_basicunet-3d": (monai("BasicUNet", 3, 1, 2, (2, 2, 4, 8, 16, 2)), picture(1, 1, 32, 32, 32)),
+    "monai_dynunet": (dynunet(2), picture(1, 1, 16, 8)),
+    "monai_dynunet-3d": (dynunet(3), picture(1, 1, 4, 4, 8)),
+    "monai_segresnet": (monai("SegResNet", 2, blocks_down=(1, 2, 1), blocks_up=(1, 1)), picture(1, 1, 16, 12)),
+    "monai_segresnet-3d": (monai("SegResNet", 3, blocks_down=(1, 2), blocks_up=(1,)), picture(1, 1, 4, 6, 8)),
+    "torchvision_resnet-18": (vision("resnet18", 3), picture(1, 3, 64, 72)),
+    "torchvision_resnet-50": (vision("resnet50", 3), picture(1, 3, 64, 72)),
+    "torchvision_vgg-11": (vision("vgg11", 3), picture(1, 3, 224, 224)),
+    "torchvision_vgg-11-bn": (vision("vgg11_bn", 3), picture(1, 3, 224, 224)),
+}
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    """No array is left at 0 or 1, where exchanged ones would look alike."""
+    for value in network.state_dict().values():
+        if value.ndim == 1 and value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+        elif value.ndim == 0:
+            value.fill_(7)
+    return network.eval()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    library = declare_operators()
+    for name, (network, drawn) in CASES.items():
+        try:
+            made = randomised(network())
+        except ImportError as error:
+            (folder / f"{name}.json").write_text(json.dumps(str(error)))
+            continue
+        given = drawn()
+        with torch.inference_mode():
+            y = made(*given)
+        state = {f"state/{key}": value.numpy() for key, value in made.state_dict().items()}
+        arrays = {"x": given[0], "y": y, **{f"given/{i}": value for i, value in enumerate(given[1:])}}
+        np.savez(folder / f"{name}.npz", **state, **{key: value.numpy() for key, value in arrays.items()},
+                 parameters=sum(value.numel() for value in made.parameters()))
+    write_checkpoints(folder)
+    del library
+
+
+def write_checkpoints(folder: Path) -> None:
+    """lightning.ckpt as Lightning saves it, its weights in checkpoint.npz, and model.pt, pickled whole."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    state = {f"unet.{name}": value for name, value in model.state_dict().items()}
+    state["unet.0.weight"] = state["unet.0.weight"].bfloat16()
+    torch.save({"epoch": 3, "state_dict": state, "hyper_parameters": {"chans": 2}, "optimizer_states": [{}]},
+               folder / "lightning.ckpt")
+    torch.save(model, folder / "model.pt")
+    np.savez(folder / "checkpoint.npz", **{name: value.float().numpy() for name, value in state.items()})
+
+
+if __name__ == "__main__":
+    main()
