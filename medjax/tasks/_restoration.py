@@ -10,7 +10,7 @@ from medjax.data.outputs import ImageOutput
 from medjax.measures import image_quality, losses
 from medjax.measures._declared import measure, metrics_of
 from medjax.tasks._base import TaskBase, check_shape
-from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Prediction, Record, Reference
+from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Port, Prediction, Record, Reference
 
 LEAST_CONTRAST = 0.05  # of the data's range, between the least and the greatest value of an image that shows something
 
@@ -75,6 +75,10 @@ class Restoration(TaskBase):
         """The images, and the truth."""
         images = {row: self.in_units(pred.image) for row, pred in predictions.items()}
         return images | {"truth": self.in_units(example.target)}
+
+    def exported_output(self, channels: int) -> Port:
+        """The restored image."""
+        return Port("image", (), "restored image in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The restored images; padding outside the scanned field stays what it was."""

@@ -16,7 +16,7 @@ from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks._base import check_spacing, spacing_of
+from medjax.tasks._base import check_spacing, spacing_of, whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, operator_of, restricted
 from medjax.types import (
     Array,
@@ -26,6 +26,7 @@ from medjax.types import (
     Measurement,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Splits,
@@ -161,6 +162,14 @@ class CtRecon(Reconstruction):
         """The scanner of a measured sinogram, from its geometry."""
         geometry = ct_geometry.operator(str(record.extras["ct_geometry"]), record.id).in_pixels()
         return Scan(geometry, _norm(geometry), self.filter)
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """Sinograms of the simulated scanner for images of `size`. Raises UserError for sizes that are free."""
+        geometry = self.operator(whole_sizes(size, "the geometry of the scanner follows from it")).geometry
+        low, high = geometry.angles[0], geometry.angles[-1]
+        meaning = (f"line integrals of the attenuation, {self.beam} beam, {len(geometry.angles)} views from {low:.6g} to "
+                   f"{high:.6g} radians, {geometry.detectors} detector elements of {geometry.detector_mm:g} pixels")
+        return (Port("sinogram", (len(geometry.angles), geometry.detectors, 1), meaning, values=(0.0, 2.0)),)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The reconstructed image in HU."""

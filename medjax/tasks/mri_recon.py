@@ -33,6 +33,7 @@ from medjax.types import (
     NetworkInput,
     Operator,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -205,6 +206,21 @@ class MriRecon(Reconstruction):
         """As if only some samples had been measured."""
         found = measurement_of(example.input.context)
         return replace(example, input=self.measured(_sampled(found.operator, keep), found.y * keep, found.coils))
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """K-space of any number of coils. Raises UserError for sizes that are free."""
+        sizes = whole_sizes(size, "a Fourier transform has one size")
+        reach = 3 * self.data_range[1]
+        return (Port("kspace", (*sizes, "2*c"), "k-space, orthonormal, its origin at index n // 2, 0 where nothing was measured: "
+                     "the real parts of all coils, then the imaginary ones", "{units}", values=(-reach, reach)),)
+
+    def exported_output(self, channels: int) -> Port:
+        """The magnitude image."""
+        return Port("image", (), "magnitude image in the units of the measurement", "{units}")
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """The magnitude image."""
+        return magnitude(pred.image) * self.data_range[1]
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The magnitude image, in the units of the measurement."""

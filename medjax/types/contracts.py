@@ -58,6 +58,25 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Port:
+    """An array that goes into an exported run or comes out of it, float32 `(B, *shape)`, and what it means.
+
+    `shape` has whole numbers, and text for sizes that are free ("16*h" for multiples of 16). `channels` names those of the
+    last axis where they have names. `values` are usual ones, least and greatest; with `binary` 0 and 1 alone. `as_input`:
+    an output whose values are in the units of the input's file, where those are normalised.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    meaning: str
+    unit: str = ""
+    channels: tuple[str, ...] = ()
+    values: tuple[float, float] = (0.0, 1.0)
+    binary: bool = False
+    as_input: bool = False
+
+
+@dataclass(frozen=True)
 class Reference:
     """A method without training that networks are compared with.
 
@@ -241,6 +260,18 @@ class Task(Protocol):
 
         The arrays of the predictions may be changed.
         """
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """The arrays that `input` reads, for images of `channels` and `size`, whole numbers or text as a port has them.
+
+        Raises UserError where an exported run could not be applied, or needs the size in whole numbers.
+        """
+
+    def exported_output(self, channels: int) -> Port:
+        """What `exported` gives; its shape is left to the program."""
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """What an exported run makes of a prediction, in physical units: what `outputs` writes of it, as an array."""
 
     def on_target_grid(self, image: Array) -> Array:
         """The input image on the grid of the target: what conditional critics and readers compare with."""
