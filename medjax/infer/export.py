@@ -1,10 +1,11 @@
 """A trained run as one function of arrays, in physical units from end to end, and as StableHLO that JAX alone can run."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,14 +15,14 @@ from medjax.train.run import Run
 from medjax.types import Array, Batch, Port, State, UserError
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+LIMIT = 1e-5
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
+FREE = 8  # along axes that are free and none of space: coils
 LEAST = {2: 32, 3: 16}  # voxels along each axis of the images that programs are checked on
-UNSUITABLE = (TypeError, ValueError, NotImplementedError, UserError, jax.errors.InconclusiveDimensionOperation,
-              jax.errors.ConcretizationTypeError)
-"""What JAX raises where a program can't be traced for the sizes that are asked for."""
 
 Function = Callable[..., Array]
 Arrays = list[np.ndarray]
+Shape = tuple[int | str, ...]
 Call = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -41,63 +42,107 @@ class Program:
     multiple: int
     pads: bool
 
-    def sizes(self, larger: int = 0) -> tuple[int, ...]:
-        """Sizes of an image that it takes, no two axes alike where they are free; a larger one on demand."""
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of an image that it takes, no two axes alike where they are free."""
         ndim = self.run.task.input_ndim
-        first = -(-LEAST[ndim] // self.multiple) + larger
+        first = -(-LEAST[ndim] // self.multiple)
         return self.size or tuple((first + axis) * self.multiple for axis in range(ndim))
+
+    def at(self, size: tuple[int, ...]) -> "Program":
+        """The program for images of one size."""
+        return replace(self, inputs=_ports(self.run, size), size=size, multiple=1, pads=False)
 
     def scale(self) -> tuple[int, ...]:
         """How many voxels of the result there are for one of the image, by axis; () where it has another grid."""
         size = self.sizes()
         shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in self.example(size)]
         space = jax.eval_shape(self.function, *shapes).shape[1:-1]
-        on_grid = self.inputs[0].shape[:-1] == tuple(free(size, self.size, self.multiple))
+        on_grid = self.inputs[0].shape[:-1] == (self.size or free(len(size), self.multiple))
         if not on_grid or len(space) != len(size) or any(made % given for made, given in zip(space, size, strict=True)):
             return ()
         return tuple(made // given for made, given in zip(space, size, strict=True))
 
     def example(self, size: tuple[int, ...], batch: int = 1) -> Arrays:
-        """Random arrays that it takes, with the values of training images."""
+        """Random arrays that it takes."""
         random, found = np.random.default_rng(0), []
         for port in _ports(self.run, size):
-            shape = (batch, *(n if isinstance(n, int) else 8 for n in port.shape))
-            known = self.run.config.data.domain.percentiles if port.name == "image" else port.values
-            values = random.integers(0, 2, shape) if port.binary else random.uniform(*known, shape)
-            found.append(values.astype(np.float32))
+            assert port.example is not None
+            shape = (batch, *(n if isinstance(n, int) else FREE for n in port.shape))
+            found.append(port.example(random, shape).astype(np.float32))
         return found
 
 
-def make_exportable(run: Run, state: State, size: tuple[int, ...] = (), spacing_mm: float = 0.0) -> tuple[Program, bytes]:
-    """The program of a run, and as StableHLO for `PLATFORMS`, serialised by `jax.export`.
-
-    Images may have any size, or multiples of the least number that the network can be traced for; `size` fixes it. In
-    tasks whose images `apply` takes in tiles it is a multiple of `TILE`, as there. `spacing_mm` is the voxel size, for
-    tasks that depend on it and were trained on several. Raises UserError for what can't be exported.
+@dataclass(frozen=True)
+class Exported:
+    """A file with the program in a `format`: the shapes of its inputs, its largest difference to the live program, and what
+    else is known of it.
     """
-    output = run.task.exported_output(run.config.data.channels)
-    if size and len(size) != run.task.input_ndim:
-        raise UserError("--size", f"{len(size)} numbers, and the images have {run.task.input_ndim} axes; give one for each")
-    function = _function(run, state, size, spacing_mm)
-    if size:
-        program = Program(run, function, _ports(run, size), output, size, 1, False)
-        return program, _serialised(program)
-    problem: Exception | None = None
+
+    format: str
+    data: bytes
+    shapes: tuple[Shape, ...]
+    difference: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return f"model.{self.format}"
+
+
+def make_exportable(run: Run, state: State, size: tuple[int, ...] = (), spacing_mm: float = 0.0) -> Program:
+    """The program of a run, as large a part of all sizes of images as it can be exported for.
+
+    Images may have any size, or multiples of the least number that the network can be traced for; in tasks whose images
+    `apply` takes in tiles that is a multiple of `TILE`, as there. What takes one size alone gets `size`. `spacing_mm` is the
+    voxel size, for tasks that depend on it and were trained on several. Raises UserError for what can't be exported.
+    """
+    ndim, output = run.task.input_ndim, run.task.exported_output(run.config.data.channels)
+    if size and len(size) != ndim:
+        raise UserError("--size", f"{len(size)} numbers, and the images have {ndim} axes; give one for each")
+    problem: Exception = UserError("--size", "")
     for multiple in (m for m in MULTIPLES if not run.task.tileable or m >= TILE):
-        ports = _ports(run, free((None,) * run.task.input_ndim, (), multiple))
-        program = Program(run, function, ports, output, (), multiple, run.task.tileable)
         try:
-            return _padded_alike(program), _serialised(program)
-        except UNSUITABLE as error:
+            ports = _ports(run, free(ndim, multiple))
+            program = Program(run, _function(run, state, (), ports, spacing_mm), ports, output, (), multiple, run.task.tileable)
+            _lowered(program)
+            return _padded_alike(program)
+        except Exception as error:  # JAX, Flax and networks say in many ways that sizes don't suit them
             problem = error
-    raise UserError("--size", "the network takes images of one size alone; give it, e.g. --size=256,256") from problem
+            if isinstance(error, UserError):
+                break
+    if not size:
+        if isinstance(problem, UserError):
+            raise problem
+        raise UserError("--size", "the network takes images of one size alone; give it, e.g. --size=256,256") from problem
+    ports = _ports(run, size)
+    program = Program(run, _function(run, state, size, ports, spacing_mm), ports, output, size, 1, False)
+    try:
+        _lowered(program)
+        return program
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        given = ",".join(map(str, size))
+        raise UserError("--size", f"the network doesn't take images of {given}; give the size of those it was trained on "
+                        f"({' '.join(str(error).split())[:200]})") from error
 
 
-def free(size: Sequence[object], fixed: Sequence[int], multiple: int) -> tuple[int | str, ...]:
-    """The sizes of images as a port has them: those that are fixed, or text as "16*h"."""
-    if fixed:
-        return tuple(fixed)
-    return tuple(name if multiple == 1 else f"{multiple}*{name}" for name in "dhw"[-len(size):])
+def free(ndim: int, multiple: int) -> tuple[str, ...]:
+    """Sizes of images as a port has them: multiples of a number, along each axis."""
+    return tuple(name if multiple == 1 else f"{multiple}*{name}" for name in "dhw"[-ndim:])
+
+
+def stablehlo(program: Program) -> Exported:
+    """The program as StableHLO for `PLATFORMS`, serialised by `jax.export`. Raises UserError where it is too far from it."""
+    data = bytes(_lowered(program).serialize())
+    exported = jax.export.deserialize(bytearray(data))
+    far = difference(program, lambda arrays: np.asarray(exported.call(*arrays)))
+    if far > LIMIT:
+        raise UserError("model.stablehlo", f"its results differ from the model's by {far:.2g} of the range, more than {LIMIT:g}; "
+                        "nothing was written")
+    return Exported("stablehlo", data, tuple(("b", *port.shape) for port in program.inputs), far,
+                    {"platforms": list(PLATFORMS)})
 
 
 def live(program: Program) -> Call:
@@ -106,25 +151,16 @@ def live(program: Program) -> Call:
     return lambda arrays: np.asarray(compiled(*arrays))
 
 
-def stablehlo(data: bytes) -> Call:
-    """The exported program, as JAX reads it back."""
-    exported = jax.export.deserialize(bytearray(data))
-    return lambda arrays: np.asarray(exported.call(*arrays))
-
-
 def difference(program: Program, call: Call, batch: int = 2) -> float:
-    """The largest difference between `call` and the live program on random images of two sizes, of `batch` and of one.
+    """The largest difference between `call` and the live program on `batch` random images.
 
     It is a part of the range, or of the largest value where that is larger; probabilities are compared as they are.
     """
-    reference, found = live(program), []
-    for number, count in enumerate((batch, 1)):
-        arrays = program.example(program.sizes(larger=number), count)
-        wanted, made = reference(arrays), call(arrays)
-        if wanted.shape != made.shape:
-            return float("inf")
-        found.append(float(np.abs(made - wanted).max()) / max(_reach(program), float(np.abs(wanted).max())))
-    return max(found) if np.isfinite(found).all() else float("inf")
+    arrays = program.example(program.sizes(), batch)
+    wanted, made = live(program)(arrays), call(arrays)
+    if wanted.shape != made.shape or not np.isfinite(wanted).all():
+        return float("inf")
+    return float(np.abs(made - wanted).max()) / max(_reach(program), float(np.abs(wanted).max()))
 
 
 def _reach(program: Program) -> float:
@@ -137,11 +173,11 @@ def _ports(run: Run, size: Sequence[int | str]) -> tuple[Port, ...]:
     return run.task.exported_inputs(run.config.data.channels, size)
 
 
-def _function(run: Run, state: State, size: tuple[int, ...], spacing_mm: float) -> Function:
+def _function(run: Run, state: State, size: tuple[int, ...], ports: Sequence[Port], spacing_mm: float) -> Function:
     """The run's program on arrays in physical units, the only ones of a batch that are not told already."""
     state = jax.tree.map(jnp.asarray, jax.device_get(replace(state, key=jax.random.key_data(state.key))))
     program, known = make_program(run, state), _spacing(run, spacing_mm)
-    names = [port.name for port in _ports(run, size or free((None,) * run.task.input_ndim, (), TILE))]
+    names = [port.name for port in ports]
 
     def function(*arrays: Array) -> Array:
         rows = jnp.ones(arrays[0].shape[0])
@@ -164,14 +200,14 @@ def _spacing(run: Run, given: float) -> np.ndarray:
     return np.full((1, run.task.ndim), value, np.float32)
 
 
-def _serialised(program: Program) -> bytes:
+def _lowered(program: Program) -> jax.export.Exported:
+    """The program for `PLATFORMS`, with symbols for the sizes that are free."""
     scope = jax.export.SymbolicScope()
     shapes = [jax.ShapeDtypeStruct(jax.export.symbolic_shape(",".join(map(str, ("b", *port.shape))), scope=scope), jnp.float32)
               for port in program.inputs]
     # A function of its own: what was traced before, with other convolutions, is not to be found again.
     with jax_convolutions():
-        exported = jax.export.export(jax.jit(lambda *arrays: program.function(*arrays)), platforms=PLATFORMS)(*shapes)
-    return bytes(exported.serialize())
+        return jax.export.export(jax.jit(lambda *arrays: program.function(*arrays)), platforms=PLATFORMS)(*shapes)
 
 
 def _padded_alike(program: Program) -> Program:
@@ -186,14 +222,9 @@ def _padded_alike(program: Program) -> Program:
     run = live(program)
     try:
         alone, padded = run(odd), run([np.pad(array, pads, mode="edge") for array in odd])
-    except UserError:  # the network takes multiples alone
+    except Exception:  # the network takes multiples alone
         return program
     if alone.ndim == padded.ndim == len(pads) and alone.shape != padded.shape:
         padded = padded[cut]
     alike = alone.shape == padded.shape and np.abs(alone - padded).max() <= 1e-5 * max(_reach(program), np.abs(alone).max())
     return replace(program, pads=bool(alike))
-
-
-def signature(port: Port) -> list[Any]:
-    """The shape of a port as JSON has it, the batch first."""
-    return ["b", *port.shape]

@@ -1,5 +1,6 @@
 """A trained model on one record, whatever its size: from the record to the whole of its prediction."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import numpy as np
 from medjax.data.pipeline import HostBatch, whole_batch
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
-from medjax.types import Batch, Operator, Prediction, Record, State, Tree, UserError
+from medjax.types import Batch, Derivation, Operator, Prediction, Record, State, Tree, UserError
 
 VOXELS = 2**20  # larger images go through in tiles, where the task allows
 USE_SEED = 2  # what is random in use is the same for a sample in every run
@@ -56,6 +57,16 @@ def make_predict(run: Run, state: State) -> Predict:
         return next(parts) if record.ndim == task.input_ndim else _stacked(parts, record.image.shape[0])
 
     return predict
+
+
+def derivation(run: Run, state: State) -> Derivation:
+    """What makes the results, for their headers: the task and its networks, and a hash of the checkpoint and config."""
+    digest = hashlib.sha256(run.config.to_json(sort_keys=True).encode())
+    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    networks = "+".join(run.config[key].name for key in run.objective.networks)
+    return Derivation(f"{run.config.task.name} by a trained network", f"medjax {run.config.task.name}: {networks}",
+                      f"step {int(state.step)}", digest.hexdigest()[:16])
 
 
 def check_record(run: Run, record: Record) -> None:

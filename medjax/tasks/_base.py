@@ -110,8 +110,11 @@ class TaskBase:
     def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
         """The image; several images that make one input are its channels."""
         names = self.inputs if self.inputs[0] != "image" else ()
-        low, high = self.data_range
-        return (Port("image", (*size, len(names) or channels), "image in physical units", "{units}", tuple(names), (low, high)),)
+        return (Port("image", (*size, len(names) or channels), "image in physical units", "{units}", tuple(names),
+                     self._random_image),)
+
+    def _random_image(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return random.uniform(*self.data_range, shape)
 
     def exported_output(self, channels: int) -> Port:
         """Nothing can be exported: raises UserError."""

@@ -169,7 +169,7 @@ class CtRecon(Reconstruction):
         low, high = geometry.angles[0], geometry.angles[-1]
         meaning = (f"line integrals of the attenuation, {self.beam} beam, {len(geometry.angles)} views from {low:.6g} to "
                    f"{high:.6g} radians, {geometry.detectors} detector elements of {geometry.detector_mm:g} pixels")
-        return (Port("sinogram", (len(geometry.angles), geometry.detectors, 1), meaning, values=(0.0, 2.0)),)
+        return (Port("sinogram", (len(geometry.angles), geometry.detectors, 1), meaning, example=_disc_with_noise),)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The reconstructed image in HU."""
@@ -191,6 +191,12 @@ def _element_means(y: Array, factor: int) -> Array:
     batch, views, detectors, channels = y.shape
     parts = y.reshape(batch, views, detectors // factor, factor, channels)
     return -jax.nn.logsumexp(-parts, 3, b=1 / factor) if factor > 1 else y
+
+
+def _disc_with_noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Line integrals up to 2 through a disc over half of the detector, with noise of 1 %."""
+    place = np.linspace(-2, 2, shape[2])[:, None]
+    return 2 * np.sqrt(np.maximum(1 - place**2, 0)) + 0.02 * random.standard_normal(shape)
 
 
 def _norm(geometry: ct.Planar) -> float:

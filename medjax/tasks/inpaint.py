@@ -65,7 +65,8 @@ class Inpaint(Reconstruction):
 
     def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
         """The image with holes, and which of its voxels are known."""
-        known = Port("known", (*size, 1), "1 where the image is known, 0 where it is missing", binary=True)
+        known = Port("known", (*size, 1), "1 where the image is known, 0 where it is missing",
+                     example=lambda random, shape: random.integers(0, 2, shape))
         return *super().exported_inputs(channels, size), known
 
     def _known(self, key: Key, shape: tuple[int, ...]) -> Array:

@@ -21,6 +21,7 @@ from medjax.physics.mri import (
 )
 from medjax.physics.noise import CoilNoise
 from medjax.physics.sampling import ComplexChannels
+from medjax.tasks._base import whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, measurement_of
 from medjax.types import (
     Array,
@@ -210,9 +211,8 @@ class MriRecon(Reconstruction):
     def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
         """K-space of any number of coils. Raises UserError for sizes that are free."""
         sizes = whole_sizes(size, "a Fourier transform has one size")
-        reach = 3 * self.data_range[1]
         return (Port("kspace", (*sizes, "2*c"), "k-space, orthonormal, its origin at index n // 2, 0 where nothing was measured: "
-                     "the real parts of all coils, then the imaginary ones", "{units}", values=(-reach, reach)),)
+                     "the real parts of all coils, then the imaginary ones", "{units}", (), self._random_image),)
 
     def exported_output(self, channels: int) -> Port:
         """The magnitude image."""

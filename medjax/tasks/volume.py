@@ -96,7 +96,7 @@ class Volume(Restoration):
     def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
         """The projections, as channels."""
         return (Port("image", (*size, self.views), "parallel projections (means along the rays) around the first axis",
-                     "{units}", (), self.data_range),)
+                     "{units}", (), self._random_image),)
 
     def exported_output(self, channels: int) -> Port:
         """The volume."""

@@ -1,6 +1,6 @@
 """What tasks, objectives, models, sources, file formats and outputs must offer, and what they may."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -57,13 +57,17 @@ class Metric:
         return value < other if self.lower_is_better else value > other
 
 
+Draw: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""Random values of a shape."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An array that goes into an exported run or comes out of it, float32 `(B, *shape)`, and what it means.
 
     `shape` has whole numbers, and text for sizes that are free ("16*h" for multiples of 16). `channels` names those of the
-    last axis where they have names. `values` are usual ones, least and greatest; with `binary` 0 and 1 alone. `as_input`:
-    an output whose values are in the units of the input's file, where those are normalised.
+    last axis where they have names. `example` draws values like those it gets in use. `as_input`: an output whose values are
+    in the units of the input's file, where those are normalised.
     """
 
     name: str
@@ -71,8 +75,7 @@ class Port:
     meaning: str
     unit: str = ""
     channels: tuple[str, ...] = ()
-    values: tuple[float, float] = (0.0, 1.0)
-    binary: bool = False
+    example: "Draw | None" = None
     as_input: bool = False
 
 
