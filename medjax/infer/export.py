@@ -104,7 +104,8 @@ def make_exportable(run: Run, state: State, size: tuple[int, ...] = (), spacing_
     for multiple in (m for m in MULTIPLES if not run.task.tileable or m >= TILE):
         try:
             ports = _ports(run, free(ndim, multiple))
-            program = Program(run, _function(run, state, (), ports, spacing_mm), ports, output, (), multiple, run.task.tileable)
+            function = _function(run, state, (), ports, spacing_mm)
+            program = Program(run, function, ports, output, (), multiple, run.task.tileable)
             _lowered(program)
             return _padded_alike(program)
         except Exception as error:  # JAX, Flax and networks say in many ways that sizes don't suit them
@@ -139,8 +140,8 @@ def stablehlo(program: Program) -> Exported:
     exported = jax.export.deserialize(bytearray(data))
     far = difference(program, lambda arrays: np.asarray(exported.call(*arrays)))
     if far > LIMIT:
-        raise UserError("model.stablehlo", f"its results differ from the model's by {far:.2g} of the range, more than {LIMIT:g}; "
-                        "nothing was written")
+        raise UserError("model.stablehlo", f"its results differ from the model's by {far:.2g} of the range, more than "
+                        f"{LIMIT:g}; nothing was written")
     return Exported("stablehlo", data, tuple(("b", *port.shape) for port in program.inputs), far,
                     {"platforms": list(PLATFORMS)})
 
@@ -175,7 +176,6 @@ def _ports(run: Run, size: Sequence[int | str]) -> tuple[Port, ...]:
 
 def _function(run: Run, state: State, size: tuple[int, ...], ports: Sequence[Port], spacing_mm: float) -> Function:
     """The run's program on arrays in physical units, the only ones of a batch that are not told already."""
-    state = jax.tree.map(jnp.asarray, jax.device_get(replace(state, key=jax.random.key_data(state.key))))
     program, known = make_program(run, state), _spacing(run, spacing_mm)
     names = [port.name for port in ports]
 
@@ -184,7 +184,7 @@ def _function(run: Run, state: State, size: tuple[int, ...], ports: Sequence[Por
         batch: Batch = {"image": jnp.zeros((arrays[0].shape[0], *size, 1)), **dict(zip(names, arrays, strict=True)),
                         "slope": rows, "intercept": 0 * rows, "id": rows.astype(jnp.uint32), "count": rows,
                         "spacing_mm": rows[:, None] * known}
-        return run.task.exported(program(batch), batch)
+        return run.task.exported(program(batch, None), batch)
 
     return function
 
@@ -195,16 +195,16 @@ def _spacing(run: Run, given: float) -> np.ndarray:
     value = given or (known[0] if known and np.isclose(*known) else float("nan"))
     if run.task.kind == "sinogram" and np.isnan(value):
         sizes = " to ".join(f"{size:g}" for size in known)
-        raise UserError("--spacing", f"the run was trained on pixels of {sizes} mm, and the scanner that is exported has one "
-                        f"size; give it, e.g. --spacing={known[0]:g}")
+        raise UserError("--spacing", f"the run was trained on pixels of {sizes} mm, and the scanner that is exported has "
+                        f"one size; give it, e.g. --spacing={known[0]:g}")
     return np.full((1, run.task.ndim), value, np.float32)
 
 
 def _lowered(program: Program) -> jax.export.Exported:
     """The program for `PLATFORMS`, with symbols for the sizes that are free."""
     scope = jax.export.SymbolicScope()
-    shapes = [jax.ShapeDtypeStruct(jax.export.symbolic_shape(",".join(map(str, ("b", *port.shape))), scope=scope), jnp.float32)
-              for port in program.inputs]
+    texts = [",".join(map(str, ("b", *port.shape))) for port in program.inputs]
+    shapes = [jax.ShapeDtypeStruct(jax.export.symbolic_shape(text, scope=scope), jnp.float32) for text in texts]
     # A function of its own: what was traced before, with other convolutions, is not to be found again.
     with jax_convolutions():
         return jax.export.export(jax.jit(lambda *arrays: program.function(*arrays)), platforms=PLATFORMS)(*shapes)

@@ -23,14 +23,15 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
     Raises UserError where packages are missing, and where nothing that jax2onnx makes agrees with the live program in
     onnxruntime.
     """
+    if program.run.task.input_ndim > 2 or program.run.config.data.ndim > 2:
+        raise UserError("--formats", "jax2onnx has no 3-D convolutions; leave onnx out of --formats")
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
-        raise UserError("--formats", f"onnx needs {', '.join(missing)}; install them as docs/export.md says, or leave it out")
+        raise UserError("--formats", f"onnx needs {', '.join(missing)}; install them as docs/export.md says")
     problem = ""
     size = program.size or size
-    for batch, sizes in ((("b", ()), ("b", size), (1, size)) if size else (("b", ()),)):
-        if program.size and not sizes:
-            continue
+    forms: list[tuple[int | str, tuple[int, ...]]] = [("b", ())] * (not program.size) + [("b", size), (1, size)] * bool(size)
+    for batch, sizes in forms:
         fixed = program.at(sizes) if sizes else program
         shapes = tuple((batch, *port.shape) for port in fixed.inputs)
         try:

@@ -26,7 +26,7 @@ def make_program(run: Run, state: State) -> Callable[[Batch, Operator | None], P
     task, objective = run.task, run.objective
     params, variables = state.for_use()
 
-    def program(batch: Batch, operator: Operator | None = None) -> Prediction:
+    def program(batch: Batch, operator: Operator | None) -> Prediction:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(USE_SEED), batch["id"])
         found: dict[str, Tree] = {**batch} if operator is None else {**batch, "operator": operator}
         return objective.predict(params, variables, task.input(found), keys)

@@ -4,7 +4,7 @@
 
 INPUT and OUTPUT are NumPy's .npy files or, where nibabel is installed, NIfTI. manifest.json says what goes in and what comes
 out. An array has the shape (*space, C); a batch may stand in front, and an axis of one channel may be left out. Contrasts
-are given as one array with a channel for each, or as one file for each, in the order of the manifest; k-space may be complex,
+are given as one array with a channel for each, or as one file for each, in the manifest's order; k-space may be complex,
 (*space, coils). Needed are numpy and either jax with flatbuffers (model.stablehlo) or onnxruntime (model.onnx).
 """
 
@@ -24,13 +24,14 @@ FOLDER = Path(__file__).resolve().parent
 PACKAGES = {"stablehlo": ("jax", "flatbuffers"), "onnx": ("onnxruntime",)}
 NIFTI = (".nii", ".nii.gz")
 PERCENTILES, MAX_SIZE = (1, 99), 128  # how a volume is normalised: of values on a grid of at most so many along each axis
-BEYOND, COARSER = 0.5, 2.0  # values outside the training images' range by that part of it, and voxels so much larger, are told
+MAX_CHANNELS = 4  # a last axis up to this is one of colours, not of space
+BEYOND, COARSER = 0.5, 2.0  # values that far outside the training images', as a part of their range; voxels so much larger
 
 Model = Callable[[Sequence[np.ndarray]], np.ndarray]
 Shape = Sequence[Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What was given doesn't fit the model; said in one line."""
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         _run(given)
-    except Refused as error:
+    except RefusedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> None:
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))
     if given.output.exists():
-        raise Refused(f"{given.output}: is there already; name a new file")
+        raise RefusedError(f"{given.output}: is there already; name a new file")
     if given.labels and manifest["output"]["name"] != "probabilities":
-        raise Refused(f"--labels: the model gives {manifest['output']['name']}, not probabilities of classes")
+        raise RefusedError(f"--labels: the model gives {manifest['output']['name']}, not probabilities of classes")
     runtime = _runtime(manifest, given.runtime)
     shapes = manifest["models"][runtime]["shapes"]
     files = [_read(path) for path in given.inputs]
@@ -77,18 +78,18 @@ def _run(given: argparse.Namespace) -> None:
 def _runtime(manifest: dict[str, Any], wanted: str | None) -> str:
     there = [wanted] if wanted else list(manifest["models"])
     if wanted and wanted not in manifest["models"]:
-        raise Refused(f"--runtime: {wanted} was not exported; this folder has {', '.join(manifest['models'])}")
+        raise RefusedError(f"--runtime: {wanted} was not exported; this folder has {', '.join(manifest['models'])}")
     for runtime in there:
         if all(importlib.util.find_spec(name) for name in PACKAGES[runtime]):
             return runtime
-    raise Refused("packages: needed are " + ", or ".join(" and ".join(PACKAGES[runtime]) for runtime in there))
+    raise RefusedError("packages: needed are " + ", or ".join(" and ".join(PACKAGES[runtime]) for runtime in there))
 
 
 def _model(manifest: dict[str, Any], runtime: str) -> Model:
     found = manifest["models"][runtime]
     data = (FOLDER / found["file"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != found["sha256"]:
-        raise Refused(f"{found['file']}: is damaged, its SHA-256 is not that of the manifest; copy it again")
+        raise RefusedError(f"{found['file']}: is damaged, its SHA-256 is not that of the manifest; copy it again")
     if runtime == "onnx":
         import onnxruntime
 
@@ -105,22 +106,22 @@ def _model(manifest: dict[str, Any], runtime: str) -> Model:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """An array (*space) or (*space, C), and for NIfTI the affine of its (z, y, x)."""
     if not path.is_file():
-        raise Refused(f"{path}: no such file")
+        raise RefusedError(f"{path}: no such file")
     if not path.name.lower().endswith(NIFTI):
         try:
             return np.load(path, allow_pickle=False), None
         except (ValueError, EOFError) as error:
-            raise Refused(f"{path}: can't be read as .npy ({error})") from None
+            raise RefusedError(f"{path}: can't be read as .npy ({error})") from None
     file = _nibabel().as_closest_canonical(_nibabel().load(path))
     image = np.asarray(file.dataobj, np.float32)
     if image.ndim != 3:
-        raise Refused(f"{path}: has {image.ndim} axes; give one volume")
+        raise RefusedError(f"{path}: has {image.ndim} axes; give one volume")
     return image.transpose(2, 1, 0), file.affine[:, [2, 1, 0, 3]]
 
 
 def _nibabel() -> Any:
     if not importlib.util.find_spec("nibabel"):
-        raise Refused("nibabel: is needed for NIfTI files; install it, or give .npy")
+        raise RefusedError("nibabel: is needed for NIfTI files; install it, or give .npy")
     import nibabel
 
     return nibabel
@@ -135,7 +136,7 @@ def _by_input(files: Sequence[tuple[np.ndarray, Any]], inputs: Sequence[dict[str
         return [(np.stack([array for array, _ in files], -1), files[0][1])]
     wanted = " ".join(port["name"] for port in inputs)
     each = f", or one array for each of {', '.join(names)}, of one size" if len(inputs) == 1 and len(names) > 1 else ""
-    raise Refused(f"inputs: {len(files)} were given; the model takes {wanted}{each}, and then the output")
+    raise RefusedError(f"inputs: {len(files)} were given; the model takes {wanted}{each}, and then the output")
 
 
 def _limits(array: np.ndarray) -> tuple[float, float]:
@@ -145,7 +146,7 @@ def _limits(array: np.ndarray) -> tuple[float, float]:
     if not low < high:
         low, high = float(array.min()), float(array.max())
     if not low < high:
-        raise Refused(f"input: has the value {low:g} everywhere")
+        raise RefusedError(f"input: has the value {low:g} everywhere")
     return low, high
 
 
@@ -153,7 +154,8 @@ def _tell_differences(manifest: dict[str, Any], array: np.ndarray, affine: np.nd
     """Warns of values and voxel sizes that differ from those of the training images."""
     known, spacing = manifest["training"]["percentiles"], manifest["training"]["spacing_mm"]
     if manifest["inputs"][0]["name"] == "image":
-        width, low, high = known[1] - known[0], *np.percentile(array, (0.1, 99.9))
+        width = known[1] - known[0]
+        low, high = (float(value) for value in np.percentile(array, (0.1, 99.9)))
         if high > known[1] + BEYOND * width or low < known[0] - BEYOND * width:
             print(f"warning: values are {low:.4g} … {high:.4g}, and the model was trained on {known[0]:.4g} … "
                   f"{known[1]:.4g}", file=sys.stderr)
@@ -173,11 +175,11 @@ def _batched(array: np.ndarray, shape: Shape, path: Path) -> np.ndarray:
         array = array[None, ..., None]
     elif array.ndim == axes - 1 and _fits(array.shape[-1], channels):
         array = array[None]
-    elif array.ndim == axes - 1 and channels == 1:
+    elif array.ndim == axes - 1 and channels == 1 and array.shape[-1] > MAX_CHANNELS:
         array = array[..., None]
     if array.ndim != axes or not _fits(array.shape[-1], channels) or not array.size:
-        raise Refused(f"{path}: has the shape {array.shape}; the model takes ({', '.join(map(str, shape[1:]))}), with or "
-                      "without a batch in front")
+        wanted = ", ".join(map(str, shape[1:]))
+        raise RefusedError(f"{path}: has the shape {array.shape}; the model takes ({wanted}), with or without a batch in front")
     return array.astype(np.float32)
 
 
@@ -194,13 +196,13 @@ def _multiple(wanted: str) -> int:
 def _applied(model: Model, batches: Sequence[np.ndarray], shapes: Sequence[Shape], manifest: dict[str, Any]) -> np.ndarray:
     """The model on every sample in turn, padded with its edge where the sizes ask for it, and cut again."""
     if len({batch.shape[0] for batch in batches}) > 1 or len({batch.shape[1:-1] for batch in batches}) > 1:
-        raise Refused("inputs: differ in size: " + ", ".join(str(batch.shape) for batch in batches))
+        raise RefusedError("inputs: differ in size: " + ", ".join(str(batch.shape) for batch in batches))
     space, wanted = batches[0].shape[1:-1], shapes[0][1:-1]
     pads = [(0, 0 if isinstance(want, int) else -size % _multiple(want)) for size, want in zip(space, wanted, strict=True)]
     fixed = any(isinstance(want, int) and size != want for size, want in zip(space, wanted, strict=True))
     padded = any(after for _, after in pads)
     if fixed or (padded and not manifest["pads"]):
-        raise Refused(f"input: is {' x '.join(map(str, space))}; the model takes {' x '.join(map(str, wanted))}")
+        raise RefusedError(f"input: is {' x '.join(map(str, space))}; the model takes {' x '.join(map(str, wanted))}")
     made = []
     for sample in zip(*batches, strict=True):
         arrays = [np.pad(array, [*pads, (0, 0)], mode="edge")[None] if padded else array[None] for array in sample]
@@ -225,7 +227,7 @@ def _write(path: Path, made: np.ndarray, affine: np.ndarray | None, scale: Seque
             np.save(file, made)
         return
     if affine is None or not scale:
-        raise Refused(f"{path}: NIfTI needs an input in NIfTI and a result on its grid; name an .npy file")
+        raise RefusedError(f"{path}: NIfTI needs an input in NIfTI and a result on its grid; name an .npy file")
     factors = np.array([*(1,) * (3 - len(scale)), *scale], float)
     grid = affine @ np.diag([*(1 / factors), 1.0])
     grid[:3, 3] += affine[:3, :3] @ ((1 / factors - 1) / 2)

@@ -131,9 +131,8 @@ def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[Size], kern
 
 
 def _bind(primitive: Primitive, a: Array, b: Array, **geometry: Any) -> Array:
-    if _in_jax.get():
-        return _IN_JAX[primitive](*_alike(a, b), **geometry)
-    return primitive.bind(*_alike(a, b), **geometry)
+    in_jax = _IN_JAX[primitive] if _in_jax.get() else None
+    return (in_jax or primitive.bind)(*_alike(a, b), **geometry)
 
 
 def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
@@ -294,7 +293,7 @@ def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]) -> Call
 _forward = _bilinear("conv", _forward_shape, _forward_xla, 0)
 _data = _bilinear("conv_data", _data_shape, _data_xla, 1)
 _weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
-_IN_JAX = {_forward: _forward_xla, _data: _data_xla, _weights: _weights_xla}
+_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_xla, _data: _data_xla, _weights: _weights_xla}
 
 
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.

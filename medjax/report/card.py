@@ -58,8 +58,8 @@ def _evaluation(found: Mapping[str, Any] | None, metrics: Mapping[str, Metric], 
     if found is None:
         return ["There is no evaluation of this run yet: `python eval.py --workdir=RUN` makes one."]
     said = [f"Checkpoint of step {found['step']} on the {found['split']} part: {found['n']} samples of {found['patients']} "
-            "patients. Intervals are bootstrap intervals over patients; p is of a paired permutation test against the model, "
-            "corrected after Holm." + ("" if found["step"] == step else f" **What is exported is step {step}.**")]
+            "patients. Intervals are bootstrap intervals over patients; p is of a paired permutation test against the model "
+            "(Holm)." + ("" if found["step"] == step else f" **What is exported is step {step}.**")]
     for name, rows in found["standings"].items():
         if name in metrics and rows:
             standings = {row: Standing.of(numbers) for row, numbers in rows.items()}

@@ -118,8 +118,8 @@ class TaskBase:
 
     def exported_output(self, channels: int) -> Port:
         """Nothing can be exported: raises UserError."""
-        raise UserError("--workdir", f"a run of {type(self).__name__} can't be exported: its results are no array that follows "
-                        "from one input alone")
+        raise UserError("--workdir", f"a run of {type(self).__name__} can't be exported: its result is no array that one "
+                        "input alone gives")
 
     def exported(self, pred: Prediction, batch: Batch) -> Array:
         """The prediction's image in physical units."""

@@ -78,7 +78,7 @@ class Restoration(TaskBase):
 
     def exported_output(self, channels: int) -> Port:
         """The restored image."""
-        return Port("image", (), "restored image in physical units", "{units}", as_input=True)
+        return Port("restored", (), "restored image in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The restored images; padding outside the scanned field stays what it was."""

@@ -224,8 +224,8 @@ class CtSegment(TaskBase):
 
     def exported_output(self, channels: int) -> Port:
         """Raises UserError: every scan is centred by its own geometry first."""
-        raise UserError("--workdir", "a ct_segment run can't be exported: each scan is turned by the angles of its own geometry, "
-                        "which an array has none of; use python -m medjax.apply")
+        raise UserError("--workdir", "a ct_segment run can't be exported: each scan is turned by the angles of its own "
+                        "geometry; use python -m medjax.apply")
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The segmentation on the pixels of the scan's image, 1 where the material is."""

@@ -102,7 +102,7 @@ class Fuse(Restoration):
 
     def exported_output(self, channels: int) -> Port:
         """The clean contrast, whose units are those of the training images."""
-        return Port("image", (), f"clean {self.target}, in the units of the training images", "{units}", (self.target,))
+        return Port("fused", (), f"clean {self.target}, in the units of the training images", "{units}", (self.target,))
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The clean contrast, whose units are those of the training images."""

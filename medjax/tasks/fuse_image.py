@@ -71,7 +71,7 @@ class FuseImage(TaskBase):
 
     def exported_output(self, channels: int) -> Port:
         """The fused image."""
-        return Port("image", (), "fused image in physical units", "{units}", as_input=True)
+        return Port("fused", (), "fused image in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The fused image."""

@@ -211,12 +211,13 @@ class MriRecon(Reconstruction):
     def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
         """K-space of any number of coils. Raises UserError for sizes that are free."""
         sizes = whole_sizes(size, "a Fourier transform has one size")
-        return (Port("kspace", (*sizes, "2*c"), "k-space, orthonormal, its origin at index n // 2, 0 where nothing was measured: "
-                     "the real parts of all coils, then the imaginary ones", "{units}", (), self._random_image),)
+        meaning = ("k-space, orthonormal, its origin at index n // 2, 0 where nothing was measured: the real parts of all "
+                   "coils, then the imaginary ones")
+        return (Port("kspace", (*sizes, "2*c"), meaning, "{units}", (), self._random_image),)
 
     def exported_output(self, channels: int) -> Port:
         """The magnitude image."""
-        return Port("image", (), "magnitude image in the units of the measurement", "{units}")
+        return Port("restored", (), "magnitude image in the units of the measurement", "{units}")
 
     def exported(self, pred: Prediction, batch: Batch) -> Array:
         """The magnitude image."""

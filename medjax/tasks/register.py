@@ -138,8 +138,8 @@ class Register(TaskBase):
 
     def exported_output(self, channels: int) -> Port:
         """The displacement field."""
-        return Port("displacement", (), "displacement from each voxel of the fixed image to its place in the moving one, along "
-                    "the array's axes", "voxels", tuple("dhw"[-self.ndim:]))
+        return Port("displacement", (), "displacement from each voxel of the fixed image to its place in the moving one, "
+                    "along the array's axes", "voxels", tuple("dhw"[-self.ndim:]))
 
     def exported(self, pred: Prediction, batch: Batch) -> Array:
         """The displacement field in voxels."""

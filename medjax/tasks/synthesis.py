@@ -10,7 +10,20 @@ import numpy as np
 from medjax.measures import sets
 from medjax.models.features import Features, random_network
 from medjax.tasks._base import TaskBase
-from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, Port, Prediction, Record, Reference, UserError, Value
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    NetworkInput,
+    Port,
+    Prediction,
+    Record,
+    Reference,
+    UserError,
+    Value,
+)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ class Translate(Restoration):
 
     def exported_output(self, channels: int) -> Port:
         """The translated contrast, whose units are those of the training images."""
-        return Port("image", (), f"translated {self.target}, in the units of the training images", "{units}", (self.target,))
+        meaning = f"translated {self.target}, in the units of the training images"
+        return Port("translated", (), meaning, "{units}", (self.target,))
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The translated image, whose units are those of the training images' target."""

@@ -100,7 +100,7 @@ class Volume(Restoration):
 
     def exported_output(self, channels: int) -> Port:
         """The volume."""
-        return Port("image", (), "volume (D, H, W, C) in physical units", "{units}", as_input=True)
+        return Port("volume", (), "volume (D, H, W, C) in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The volume."""
