@@ -179,7 +179,7 @@ def _batched(array: np.ndarray, shape: Shape, path: Path) -> np.ndarray:
         array = array[..., None]
     if array.ndim != axes or not _fits(array.shape[-1], channels) or not array.size:
         wanted = ", ".join(map(str, shape[1:]))
-        raise RefusedError(f"{path}: has the shape {array.shape}; the model takes ({wanted}), with or without a batch in front")
+        raise RefusedError(f"{path}: has the shape {array.shape}; the model takes ({wanted}), a batch in front or not")
     return array.astype(np.float32)
 
 
