@@ -42,10 +42,10 @@ class Program:
     multiple: int
     pads: bool
 
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of an image that it takes, no two axes alike where they are free."""
+    def sizes(self, larger: int = 0) -> tuple[int, ...]:
+        """Sizes of an image that it takes, no two axes alike where they are free; a `larger` one by as many multiples."""
         ndim = self.run.task.input_ndim
-        first = -(-LEAST[ndim] // self.multiple)
+        first = -(-LEAST[ndim] // self.multiple) + larger
         return self.size or tuple((first + axis) * self.multiple for axis in range(ndim))
 
     def at(self, size: tuple[int, ...]) -> "Program":
@@ -152,12 +152,12 @@ def live(program: Program) -> Call:
     return lambda arrays: np.asarray(compiled(*arrays))
 
 
-def difference(program: Program, call: Call, batch: int = 2) -> float:
-    """The largest difference between `call` and the live program on `batch` random images.
+def difference(program: Program, call: Call, batch: int = 2, larger: int = 0) -> float:
+    """The largest difference between `call` and the live program on `batch` random images, of a `larger` size on demand.
 
     It is a part of the range, or of the largest value where that is larger; probabilities are compared as they are.
     """
-    arrays = program.example(program.sizes(), batch)
+    arrays = program.example(program.sizes(larger), batch)
     wanted, made = live(program)(arrays), call(arrays)
     if wanted.shape != made.shape or not np.isfinite(wanted).all():
         return float("inf")
