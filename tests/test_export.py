@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import nibabel
 import numpy as np
 import pytest
 
@@ -113,6 +114,17 @@ def test_what_does_not_fit_is_refused_in_one_line(written, tmp_path):
     assert not (tmp_path / "out.npy").exists()
 
 
+def test_nifti_keeps_its_place(written, tmp_path):
+    affine = np.array([[-1.5, 0.1, 0, 3], [0.1, 1.5, 0, -7], [0, 0, 3, 11], [0, 0, 0, 1.0]])
+    volume = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 200, (30, 26, 2)).astype(np.int16), affine)
+    volume.to_filename(tmp_path / "in.nii.gz")
+    code, said = run_alone(written[0], tmp_path / "in.nii.gz", tmp_path / "out.nii.gz")
+    assert code == 0, said
+    wanted, made = nibabel.as_closest_canonical(volume), nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(made.affine, wanted.affine, atol=1e-5)
+    assert np.corrcoef(made.get_fdata().ravel(), wanted.get_fdata().ravel())[0, 1] > 0.9
+
+
 def test_a_damaged_model_is_not_run(written, tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -157,6 +169,11 @@ def test_every_config_is_exported_or_says_why_not(name, tmp_path):
     if name in SIZES:
         with pytest.raises(UserError, match="--size: "):
             make_exportable(run, state)
+    if name == "ct_recon":
+        run.config.data.domain.spacing_mm, known = (1.0, 2.0), run.config.data.domain.spacing_mm
+        with pytest.raises(UserError, match="--spacing: the run was trained on pixels of 1 to 2 mm"):
+            make_exportable(run, state, SIZES[name])
+        run.config.data.domain.spacing_mm = known
     program = make_exportable(run, state, SIZES.get(name, ()))
     assert (program.size == ()) == (name not in SIZES)
     target = exported(program, tmp_path / "out")
@@ -166,7 +183,9 @@ def test_every_config_is_exported_or_says_why_not(name, tmp_path):
         np.save(path, array)
     code, said = run_alone(target, *paths, tmp_path / "made.npy")
     assert code == 0, said
-    close(np.load(tmp_path / "made.npy"), applied(program, arrays), program)
+    # As far is ct_recon from itself with XLA's convolutions in the place of oneDNN's.
+    limit = 5e-5 if name == "ct_recon" else 1e-5
+    close(np.load(tmp_path / "made.npy"), applied(program, arrays), program, limit)
 
 
 def program_of(name: str, folder: Path, size: tuple[int, ...] = ()) -> Program:
@@ -201,7 +220,8 @@ def applied(program: Program, arrays: list[np.ndarray], pad: int = 1) -> np.ndar
     return np.squeeze(np.stack(made), 0) if len(made) == 1 else np.stack(made)
 
 
-def close(made: np.ndarray, wanted: np.ndarray, program: Program) -> None:
+def close(made: np.ndarray, wanted: np.ndarray, program: Program, limit: float = 1e-5) -> None:
+    """As a part of the range, or of the largest value."""
     assert made.shape == wanted.shape
     reach = np.ptp(program.run.task.data_range) if program.output.unit == "{units}" else 1.0
-    assert np.abs(made - wanted).max() <= 1e-5 * max(reach, np.abs(wanted).max())
+    assert np.abs(made - wanted).max() <= limit * max(reach, np.abs(wanted).max())

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from medjax.infer.export import Call, Exported, Program, Shape, difference
+from medjax.infer.export import LIMIT, Call, Exported, Program, Shape, difference
 from medjax.ops.conv import jax_convolutions
 from medjax.types import UserError
 
 OPSET = 18
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
-LIMIT = 1e-4
 
 
 def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
@@ -30,7 +29,8 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
         raise UserError("--formats", f"onnx needs {', '.join(missing)}; install them as docs/export.md says")
     problem = ""
     size = program.size or size
-    forms: list[tuple[int | str, tuple[int, ...]]] = [("b", ())] * (not program.size) + [("b", size), (1, size)] * bool(size)
+    forms: list[tuple[int | str, tuple[int, ...]]] = [("b", ()), (1, ())] * (not program.size) + [
+        ("b", size), (1, size)] * bool(size)
     for batch, sizes in forms:
         fixed = program.at(sizes) if sizes else program
         shapes = tuple((batch, *port.shape) for port in fixed.inputs)
@@ -38,8 +38,9 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
             with _silent():
                 data = _converted(fixed, shapes)
                 call = onnxruntime(data)
-                # jax2onnx may leave a size in the file that is right for the first of these alone.
-                far = max(difference(fixed, call, *sample) for sample in (((2, 0), (1, 1)) if batch == "b" else ((1, 0),)))
+                # jax2onnx may leave a size in the file that is right for the first sample alone.
+                samples = ((2, 0), (1, 1)) if batch == "b" else ((1, 0), (1, 1))
+                far = max(difference(fixed, call, *sample) for sample in samples)
         except Exception as error:  # whatever the packages raise is the reason why this form can't be had
             problem = " ".join(str(error).split())[:200] or type(error).__name__
             continue
