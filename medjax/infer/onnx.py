@@ -19,8 +19,8 @@ PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
     """The program as ONNX (opset `OPSET`) for one image at a time: of any size if jax2onnx can, else of `size`.
 
-    What jax2onnx 0.17 makes of a free batch holds its size in some reshapes. Raises UserError where packages are missing, and
-    where nothing that jax2onnx makes agrees with the live program in onnxruntime.
+    What jax2onnx 0.17 makes of a free batch holds its size in some reshapes. Raises UserError where packages are missing,
+    and where nothing that jax2onnx makes agrees with the live program in onnxruntime.
     """
     if program.run.task.input_ndim > 2 or program.run.config.data.ndim > 2:
         raise UserError("--formats", "jax2onnx has no 3-D convolutions; leave onnx out of --formats")
