@@ -3,7 +3,8 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 RUN = runs/quickstart
 
-.PHONY: train test slow check results lock .venv peers peers-test peers-lock site site-lock
+.PHONY: train test slow check results lock .venv peers peers-test peers-lock onnx onnx-test onnx-lock \
+	site site-lock
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -59,6 +60,22 @@ peers: .peers/.done
 
 peers-test: .venv peers
 	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py
+
+onnx: .onnx/.done  # .venv, and what `medjax.export --formats=onnx` needs beside it
+
+.onnx/.done: .venv/.done requirements-onnx.lock
+	.venv/bin/python -m venv --without-pip .onnx
+	.venv/bin/python -m pip --python .onnx/bin/python install --quiet --no-deps --require-hashes -r requirements-onnx.lock
+	.venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(.onnx/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
+	@touch $@
+
+onnx-test: onnx
+	.onnx/bin/python -m pytest -m "" tests/test_onnx.py
+
+onnx-lock:  # needs uv
+	uv pip compile requirements-onnx.in --no-deps --python-version 3.11 --universal --generate-hashes --no-header \
+		-o requirements-onnx.lock
 
 # What the builds of torch for GPUs depend on.
 CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -27,9 +26,9 @@ from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
 from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
-from medjax.infer.predict import Predict, make_predict
+from medjax.infer.predict import Predict, derivation, make_predict
 from medjax.train.run import Run
-from medjax.types import Derivation, Output, Record, State, UserError, check_choice
+from medjax.types import Derivation, Output, Record, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -145,16 +144,6 @@ def _arranged(run: Run, records: list[Record]) -> list[Record]:
 def _back(to_units: Units, to_values: Units, image: np.ndarray) -> np.ndarray:
     """An image in the run's units in those of its file."""
     return to_units(to_values(image))
-
-
-def derivation(run: Run, state: State) -> Derivation:
-    """What makes the results, for their headers: the task and its networks, and a hash of the checkpoint and config."""
-    digest = hashlib.sha256(run.config.to_json(sort_keys=True).encode())
-    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    networks = "+".join(run.config[key].name for key in run.objective.networks)
-    return Derivation(f"{run.config.task.name} by a trained network", f"medjax {run.config.task.name}: {networks}",
-                      f"step {int(state.step)}", digest.hexdigest()[:16])
 
 
 class Done:

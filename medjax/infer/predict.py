@@ -1,5 +1,6 @@
 """A trained model on one record, whatever its size: from the record to the whole of its prediction."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -10,12 +11,27 @@ import numpy as np
 from medjax.data.pipeline import HostBatch, whole_batch
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
-from medjax.types import Batch, Key, Operator, Prediction, Record, State, Tree, UserError
+from medjax.types import Batch, Derivation, Operator, Prediction, Record, State, Tree, UserError
 
 VOXELS = 2**20  # larger images go through in tiles, where the task allows
 USE_SEED = 2  # what is random in use is the same for a sample in every run
 
+TILE = 16  # sizes of tiles are multiples of it: images of nearly one size share a compilation
+
 Predict = Callable[[Record], Prediction]
+
+
+def make_program(run: Run, state: State) -> Callable[[Batch, Operator | None], Prediction]:
+    """What a run makes of a batch in use, on the device: the one program that `apply` compiles and `export` writes."""
+    task, objective = run.task, run.objective
+    params, variables = state.for_use()
+
+    def program(batch: Batch, operator: Operator | None) -> Prediction:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(USE_SEED), batch["id"])
+        found: dict[str, Tree] = {**batch} if operator is None else {**batch, "operator": operator}
+        return objective.predict(params, variables, task.input(found), keys)
+
+    return program
 
 
 def make_predict(run: Run, state: State) -> Predict:
@@ -24,18 +40,11 @@ def make_predict(run: Run, state: State) -> Predict:
     A 2-D model takes volumes slice by slice. Networks compile once per size of tile. Raises UserError where the record
     doesn't suit the model.
     """
-    task, objective = run.task, run.objective
-    params, variables = state.for_use()
-
-    @jax.jit
-    def program(batch: Batch, key: Key, operator: Operator | None) -> Prediction:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
-        found: dict[str, Tree] = {**batch} if operator is None else {**batch, "operator": operator}
-        given = task.input(found)
-        return objective.predict(params, variables, given, keys)
+    task = run.task
+    program = jax.jit(make_program(run, state))
 
     def one(batch: HostBatch, operator: Operator | None) -> Prediction:
-        found = jax.device_get(program(batch, jax.random.key(USE_SEED), operator))
+        found = jax.device_get(program(batch, operator))
         return Prediction(found.image[0], None if found.std is None else found.std[0],
                           None if found.samples is None else found.samples[:, 0],
                           {name: value[0] for name, value in found.extras.items()})
@@ -48,6 +57,16 @@ def make_predict(run: Run, state: State) -> Predict:
         return next(parts) if record.ndim == task.input_ndim else _stacked(parts, record.image.shape[0])
 
     return predict
+
+
+def derivation(run: Run, state: State) -> Derivation:
+    """What makes the results, for their headers: the task and its networks, and a hash of the checkpoint and config."""
+    digest = hashlib.sha256(run.config.to_json(sort_keys=True).encode())
+    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    networks = "+".join(run.config[key].name for key in run.objective.networks)
+    return Derivation(f"{run.config.task.name} by a trained network", f"medjax {run.config.task.name}: {networks}",
+                      f"step {int(state.step)}", digest.hexdigest()[:16])
 
 
 def check_record(run: Run, record: Record) -> None:
@@ -86,11 +105,11 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
 
 
 def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The whole image rounded up to 16 (images of nearly one size share a compilation), or a part that fits."""
-    tile = [-(-size // 16) * 16 for size in shape]
+    """The whole image rounded up to a multiple of `TILE`, or a part that fits."""
+    tile = [-(-size // TILE) * TILE for size in shape]
     while math.prod(tile) > VOXELS:
         axis = int(np.argmax(tile))
-        tile[axis] = -(-tile[axis] // 32) * 16
+        tile[axis] = -(-tile[axis] // (2 * TILE)) * TILE
     return tuple(tile)
 
 

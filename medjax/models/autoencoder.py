@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid
+from medjax.models.blocks import Conv, ConvNormAct, check_ndim, check_same_grid, pad_to_multiple
 from medjax.ops.resample import upsample
 from medjax.types import Array, Context
 
@@ -53,8 +53,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        pads = [(0, 0), *((0, -size % 2**self.depth) for size in x.shape[1:-1]), (0, 0)]
-        h = ConvNormAct(self.width, norm=self.norm, act=self.act, dtype=self.dtype)(jnp.pad(x, pads, mode="edge"), train)
+        h, _ = pad_to_multiple(x, 2**self.depth)
+        h = ConvNormAct(self.width, norm=self.norm, act=self.act, dtype=self.dtype)(h, train)
         for level in range(1, self.depth + 1):
             h = ConvNormAct(self.width * 2**level, 3, 2, self.norm, self.act, self.dtype)(h, train)
         return Conv(self.latent, scale=1.0, dtype=self.dtype)(h).astype(jnp.float32)

@@ -3,13 +3,16 @@
 A convolution is a bilinear map of an image `x` and a kernel `w` to an image `y`. It and the two adjoints of it,
 `x` from `(y, w)` and `w` from `(x, y)`, are three primitives. Each is bilinear, and its transposes are the other two,
 so every derivative of any order stays among the three. On one CPU device they call oneDNN, elsewhere XLA.
-The environment variable MEDJAX_CONV=xla|onednn, read when a program is compiled, overrides the choice.
+The environment variable MEDJAX_CONV=xla|onednn, read when a program is compiled, overrides the choice. Programs that
+are exported are traced inside `jax_convolutions()`.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +37,22 @@ Attributes = Callable[[dict[str, Any]], dict[str, Any]]
 Axis = tuple[int, bool]  # of an operand or a result, and whether its indices are grouped
 Folds = tuple[tuple[Axis, Axis], tuple[Axis, Axis]]  # for each operand: into which axis of it, and of the result
 
+_in_jax = contextvars.ContextVar("in_jax", default=False)
+
+
+@contextlib.contextmanager
+def jax_convolutions() -> Iterator[None]:
+    """What is traced inside has JAX's own convolutions in the place of this module's primitives.
+
+    A program for other machines needs it: one for several platforms can't be lowered from primitives that differ between
+    them (jax 0.10), and converters to other formats know JAX's primitives alone. Its derivatives are slower on CPU.
+    """
+    token = _in_jax.set(True)
+    try:
+        yield
+    finally:
+        _in_jax.reset(token)
+
 
 def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequence[int] = 1,
          dilation: int | Sequence[int] = 1, padding: str | Sequence[tuple[int, int]] = "SAME", groups: int = 1,
@@ -55,6 +74,8 @@ def conv(x: Array, w: Array, *, bias: Array | None = None, stride: int | Sequenc
     bias = jnp.zeros(w.shape[-1], jnp.float32) if bias is None else bias
     wide = functools.reduce(jnp.promote_types, (x.dtype, w.dtype, jnp.float32))
     x, w, bias = _alike(x, w, bias.astype(wide))
+    if _in_jax.get():
+        return _biased_in_steps(x, w, bias, leak=leak, **geometry)
     return _convolve_biased(x, w, bias, leak, tuple(geometry.items()))
 
 
@@ -110,7 +131,8 @@ def _pairs(padding: str | Sequence[tuple[int, int]], space: Sequence[Size], kern
 
 
 def _bind(primitive: Primitive, a: Array, b: Array, **geometry: Any) -> Array:
-    return primitive.bind(*_alike(a, b), **geometry)
+    in_jax = _IN_JAX[primitive] if _in_jax.get() else None
+    return (in_jax or primitive.bind)(*_alike(a, b), **geometry)
 
 
 def _alike(a: Array, b: Array, *others: Array) -> list[Array]:
@@ -271,6 +293,7 @@ def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]) -> Call
 _forward = _bilinear("conv", _forward_shape, _forward_xla, 0)
 _data = _bilinear("conv_data", _data_shape, _data_xla, 1)
 _weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
+_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_xla, _data: _data_xla, _weights: _weights_xla}
 
 
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.
@@ -340,7 +363,7 @@ for _p, _folds in (
 
 
 def _biased_in_steps(x: Array, w: Array, bias: Array, *, leak: float, **geometry: Any) -> Array:
-    y = _add_bias(_forward.bind(x, w, **geometry), bias)
+    y = _add_bias(_bind(_forward, x, w, **geometry), bias)
     return y if leak == 1 else jnp.where(y > 0, y, leak * y)
 
 

@@ -7,7 +7,7 @@ bits both are exact on every device.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def take(table: Array, index: Int[Array, "..."]) -> Array:
     return table.at[index].get(mode="promise_in_bounds")
 
 
-def zeros(shape: tuple[int, ...], like: Array) -> Array:
+def zeros(shape: tuple[Any, ...], like: Array) -> Array:  # whole numbers, or symbols of JAX while a program is exported
     """Zeros that vary over the manual mesh axes over which `like` varies, as a scan inside `shard_map` needs them."""
     start, axes = jnp.zeros(shape, like.dtype), tuple(jax.typeof(like).mat.varying)
     return lax.pcast(start, axes, to="varying") if axes else start

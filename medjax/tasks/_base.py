@@ -18,6 +18,7 @@ from medjax.types import (
     NetworkInput,
     Operator,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -106,6 +107,25 @@ class TaskBase:
         """Nothing can be written: raises UserError."""
         raise UserError("--workdir", f"a run of {type(self).__name__} makes nothing of a file")
 
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """The image; several images that make one input are its channels."""
+        names = self.inputs if self.inputs[0] != "image" else ()
+        return (Port("image", (*size, len(names) or channels), "image in physical units", "{units}", tuple(names),
+                     self._random_image),)
+
+    def _random_image(self, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return random.uniform(*self.data_range, shape)
+
+    def exported_output(self, channels: int) -> Port:
+        """Nothing can be exported: raises UserError."""
+        raise UserError("--workdir", f"a run of {type(self).__name__} can't be exported: its result is no array that one "
+                        "input alone gives")
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """The prediction's image in physical units."""
+        low, high = self.data_range
+        return pred.image * (high - low) + low
+
     def unit(self, batch: Batch) -> tuple[Array, Array]:
         """The batch's images in unit range, and the mask of voxels that count, `(B, *space, 1)`."""
         row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
@@ -145,6 +165,14 @@ class TaskBase:
     def per_sample(self, key: Key, batch: Batch, fn: Callable[[Key, Array], Array], images: Array) -> Array:
         """`fn(key, image)` on every image, with the sample's own key."""
         return jax.vmap(fn)(self.keys(key, batch), images)
+
+
+def whole_sizes(size: Sequence[int | str], why: str) -> tuple[int, ...]:
+    """The sizes of an image that a program is exported for. Raises UserError, with the reason, for those that are free."""
+    sizes = tuple(n for n in size if isinstance(n, int))
+    if len(sizes) != len(size):
+        raise UserError("--size", f"is needed, for {why}: give the sizes of the image, e.g. --size=256,256")
+    return sizes
 
 
 def spacing_of(batch: Batch, ndim: int) -> Array:

@@ -10,7 +10,7 @@ from medjax.data.outputs import ImageOutput, NiftiOutput, numbered
 from medjax.measures import image_quality, losses
 from medjax.measures._declared import measure, metrics_of
 from medjax.tasks._base import TaskBase, check_shape
-from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Prediction, Record, Reference
+from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Port, Prediction, Record, Reference
 
 HALF_WIDTH = "half_width"  # among the extras of a prediction: of its interval, in physical units
 INTERVAL = "interval"  # what outputs with it are called
@@ -87,6 +87,10 @@ class Restoration(TaskBase):
         """The images, and the truth."""
         images = {row: self.in_units(pred.image) for row, pred in predictions.items()}
         return images | {"truth": self.in_units(example.target)}
+
+    def exported_output(self, channels: int) -> Port:
+        """The restored image."""
+        return Port("restored", (), "restored image in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The restored images; padding outside the scanned field stays what it was."""

@@ -21,6 +21,7 @@ from medjax.types import (
     Key,
     Metric,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -127,6 +128,14 @@ class Anomaly(Restoration):
         everything: dict[str, Array | np.ndarray] = {"input": example.input.image, **maps,
                                                      "truth": np.asarray(example.extras["lesion"], np.float32)}
         return {row: self.in_units(picture) for row, picture in everything.items()}
+
+    def exported_output(self, channels: int) -> Port:
+        """The anomaly map."""
+        return Port("anomaly", (), "anomaly map, as a part of the range of values")
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """The anomaly map."""
+        return self.map(self.unit(batch)[0], pred.image)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The anomaly map, as a part of the range; the strongest and the mean anomaly."""

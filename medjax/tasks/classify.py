@@ -19,6 +19,7 @@ from medjax.types import (
     Mean,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -157,6 +158,15 @@ class Classify(TaskBase):
         says = self._named(found >= (found.max() if self.head == "softmax" else 0.5))
         title = f"is {self._named(np.asarray(example.target) > 0.5)}, model says {says} ({float(found.max()):.2f})"
         return {title: self.in_units(example.input.image)}
+
+    def exported_output(self, channels: int) -> Port:
+        """The probability of each class."""
+        meaning = "one of the classes" if self.head == "softmax" else "each class on its own"
+        return Port("probabilities", (), f"probability of each class ({meaning})", "", self.classes)
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """Probabilities from logits."""
+        return self._probability(pred.image)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The probability of each class, and the class found; over several images of a study, the mean probabilities."""

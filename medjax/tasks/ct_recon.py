@@ -15,7 +15,7 @@ from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
-from medjax.tasks._base import check_spacing, spacing_of
+from medjax.tasks._base import check_spacing, spacing_of, whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, operator_of, restricted
 from medjax.types import (
     Array,
@@ -25,6 +25,7 @@ from medjax.types import (
     Measurement,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Splits,
@@ -161,6 +162,14 @@ class CtRecon(Reconstruction):
         geometry = ct_geometry.operator(str(record.extras["ct_geometry"]), record.id).in_pixels()
         return Scan(geometry, _norm(geometry), self.filter)
 
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """Sinograms of the simulated scanner for images of `size`. Raises UserError for sizes that are free."""
+        geometry = self.operator(whole_sizes(size, "the geometry of the scanner follows from it")).geometry
+        low, high = geometry.angles[0], geometry.angles[-1]
+        meaning = (f"line integrals of the attenuation, {self.beam} beam, {len(geometry.angles)} views from {low:.6g} to "
+                   f"{high:.6g} radians, {geometry.detectors} detector elements of {geometry.detector_mm:g} pixels")
+        return (Port("sinogram", (len(geometry.angles), geometry.detectors, 1), meaning, example=_disc_with_noise),)
+
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The reconstructed image in HU."""
         return self.nifti_outputs(predictions, records)
@@ -180,6 +189,12 @@ def _element_means(y: Array, factor: int) -> Array:
     batch, views, detectors, channels = y.shape
     parts = y.reshape(batch, views, detectors // factor, factor, channels)
     return -jax.nn.logsumexp(-parts, 3, b=1 / factor) if factor > 1 else y
+
+
+def _disc_with_noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Line integrals up to 2 through a disc over half of the detector, with noise of 1 %."""
+    place = np.linspace(-2, 2, shape[2])[:, None]
+    return 2 * np.sqrt(np.maximum(1 - place**2, 0)) + 0.02 * random.standard_normal(shape)
 
 
 def _norm(geometry: ct.Planar) -> float:

@@ -31,6 +31,7 @@ from medjax.types import (
     Measurement,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -220,6 +221,11 @@ class CtSegment(TaskBase):
         if len(steps) and not np.allclose(np.rad2deg(steps), self.step, atol=1e-3):
             raise UserError(record.id, f"has a view every {np.rad2deg(steps[0]):.4g} degrees, and the model was trained for "
                             f"one every {self.step:g}")
+
+    def exported_output(self, channels: int) -> Port:
+        """Raises UserError: every scan is centred by its own geometry first."""
+        raise UserError("--workdir", "a ct_segment run can't be exported: each scan is turned by the angles of its own "
+                        "geometry; use python -m medjax.apply")
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The segmentation on the pixels of the scan's image, 1 where the material is."""

@@ -11,7 +11,7 @@ from medjax.classical._declared import NoiseModel, by_sample, methods
 from medjax.physics.noise import Rician
 from medjax.tasks._contrasts import channel_names, check_names
 from medjax.tasks._restoration import Restoration
-from medjax.types import Array, Batch, Example, Key, Output, Prediction, Record, Reference, Splits, UserError
+from medjax.types import Array, Batch, Example, Key, Output, Port, Prediction, Record, Reference, Splits, UserError
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class Fuse(Restoration):
 
         return {"input": Reference(lambda example, _: example.input.image[..., at])} | {
             name: Reference(by_sample(of_target(fn)), strengths) for name, (fn, strengths) in own.items()}
+
+    def exported_output(self, channels: int) -> Port:
+        """The clean contrast, whose units are those of the training images."""
+        return Port("fused", (), f"clean {self.target}, in the units of the training images", "{units}", (self.target,))
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The clean contrast, whose units are those of the training images."""

@@ -12,7 +12,7 @@ from medjax.measures import fusion
 from medjax.measures.losses import differences, masked_mean, mean_of, ssim
 from medjax.tasks._base import TaskBase
 from medjax.tasks._contrasts import channel_names
-from medjax.types import Array, Batch, Example, Key, Mean, Output, Prediction, Record, Reference, Splits
+from medjax.types import Array, Batch, Example, Key, Mean, Output, Port, Prediction, Record, Reference, Splits
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class FuseImage(TaskBase):
     def render(self, example: Example, predictions: Mapping[str, Prediction]) -> dict[str, np.ndarray]:
         """Every fused image; there is no truth."""
         return {row: self.in_units(pred.image) for row, pred in predictions.items()}
+
+    def exported_output(self, channels: int) -> Port:
+        """The fused image."""
+        return Port("fused", (), "fused image in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The fused image."""

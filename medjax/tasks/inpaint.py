@@ -1,6 +1,6 @@
 """Inpainting: images in which pixels or boxes are missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +12,7 @@ from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Mask, random_boxes, random_pixels
 from medjax.physics.sampling import PerSample
 from medjax.tasks._reconstruction import Reconstruction, measurement_of
-from medjax.types import Array, Batch, Example, Key, NetworkInput, Reference, UserError, check_choice
+from medjax.types import Array, Batch, Example, Key, NetworkInput, Port, Reference, UserError, check_choice
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Inpaint(Reconstruction):
 
         return super().references() | {name: Reference(between(fn), strengths)
                                        for name, (fn, strengths) in methods("inpaint").items()}
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """The image with holes, and which of its voxels are known."""
+        known = Port("known", (*size, 1), "1 where the image is known, 0 where it is missing",
+                     example=lambda random, shape: random.integers(0, 2, shape))
+        return *super().exported_inputs(channels, size), known
 
     def _known(self, key: Key, shape: tuple[int, ...]) -> Array:
         return random_pixels(key, shape, self.keep) if self.missing == "pixels" else random_boxes(

@@ -20,6 +20,7 @@ from medjax.physics.mri import (
 )
 from medjax.physics.noise import CoilNoise
 from medjax.physics.sampling import ComplexChannels
+from medjax.tasks._base import whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, measurement_of
 from medjax.types import (
     Array,
@@ -32,6 +33,7 @@ from medjax.types import (
     NetworkInput,
     Operator,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -226,6 +228,21 @@ class MriRecon(Reconstruction):
         """As if only some samples had been measured."""
         found = measurement_of(example.input.context)
         return replace(example, input=self.measured(_sampled(found.operator, keep), found.y * keep, found.coils))
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """K-space of any number of coils. Raises UserError for sizes that are free."""
+        sizes = whole_sizes(size, "a Fourier transform has one size")
+        meaning = ("k-space, orthonormal, its origin at index n // 2, 0 where nothing was measured: the real parts of all "
+                   "coils, then the imaginary ones")
+        return (Port("kspace", (*sizes, "2*c"), meaning, "{units}", (), self._random_image),)
+
+    def exported_output(self, channels: int) -> Port:
+        """The magnitude image."""
+        return Port("restored", (), "magnitude image in the units of the measurement", "{units}")
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """The magnitude image."""
+        return magnitude(pred.image) * self.data_range[1]
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The magnitude image, in the units of the measurement."""

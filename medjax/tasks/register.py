@@ -23,6 +23,7 @@ from medjax.types import (
     Mean,
     Metric,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -134,6 +135,15 @@ class Register(TaskBase):
         moving = jnp.asarray(example.input.image)[None, ..., :1]
         images = {row: warp(moving, jnp.asarray(pred.image)[None])[0] for row, pred in predictions.items()}
         return {row: self.in_units(image) for row, image in {**images, "truth": example.input.image[..., 1:2]}.items()}
+
+    def exported_output(self, channels: int) -> Port:
+        """The displacement field."""
+        return Port("displacement", (), "displacement from each voxel of the fixed image to its place in the moving one, "
+                    "along the array's axes", "voxels", tuple("dhw"[-self.ndim:]))
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """The displacement field in voxels."""
+        return pred.image
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The moving image on the fixed one's grid, and the displacement field: vectors in mm along the file's axes (LPS,

@@ -22,6 +22,7 @@ from medjax.types import (
     Metric,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -182,6 +183,15 @@ class Segment(TaskBase):
             tint = COLOURS[(labels - 1) % len(COLOURS)]
             pictures[row] = np.where(labels[..., None] > 0, 0.45 * grey + 0.55 * tint, grey)
         return {row: self.in_units(picture) for row, picture in pictures.items()}
+
+    def exported_output(self, channels: int) -> Port:
+        """The probability of each class for each voxel."""
+        return Port("probabilities", (), "probability of each class; the label map has the most probable one", "",
+                    self.classes)
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """Probabilities from logits."""
+        return jax.nn.softmax(pred.image)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The label maps; padding outside the scanned field is background."""

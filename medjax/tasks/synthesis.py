@@ -10,7 +10,20 @@ import numpy as np
 from medjax.measures import sets
 from medjax.models.features import Features, random_network
 from medjax.tasks._base import TaskBase
-from medjax.types import Array, Batch, Example, Key, Mean, NetworkInput, Prediction, Record, Reference, UserError, Value
+from medjax.types import (
+    Array,
+    Batch,
+    Example,
+    Key,
+    Mean,
+    NetworkInput,
+    Port,
+    Prediction,
+    Record,
+    Reference,
+    UserError,
+    Value,
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,10 @@ class Synthesis(TaskBase):
         """What is made, and an image of the data, which is nobody's truth."""
         return {row: self.in_units(pred.image) for row, pred in predictions.items()} | {
             "of the data": self.in_units(example.target)}
+
+    def exported_output(self, channels: int) -> Port:
+        """Raises UserError: images are made from noise, not from a file."""
+        raise UserError("--workdir", "a synthesis run can't be exported: it makes images from noise, not from images")
 
     def arrange(self, records: Sequence[Record]) -> list[Record]:
         """Raises UserError: images are made from noise, not from a file."""

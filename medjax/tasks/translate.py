@@ -16,6 +16,7 @@ from medjax.types import (
     Key,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -104,6 +105,11 @@ class Translate(Restoration):
         levels = np.linspace(0, 1, len(self.curve))
         return {"input": Reference(lambda example, strength: example.input.image[..., :1]),
                 "curve": Reference(by_sample(lambda x, _: np.interp(x[..., :1], levels, self.curve).astype(np.float32)))}
+
+    def exported_output(self, channels: int) -> Port:
+        """The translated contrast, whose units are those of the training images."""
+        meaning = f"translated {self.target}, in the units of the training images"
+        return Port("translated", (), meaning, "{units}", (self.target,))
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The translated image, whose units are those of the training images' target."""

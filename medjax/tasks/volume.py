@@ -17,6 +17,7 @@ from medjax.types import (
     Key,
     NetworkInput,
     Output,
+    Port,
     Prediction,
     Record,
     Reference,
@@ -95,6 +96,15 @@ class Volume(Restoration):
             return [replace(r, image=np.moveaxis(np.asarray(r.image)[..., 0], 0, -1), spacing_mm=r.spacing_mm[1:],
                             affine=None, extras={}) for r in records]
         return list(records)
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """The projections, as channels."""
+        return (Port("image", (*size, self.views), "parallel projections (means along the rays) around the first axis",
+                     "{units}", (), self._random_image),)
+
+    def exported_output(self, channels: int) -> Port:
+        """The volume."""
+        return Port("volume", (), "volume (D, H, W, C) in physical units", "{units}", as_input=True)
 
     def outputs(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Output]:
         """The volume."""

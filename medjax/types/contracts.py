@@ -1,6 +1,6 @@
 """What tasks, objectives, models, sources, file formats and outputs must offer, and what they may."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -55,6 +55,28 @@ class Metric:
     def better(self, value: float, other: float) -> bool:
         """Whether `value` is better than `other`."""
         return value < other if self.lower_is_better else value > other
+
+
+Draw: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+"""Random values of a shape."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An array that goes into an exported run or comes out of it, float32 `(B, *shape)`, and what it means.
+
+    `shape` has whole numbers, and text for sizes that are free ("16*h" for multiples of 16). `channels` names those of the
+    last axis where they have names. `example` draws values like those it gets in use. `as_input`: an output whose values are
+    in the units of the input's file, where those are normalised.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    meaning: str
+    unit: str = ""
+    channels: tuple[str, ...] = ()
+    example: "Draw | None" = None
+    as_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +264,18 @@ class Task(Protocol):
 
         The arrays of the predictions may be changed.
         """
+
+    def exported_inputs(self, channels: int, size: Sequence[int | str]) -> tuple[Port, ...]:
+        """The arrays that `input` reads, for images of `channels` and `size`, whole numbers or text as a port has them.
+
+        Raises UserError where an exported run could not be applied, or needs the size in whole numbers.
+        """
+
+    def exported_output(self, channels: int) -> Port:
+        """What `exported` gives; its shape is left to the program."""
+
+    def exported(self, pred: Prediction, batch: Batch) -> Array:
+        """What an exported run makes of a prediction, in physical units: what `outputs` writes of it, as an array."""
 
     def on_target_grid(self, image: Array) -> Array:
         """The input image on the grid of the target: what conditional critics and readers compare with."""
