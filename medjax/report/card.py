@@ -48,7 +48,7 @@ def _data(patients: Mapping[str, int]) -> str:
     if not patients:
         return "The folder of the run does not say how many patients there were."
     if "slabs" in patients:
-        return (f"{patients['slabs']} patients, whose images are cut into slabs for training, validation and test: nothing "
+        return (f"Patients: {patients['slabs']}, whose images are cut into slabs for training, validation and test: nothing "
                 "is known of other patients.")
     return "Patients: " + ", ".join(f"{count} in {part}" for part, count in patients.items()) + "."
 
@@ -57,9 +57,9 @@ def _evaluation(found: Mapping[str, Any] | None, metrics: Mapping[str, Metric], 
     """What the run's evaluation says, a table for each metric, with the methods it was compared with."""
     if found is None:
         return ["There is no evaluation of this run yet: `python eval.py --workdir=RUN` makes one."]
-    said = [f"Checkpoint of step {found['step']} on the {found['split']} part: {found['n']} samples of {found['patients']} "
-            "patients. Intervals are bootstrap intervals over patients; p is of a paired permutation test against the model "
-            "(Holm)." + ("" if found["step"] == step else f" **What is exported is step {step}.**")]
+    said = [f"Checkpoint of step {found['step']} on the {found['split']} part: {found['n']} samples, patients: "
+            f"{found['patients']}. Intervals are bootstrap intervals over patients; p is of a paired permutation test "
+            "against the model (Holm)." + ("" if found["step"] == step else f" **What is exported is step {step}.**")]
     for name, rows in found["standings"].items():
         if name in metrics and rows:
             standings = {row: Standing.of(numbers) for row, numbers in rows.items()}
