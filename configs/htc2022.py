@@ -8,7 +8,7 @@ FOLDER has the scans of the Helsinki Tomography Challenge 2022 (`*_limited.mat`)
 
 Measured (docs/scores.md):
 
-    htc2022: not measured yet
+    htc2022: Matthews correlation 0.9365, best reference fbp-otsu 0.6309; 7 images, 7 patients, 21 CPU minutes
 
 The reference tv-otsu, total variation with Otsu's threshold, takes longer than the training; without it:
 `--config.references="('fbp-otsu',)"`.
