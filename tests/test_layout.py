@@ -17,7 +17,7 @@ LAYERS = [
     {"report"},
     {"evaluation"},
     {"cli", "sweep"},
-    {"align", "apply", "build", "compare", "deidentify", "dose", "download", "readers", "__main__"},  # commands, run with python -m
+    {"align", "apply", "build", "compare", "deidentify", "dose", "download", "readers", "__main__"},  # run with python -m
 ]
 TOP = len(LAYERS)  # train.py, eval.py, configs
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

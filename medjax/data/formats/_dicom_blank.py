@@ -12,20 +12,19 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 from scipy import ndimage
 
 from medjax.data.formats._dicom_group import CAPTURES
 from medjax.data.formats._dicom_header import damage_told, text, whole
 from medjax.data.formats._dicom_pixels import FLOATS, claim_of, has_pixels, stored_of
-from medjax.data.formats._jpeg_comments import without_comments
+from medjax.data.formats._dicom_streams import without_comments, without_trailer
 from medjax.types import UserError
 
 STREAMS = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
-MARKED = ("US", "XA", "RF", "CR", "DX", "MG", "PX", "IO", "ES", "XC", "OT", "SC", "IVUS", "OP", "GM", "")
-"""Modalities in whose images devices and people write text."""
 BORDER = 0.2  # of the image at each side, where text is looked for
-BRIGHT = 0.8  # of the range, above the darkest: text is
+BRIGHT = 0.6  # of the range, above the darkest: text is
 GLYPH = {"height": (5, 40), "width": (1, 40)}  # pixels
 FILLED = (0.12, 0.95)  # of its box
 LINE = 5  # glyphs on one line
@@ -65,6 +64,10 @@ def tidy(path: Path, dataset: FileDataset, blank: Blank) -> None:
             frames = list(generate_frames(dataset.PixelData, number_of_frames=claim.frames))[:claim.frames]
             if syntax in STREAMS:
                 frames = [without_comments(frame) for frame in frames]
+            elif syntax == RLELossless:
+                frames = [without_trailer(frame, claim.rows * claim.columns) for frame in frames]
+            else:
+                raise UserError(path, f"left out: {syntax.name} may hold comments that can't be removed")
             dataset["PixelData"].value = encapsulate(frames, has_bot=sum(map(len, frames)) < 1 << 31)
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         _cut(path, dataset)
@@ -156,7 +159,7 @@ def burned_in(path: Path, dataset: FileDataset, blank: Blank) -> tuple[str, ...]
         signs.append("says that it has burned-in text")
     if sop in CAPTURES:
         signs.append("is a secondary capture")
-    if modality in MARKED or sop in CAPTURES:
+    if claim_of(path, dataset).bits > 1:
         try:
             pixels = stored_of(path, dataset)
         except UserError:

@@ -116,6 +116,19 @@ def _plain(uid: str) -> str:
     return uid.strip("\0 ")
 
 
+def _is_needed(dataset: Dataset, element: DataElement) -> bool:
+    """False for a table of colours that isn't as long as its descriptor says, or that no pixels use."""
+    if element.keyword not in profile.PALETTES:
+        return True
+    descriptor = dataset.get(element.keyword.removeprefix("Segmented").removesuffix("Data") + "Descriptor")
+    if not descriptor:
+        return False
+    if element.keyword.startswith("Segmented"):
+        return text(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
+    entries = int(descriptor[0]) or 1 << 16
+    return len(element.value) in (entries, entries + entries % 2, 2 * entries)
+
+
 def _names(dataset: Dataset) -> set[str]:
     """The parts of names and numbers of this patient, in upper case, which may stand where they don't belong."""
     said = [value for keyword in NAMING for value in texts(dataset, keyword)]
@@ -158,7 +171,7 @@ class _Work:
                 continue
             try:
                 element = dataset[tag]
-                kept = self._cleaned(element)
+                kept = self._cleaned(element) if _is_needed(dataset, element) else None
             except Exception:  # what pydicom raises for a value that can't be decoded, of any kind
                 kept = None
             if kept is None:

@@ -63,15 +63,16 @@ BINARY = ("OB", "OW", "OD", "OF", "OL", "OV", "UN")
 PALETTES = {f"{kind}{colour}PaletteColorLookupTableData"
             for kind in ("", "Segmented") for colour in ("Red", "Green", "Blue", "Alpha")}
 KEPT_BINARY = {"PixelData", "FloatPixelData", "DoubleFloatPixelData", "VectorGridData", "LUTData"} | PALETTES
-REMOVED = {"CodingSchemeIdentificationSequence", "IconImageSequence", "DigitalSignaturesSequence", "MACParametersSequence",
-           "EncryptedAttributesSequence", "OriginalAttributesSequence", "ModifiedAttributesSequence", "ContentSequence",
-           "GraphicAnnotationSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"}
+REMOVED = {"CodingSchemeIdentificationSequence", "CodingSchemeVersion", "IconImageSequence", "DigitalSignaturesSequence",
+           "MACParametersSequence", "EncryptedAttributesSequence", "OriginalAttributesSequence", "ContentSequence",
+           "ModifiedAttributesSequence", "GraphicAnnotationSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"}
 DUMMIES = {"DA": "19000101", "TM": "000000", "DT": "19000101000000", "AS": "000Y", "UR": "http://removed.invalid"}
 DUMMY_TEXT = "REMOVED"
 REQUIRED = {"Manufacturer", "ManufacturerModelName", "SoftwareVersions", "SegmentLabel", "SegmentAlgorithmName", "StackID",
             "ReceiveCoilName", "TransmitCoilName", "MultiCoilElementName", "PulseSequenceName", "TrackingID",
             "ConvolutionKernel", "RescaleType", "ModalityLUTType", "TransducerData", "ImagedNucleus", "DeviceSerialNumber",
-            "EnergyWindowName", "OpticalPathIdentifier", "AlgorithmVersion", "AlgorithmName", "RTImageLabel"}
+            "EnergyWindowName", "OpticalPathIdentifier", "AlgorithmVersion", "AlgorithmName", "RTImageLabel", "LUTLabel",
+            "LUTExplanation", "LongCodeValue", "URNCodeValue"}
 """Texts that are never empty in some IOD."""
 RESCALED = "HU|US|OD|MGML|Z_EFF|ED|EDW|HU_MOD|PCT"
 FORMS = {"RescaleType": RESCALED, "ModalityLUTType": RESCALED, "ImagedNucleus": r"\d{0,3}[A-Z][a-z]?\d{0,3}",

@@ -1,4 +1,4 @@
-"""Compressed streams of JPEG, JPEG-LS and JPEG 2000 without comments, application data and what follows their end."""
+"""Compressed streams of JPEG, JPEG-LS, JPEG 2000 and RLE without comments, application data and what follows their end."""
 
 import re
 import struct
@@ -6,6 +6,7 @@ import struct
 COMMENT, END, START_OF_SCAN = 0xFE, 0xD9, 0xDA
 NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # within a scan: no stuffed zero, no restart
 KEPT = {0xE0: b"JFIF\0", 0xE8: b"mrfx", 0xEE: b"Adobe"}  # application data that say how colours are coded
+RLE_HEADER = 64
 LONGEST_KEPT = 16  # bytes: JFIF without a thumbnail
 J2K_START, J2K_END, J2K_TILE, J2K_COMMENT = b"\xff\x4f", b"\xff\xd9", b"\xff\x90", b"\xff\x64"
 
@@ -18,6 +19,24 @@ def without_comments(stream: bytes) -> bytes:
     if start >= 0 and (start == 0 or stream[4:8] == b"jP  "):
         return _jpeg_2000(stream[start:])
     raise ValueError("no JPEG or JPEG 2000 stream")
+
+
+def without_trailer(stream: bytes, pixels: int) -> bytes:
+    """A frame of RLE (PS3.5 Annex G) up to the end of its last segment, of `pixels` bytes. Raises ValueError for damage."""
+    if len(stream) < RLE_HEADER:
+        raise ValueError("a frame of RLE has no header")
+    count, *starts = struct.unpack("<16I", stream[:RLE_HEADER])
+    if not 1 <= count <= len(starts):
+        raise ValueError("a frame of RLE has no segments")
+    at, made = starts[count - 1], 0
+    while made < pixels:
+        if at >= len(stream):
+            raise ValueError("a segment of RLE is cut off")
+        code = stream[at]
+        literal, repeated = code < 128, code > 128
+        made += code + 1 if literal else 257 - code if repeated else 0
+        at += code + 2 if literal else 2 if repeated else 1
+    return stream[:at] + b"\0" * (at % 2)
 
 
 def _jpeg(stream: bytes) -> bytes:
