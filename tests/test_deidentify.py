@@ -31,6 +31,8 @@ from pydicom.uid import (
 from medjax.data.deidentify import Deidentifier
 from medjax.data.formats import dicom
 from medjax.data.formats._dicom_blank import Blank, has_text
+from medjax.data.formats._dicom_group import OWN, no_scan
+from medjax.data.formats._dicom_header import load_header
 from medjax.data.formats._dicom_profile import DEVICE, DEVICE_UIDS, Options
 from medjax.data.io import files_below
 from medjax.data.key import Key
@@ -278,6 +280,16 @@ def with_stream(source: Path, target: Path, change) -> None:
     dataset.save_as(target)
 
 
+def test_results_of_medjax_are_still_known_as_such(tmp_path):
+    source = slices(tmp_path / "scan", [0.0, 2.0])
+    record = dicom.read(source, "a", "s")[0]
+    (tmp_path / "in").mkdir()
+    dicom.write(tmp_path / "in" / "result", [record.image.astype(np.float32)], source, WHO)
+    assert not run(tmp_path / "in", tmp_path / "out").left_out
+    kinds = {no_scan(load_header(path)) for path in written(tmp_path / "out")}
+    assert kinds == {OWN}
+
+
 COMMENT = b"PLANTED COMMENT."
 
 
@@ -377,6 +389,19 @@ def test_images_that_say_so_are_warned_of(tmp_path):
     assert warned[0].startswith("says that it has burned-in text")
     assert "without regions" in warned[1]
     assert warned[2] == ""
+    far = run(tmp_path / "in" / "c", tmp_path / "far", blank=Blank(((0, 0, 1, 1), (3, 60, 9, 9)))).rows[0]["warnings"]
+    assert "ends before a box" in far
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm"])
+def test_what_follows_the_data_of_a_file_is_not_written(tmp_path, name):
+    """Whether its reading fails at it or not."""
+    (tmp_path / "in").mkdir()
+    for number, tail in enumerate((b"PLANTED", b"PLANTED TRAILER " * 9, b"\0" * 8 + b"PLANTED!")):
+        (tmp_path / "in" / f"{number}.dcm").write_bytes((PYDICOM / name).read_bytes() + tail)
+    done = run(tmp_path / "in", tmp_path / "out")
+    assert len(done.rows) + len(done.left_out) == 3
+    assert found_in(tmp_path / "out") == []
 
 
 def test_what_may_hold_text_elsewhere_is_left_out(tmp_path):

@@ -61,7 +61,11 @@ def tidy(path: Path, dataset: FileDataset, blank: Blank) -> None:
         _store(path, dataset, where)
     elif syntax.is_encapsulated:
         with damage_told(path, "its compressed pixels are damaged"):
-            frames = list(generate_frames(dataset.PixelData, number_of_frames=claim.frames))[:claim.frames]
+            table = [dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
+            frames = list(generate_frames(dataset.PixelData, number_of_frames=claim.frames,
+                                          extended_offsets=(table[0], table[1]) if all(table) else None))[:claim.frames]
+            if len(frames) < claim.frames:
+                raise UserError(path, f"holds {len(frames)} of {claim.frames} frames; copy it again")
             if syntax in STREAMS:
                 frames = [without_comments(frame) for frame in frames]
             elif syntax == RLELossless:
@@ -108,12 +112,13 @@ def _mask(path: Path, dataset: FileDataset) -> None:
 
 def _blank_pixels(path: Path, dataset: Dataset, blank: Blank, shape: tuple[int, int]) -> np.ndarray | None:
     """Where `(H, W)` pixels become zero; None for nowhere."""
-    if not blank.boxes and not (blank.outside and text(dataset, "Modality") in ("US", "IVUS")):
+    modality = text(dataset, "Modality")
+    if modality in ("SEG", "RTDOSE") or not (blank.boxes or (blank.outside and modality in ("US", "IVUS"))):
         return None
     where = np.zeros(shape, bool)
     for x, y, width, height in blank.boxes:
         where[y:y + height, x:x + width] = True
-    if blank.outside:
+    if blank.outside and modality in ("US", "IVUS"):
         inside = _regions(path, dataset, shape)
         where |= False if inside is None else ~inside
     return where
@@ -159,7 +164,10 @@ def burned_in(path: Path, dataset: FileDataset, blank: Blank) -> tuple[str, ...]
         signs.append("says that it has burned-in text")
     if sop in CAPTURES:
         signs.append("is a secondary capture")
-    if claim_of(path, dataset).bits > 1:
+    claim = claim_of(path, dataset)
+    if any(x >= claim.columns or y >= claim.rows for x, y, _, _ in blank.boxes):
+        signs.append("ends before a box that is to be blank")
+    if claim.bits > 1:
         try:
             pixels = stored_of(path, dataset)
         except UserError:
@@ -199,16 +207,18 @@ def has_text(image: np.ndarray) -> bool:
         y, x = (place[0].start + place[0].stop) / 2 / height, (place[1].start + place[1].stop) / 2 / width
         filled = (labels[place] == number).mean()
         if min(y, x, 1 - y, 1 - x) <= BORDER and (FILLED[0] <= filled <= FILLED[1] or columns <= 3):
-            glyphs.append((place[0].stop, rows, place[1].start, place[1].stop))
-    return any(_on_line(glyph, glyphs) >= LINE for glyph in glyphs)
+            glyphs.append((place[1].start, place[1].stop, place[0].stop, rows))
+    glyphs.sort()
+    return any(_on_line(number, glyphs) >= LINE for number in range(len(glyphs)))
 
 
-def _on_line(first: tuple[int, int, int, int], glyphs: list[tuple[int, int, int, int]]) -> int:
-    """How many glyphs stand on the line that `first` begins."""
-    bottom, height, _, right = first
+def _on_line(first: int, glyphs: list[tuple[int, int, int, int]]) -> int:
+    """How many glyphs (left, right, bottom, height), which are sorted, stand on the line that one of them begins."""
+    _, right, bottom, height = glyphs[first]
     count = 1
-    for other_bottom, other_height, left, end in sorted(glyphs, key=lambda glyph: glyph[2]):
-        if (left >= right and left - right <= STEP * height and abs(other_bottom - bottom) <= 2
-                and 0.6 * height <= other_height <= height / 0.6):
+    for left, end, other_bottom, other_height in glyphs[first + 1:]:
+        if left - right > STEP * height:
+            break
+        if left >= right and abs(other_bottom - bottom) <= 2 and 0.6 * height <= other_height <= height / 0.6:
             count, right = count + 1, end
     return count

@@ -38,8 +38,7 @@ FORMS = {"DA": r"\d{8}", "TM": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", "DT": r"\d{
          "AS": r"\d{3}[DWMY]", "CS": r"[A-Z0-9_ ]{0,16}", "IS": r"[+-]?\d{1,12}",
          "DS": r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"}
 NAMING = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "PatientBirthDate", "OtherPatientIDs",
-          "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ReferringPhysicianName", "OperatorsName",
-          "InstitutionName")
+          "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ReferringPhysicianName", "OperatorsName")
 SHORTEST = 4  # characters of a part of a name that is looked for elsewhere
 SHORTEST_NUMBER = 6
 OLDEST = 89  # years; those above are few enough to be recognised
@@ -117,16 +116,19 @@ def _plain(uid: str) -> str:
 
 
 def _is_needed(dataset: Dataset, element: DataElement) -> bool:
-    """False for a table of colours that isn't as long as its descriptor says, or that no pixels use."""
-    if element.keyword not in profile.PALETTES:
+    """False for binary values that aren't as long as other attributes say, or that no pixels use."""
+    if element.keyword == "VectorGridData":
+        return len(element.value) == 12 * math.prod(dataset.get("GridDimensions") or [0])
+    if element.keyword != "LUTData" and element.keyword not in profile.PALETTES:
         return True
-    descriptor = dataset.get(element.keyword.removeprefix("Segmented").removesuffix("Data") + "Descriptor")
+    colour = element.keyword.removeprefix("Segmented").removesuffix("Data")
+    descriptor = dataset.get("LUTDescriptor" if colour == "LUT" else f"{colour}Descriptor")
     if not descriptor:
         return False
     if element.keyword.startswith("Segmented"):
         return text(dataset, "PhotometricInterpretation") == "PALETTE COLOR"
     entries = int(descriptor[0]) or 1 << 16
-    return len(element.value) in (entries, entries + entries % 2, 2 * entries)
+    return not isinstance(element.value, bytes) or len(element.value) in (entries, entries + entries % 2, 2 * entries)
 
 
 def _names(dataset: Dataset) -> set[str]:
@@ -162,12 +164,12 @@ class _Work:
     names: set[str]
     counts: Counter[str] = field(default_factory=Counter)
 
-    def clean(self, dataset: Dataset) -> None:
-        """All attributes of a dataset, and of those in its sequences."""
+    def clean(self, dataset: Dataset, nested: bool = False) -> None:
+        """All attributes of a dataset, and of those in its sequences, which hold no pixels."""
         code = self._code(dataset)
         for tag in list(dataset.keys()):
-            if tag.is_private:
-                self._drop(dataset, tag, "private removed")
+            if tag.is_private or (nested and tag.group == 0x7FE0):
+                self._drop(dataset, tag, "private removed" if tag.is_private else "removed")
                 continue
             try:
                 element = dataset[tag]
@@ -202,7 +204,7 @@ class _Work:
             if action != Action.KEEP:
                 return self._replaced(element, []) if element.value else element
             for item in element.value:
-                self.clean(item)
+                self.clean(item, nested=True)
             return element
         if element.keyword == "SpecificCharacterSet":
             return DataElement(element.tag, "CS", "ISO_IR 192")

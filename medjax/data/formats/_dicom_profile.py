@@ -82,7 +82,7 @@ MAKERS = {"Manufacturer", "SecondaryCaptureDeviceManufacturer", "DetectorManufac
           "TransmitCoilManufacturerName"}
 _MAKER_WORDS = """
 agfa aloka analogic ate barco bruker canon carestream co corporation electric esaote fuji fujifilm gbs ge gehc gems
-gmbh group healthcare healthineers hitachi hologic imaging inc inst inst. konica kodak lodox lorad ltd mallinckrodt
+gmbh group healthcare healthineers hitachi hologic imaging inc inst inst. konica kodak lodox lorad ltd mallinckrodt medjax
 medical medison mindray minolta neusoft nmr olympus philips picker pie planmeca samsung scientific shimadzu siemens
 sirona sonosite supersonic swissray system systems technologies toshiba toshiba_mec trex ultrasound united varian
 vital images ziehm zeiss
