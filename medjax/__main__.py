@@ -8,6 +8,7 @@ COMMANDS = {
     "python -m medjax.apply --workdir=RUN --input=FILE_OR_FOLDER --output=RESULT": "apply a run to files",
     "python -m medjax.convert --from=FAMILY --weights=FILE --workdir=RUN": "make a run of weights that others trained",
     "python -m medjax.align --fixed=SCAN --moving=SCAN --output=FILE": "bring a scan onto the grid of another",
+    "python -m medjax.deidentify --input=SCANS --output=FOLDER --key=KEYFILE": "remove from files what identifies patients",
     "python -m medjax.download NAME --subset=SUBSET --to=FOLDER": "download a public data set",
     "python -m medjax.build BUILDER --from=FOLDER --to=FOLDER": "prepare a data set as shards",
     "python -m medjax.bench step|infer|pipeline|memory": "measure speed and memory",

@@ -107,7 +107,7 @@ def discover(path: str | Path, subjects: str | Path = "", kind: str = "image", s
         raise UserError(path, "no such file or folder")
     table = Subjects(Path(subjects) if subjects else None)
     by_format: dict[str, list[Path]] = {}
-    for file in _files(path) if path.is_dir() else [path]:
+    for file in files_below(path) if path.is_dir() else [path]:
         by_format.setdefault(_format(file), []).append(file)
     if not path.is_dir():
         by_format = {_checked(path, next(iter(by_format)), kind): [path]}
@@ -191,7 +191,7 @@ def _warn_of_one_name(studies: Sequence[Study]) -> None:
                         "patients", len(folders), name)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """Every file below a folder in order, hidden ones left out. Links to folders are followed, each folder comes once."""
     def skip(error: OSError) -> None:
         logging.warning("%s: passed over, it can't be read: %s", error.filename, error.strerror)

@@ -101,6 +101,14 @@ def pixels_of(path: Path, dataset: FileDataset) -> Pixels:
     return Pixels(stored, None if (colours == stored).all() else colours)
 
 
+def stored_of(path: Path, dataset: FileDataset) -> np.ndarray:
+    """Decoded pixels `(frames, H, W, samples)`: palettes not looked up, YBR as RGB. Raises UserError."""
+    claim = claim_of(path, dataset)
+    with damage_told(path, "its pixels can't be decoded"):
+        _check_size(path, dataset, claim)
+        return _decoded(path, dataset, claim).reshape(claim.frames, claim.rows, claim.columns, -1)
+
+
 def _decoded(path: Path, dataset: FileDataset, claim: Claim) -> np.ndarray:
     """The pixels by the first decoder that can; by GDCM, whose process damaged streams end, where there is no other."""
     syntax = dataset.file_meta.TransferSyntaxUID

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,11 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
                  derivation: Derivation) -> None:
     """Label maps `(*space)` uint8, compressed, the names as JSON in the field "labels"."""
     _save(target, _itk.labelled(target, _load(paths[0]), labels, names), compressed=True)
+
+
+def write_bare(target: Path, path: Path) -> None:
+    """The file with its values and geometry, and without further fields and comments. Raises UserError."""
+    _save(target, replace(_load(path), notes={}), Header.of(path).says("CompressedData"))
 
 
 def _load(path: Path) -> _itk.Scan:

@@ -23,13 +23,15 @@ from nibabel.wrapstruct import WrapStructError
 from medjax.data.formats import _volume
 from medjax.data.geometry import TO_RAS, Orientation, resized, spans_space
 from medjax.data.values import DEFLATE, one_line, possible, quantized
-from medjax.files import atomic
+from medjax.files import atomic, write_atomically
 from medjax.types import Derivation, Record, UserError
 
 SUFFIXES = (".nii", ".nii.gz")
 KIND = "image"
 MM = {1: 1e3, 2: 1.0, 3: 1e-3}  # by the header's code of the unit of length: metre, millimetre, micrometre
 UNITS = 7  # the bits of xyzt_units that are about length
+UNUSED = ("extents", "session_error", "glmax", "glmin")  # left of Analyze
+COMPRESSION = 6
 DAMAGE = (OSError, EOFError, ValueError, OverflowError, MemoryError, KeyError, TypeError, IndexError, AttributeError,
           struct.error, zlib.error, gzip.BadGzipFile, ExpatError, ImageFileError, HeaderDataError, HeaderTypeError,
           WrapStructError, Cifti2HeaderError)
@@ -101,6 +103,33 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
     file.header.extensions.append(Nifti1Extension("comment", json.dumps({"labels": list(names)}).encode()))
     _describe(file, derivation)
     _save(target, file)
+
+
+def write_bare(target: Path, path: Path) -> None:
+    """The file with its values, scale and geometry, byte for byte, and without texts and extensions. Raises UserError."""
+    source = _load(path)
+    if not isinstance(source, nibabel.Nifti1Image):
+        raise UserError(path, "is one file of a pair; write it as one file in NIfTI")
+    compressed, kind = path.name.lower().endswith(".gz"), source.header_class
+    try:
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            header = kind.from_fileobj(file, check=False)
+            size = math.prod(map(int, source.shape)) * source.get_data_dtype().itemsize
+            file.seek(int(header["vox_offset"]))
+            values = file.read(size)
+    except DAMAGE as error:
+        raise UserError(path, f"damaged NIfTI file: {one_line(error)}; copy it again from its source") from error
+    if len(values) != size:
+        raise UserError(path, f"holds {len(values)} bytes of values, not {size}; copy it again")
+    fields = header.structarr
+    for name in fields.dtype.names:
+        if fields.dtype[name].kind == "S" and name != "magic":
+            fields[name] = b""
+    for name in set(UNUSED) & set(fields.dtype.names):
+        fields[name] = 0
+    fields["vox_offset"] = kind.single_vox_offset
+    whole = header.binaryblock.ljust(kind.single_vox_offset, b"\0") + values
+    write_atomically(target, gzip.compress(whole, COMPRESSION, mtime=0) if compressed else whole)
 
 
 def write_on_grid(target: Path, image: np.ndarray, stored: Record, affine: np.ndarray) -> None:

@@ -96,6 +96,11 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
     _save(target, _itk.labelled(target, _load(paths[0]), labels, names), compressed=True)
 
 
+def write_bare(target: Path, path: Path) -> None:
+    """The file with its values and geometry, and without further fields and comments. Raises UserError."""
+    _save(target, replace(_load(path), notes={}), Header.of(path).compressed)
+
+
 def _load(path: Path) -> _itk.Scan:
     header = Header.of(path)
     _check(path, header)
