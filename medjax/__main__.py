@@ -6,6 +6,7 @@ COMMANDS = {
     "python -m medjax.compare RUN RUN ... --output=FOLDER": "rank runs on the same test patients",
     "python -m medjax.dose --workdir=RUN --doses=0.1,0.25,0.5,1": "image quality of a low-dose CT run over dose",
     "python -m medjax.apply --workdir=RUN --input=FILE_OR_FOLDER --output=RESULT": "apply a run to files",
+    "python -m medjax.view INPUT OUTPUT --output=view.html": "a page that shows two images side by side",
     "python -m medjax.align --fixed=SCAN --moving=SCAN --output=FILE": "bring a scan onto the grid of another",
     "python -m medjax.download NAME --subset=SUBSET --to=FOLDER": "download a public data set",
     "python -m medjax.build BUILDER --from=FOLDER --to=FOLDER": "prepare a data set as shards",

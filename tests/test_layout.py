@@ -17,7 +17,8 @@ LAYERS = [
     {"report"},
     {"evaluation"},
     {"cli", "sweep"},
-    {"align", "apply", "build", "compare", "dose", "download", "readers", "__main__"},  # commands, run with python -m
+    # Commands, run with python -m.
+    {"align", "apply", "build", "compare", "dose", "download", "readers", "view", "__main__"},
 ]
 TOP = len(LAYERS)  # train.py, eval.py, configs
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -11,7 +11,7 @@ function sorted(values, lowerIsBetter, worstFirst = true) {
 
 /** A number of a table, as `medjax.report.table.texts` has it. */
 function written(value, decimals) {
-  if (value === null || value === undefined) return "–";
+  if (value === null) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const tiny = value !== 0 && Math.abs(value) < 10 ** (1 - decimals) && decimals > 4;
   return (tiny || Math.abs(value) >= 1e7 ? value.toExponential(2) : value.toFixed(decimals)).replaceAll("-", "−");
@@ -264,13 +264,15 @@ function viewer(content, table, told) {
 
   /** The sample's numbers, of the two rows. */
   function numbers() {
-    const place = table.names.indexOf(sample.name), chosen = [...new Set([left(), right()])];
+    const place = table.names.indexOf(sample.name);
+    const known = (row, metric) => parsed(table.rows[row]?.[metric.name]?.[place]);
+    const chosen = [...new Set([left(), right()])].filter(row => table.metrics.some(metric => known(row, metric) !== null));
     const head = element("tr");
     head.append(element("th"), ...chosen.map(row => element("th", row, { scope: "col" })));
-    const lines = table.metrics.filter(m => chosen.some(row => (table.rows[row]?.[m.name]?.[place] ?? null) !== null)).map(metric => {
+    const lines = table.metrics.filter(metric => chosen.some(row => known(row, metric) !== null)).map(metric => {
       const line = element("tr");
       line.append(element("th", metric.heading, { scope: "row" }),
-                  ...chosen.map(row => element("td", written(parsed(table.rows[row]?.[metric.name]?.[place]), metric.decimals))));
+                  ...chosen.map(row => element("td", written(known(row, metric), metric.decimals))));
       return line;
     });
     at("numbers").replaceChildren(head, ...lines);
@@ -327,8 +329,9 @@ function viewer(content, table, told) {
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || !images) return;
     if (event.target.matches("input:not([type=range]), select, textarea")) return;
-    const key = event.key.toLowerCase(), digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
-    if (digit) choose(event.shiftKey ? "left" : "right", Number(digit) - 1);
+    const key = event.key.toLowerCase(), digit = event.shiftKey && /^Digit([1-9])$/.exec(event.code)?.[1];
+    if (/^[1-9]$/.test(key)) choose("right", Number(key) - 1);
+    else if (digit) choose("left", Number(digit) - 1);
     else if (event.key in arrows && event.target === at("stage")) arrow(...arrows[event.key], event.shiftKey);
     else if (key in keys) actions[keys[key]]();
     else return;
@@ -373,6 +376,7 @@ function viewer(content, table, told) {
       if (grip.hasPointerCapture(event.pointerId)) change({ wipe: (event.clientX - box.x) / box.width });
     });
   }
+  document.querySelector("[data-do=error]").textContent = content.error[0].toUpperCase() + content.error.slice(1);
   fill(at("sample"), samples.map(({ name }) => name));
   at("pick").hidden = samples.length < 2;
   at("viewer").hidden = false;
@@ -403,7 +407,7 @@ function sampleTable(table, shown, go) {
     const places = metric && order in scores ? sorted(scores[order].map(parsed), metric.lower_is_better, worstFirst) : [...table.names.keys()];
     const found = places.filter(i => table.names[i].toLowerCase().includes(wanted));
     const head = element("tr");
-    head.append(heading("sample", null), ...metrics.map(m => heading(m.heading, m)));
+    head.append(heading("sample", null), ...metrics.map(m => heading(`${m.heading} ${m.arrow}`, m)));
     const lines = found.slice(0, MOST_LINES).map(i => {
       const name = table.names[i], line = element("tr", "", name === current ? { class: "current" } : {});
       const cell = element("th", has.has(name) ? "" : name, { scope: "row" });

@@ -92,7 +92,7 @@ def scores(names: Sequence[str], per_sample: Sequence[Mapping[str, Mapping[str, 
     known = [name for name in metrics if any(name in values for values in found.values())]
     each = {name: [value for values in found.values() for value in values.get(name, [])] for name in known}
     return {"names": list(names),
-            "metrics": [{"name": name, "heading": f"{metrics[name].heading} {arrow(metrics[name])}",
+            "metrics": [{"name": name, "heading": metrics[name].heading, "arrow": arrow(metrics[name]),
                          "lower_is_better": metrics[name].lower_is_better, "decimals": decimals(metrics[name], each[name])}
                         for name in known],
             "rows": {row: {name: [_number(value) for value in column] for name, column in values.items()}
