@@ -18,8 +18,9 @@ function unpacked(bytes) {
 async function inflated(text) {
   const packed = atob(text), bytes = new Uint8Array(packed.length);
   for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return unpacked(new Uint8Array(await new Response(stream).arrayBuffer()));
+  const stream = new DecompressionStream("deflate"), writer = stream.writable.getWriter();
+  const [levels] = await Promise.all([new Response(stream.readable).arrayBuffer(), writer.write(bytes), writer.close()]);
+  return unpacked(new Uint8Array(levels));
 }
 
 /** The brightness of every level of a range of values, for a window in physical units. */

@@ -191,4 +191,5 @@ def template(name: str) -> jinja2.Template:
     """A page of this folder; what it is rendered with is escaped, and must be all that it names."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # rows and presets have an order
     return environment.get_template(name)

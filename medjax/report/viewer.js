@@ -14,7 +14,8 @@ function written(value, decimals) {
   if (value === null) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const tiny = value !== 0 && Math.abs(value) < 10 ** (1 - decimals) && decimals > 4;
-  return (tiny || Math.abs(value) >= 1e7 ? value.toExponential(2) : value.toFixed(decimals)).replaceAll("-", "−");
+  return (tiny || Math.abs(value) >= 1e7 ? value.toExponential(2) : value.toFixed(decimals))
+    .replace(/e([+-])(\d)$/, "e$10$2").replaceAll("-", "−");
 }
 
 /** A round length, of 1, 2 or 5 times a power of ten: the longest up to `most`. */
@@ -40,6 +41,7 @@ function viewer(content, table, told) {
   const panes = [...document.querySelectorAll("#stage .pane")], { samples, span, units, levels } = content;
   const colours = content.palette.map(hex => [0, 2, 4].map(i => parseInt(hex.slice(i, i + 2), 16)));
   const decoded = new Map();  // of the sample that is shown
+  const loaded = new Promise(done => document.addEventListener("DOMContentLoaded", done));
   const view = { wipe: 0.5, level: 0, width: 1, zoom: 1, overlay: "", opacity: 0.8, axis: 0, cross: false };
   let sample = null, rows = [], images = null, number = -1, preset = -1;
 
@@ -50,8 +52,11 @@ function viewer(content, table, told) {
   // Images.
 
   function decode(code, channels) {
-    if (!decoded.has(code))
-      decoded.set(code, inflated(at(`image-${code}`).textContent).then(found => ({ levels: found, shape: [...sample.shape, channels] })));
+    const shape = [...sample.shape, channels], read = async () => {
+      if (!at(`image-${code}`)) await loaded;
+      return { levels: await inflated(at(`image-${code}`).textContent), shape };
+    };
+    if (!decoded.has(code)) decoded.set(code, read());
     return decoded.get(code);
   }
 
@@ -255,6 +260,11 @@ function viewer(content, table, told) {
     change({ wipe: view.wipe });
   }
 
+  function reset() {
+    preset = -1;
+    change({ ...first(), centre: sample.shape.map(size => size / 2) });
+  }
+
   function nextPreset() {
     const found = Object.values(content.presets);
     if (!found.length) return;
@@ -313,7 +323,7 @@ function viewer(content, table, told) {
   // What the user does.
 
   const actions = {
-    ...windowing(() => view, change), reset: () => change({ ...first(), centre: sample.shape.map(size => size / 2) }), swap,
+    ...windowing(() => view, change), reset, swap,
     error: () => overlay("error"), half: () => overlay("half"), cross: () => change({ cross: !view.cross }), preset: nextPreset,
     next: () => change({ cursor: shift(view.axis, 1) }), before: () => change({ cursor: shift(view.axis, -1) }),
     plane: () => volume() && change({ axis: (view.axis + 1) % 3 }),
@@ -342,7 +352,10 @@ function viewer(content, table, told) {
     button.addEventListener("click", () => images && actions[button.dataset.do]());
   for (const [name, [level, width]] of Object.entries(content.presets)) {
     const button = element("button", name, { type: "button" });
-    button.addEventListener("click", () => change({ level, width }));
+    button.addEventListener("click", () => {
+      preset = [...at("presets").children].indexOf(button);
+      change({ level, width });
+    });
     at("presets").append(button);
   }
   for (const side of ["left", "right"]) at(side).addEventListener("change", () => choose(side, Number(at(side).value)));
