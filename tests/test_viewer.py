@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medjax.report import viewer
 from medjax.report.images import LEVELS
 from medjax.report.page import Panel, write
 from medjax.report.pictures import palette
@@ -75,13 +74,11 @@ def test_content_has_every_value_the_mask_and_the_half_width():
     assert (flat["shape"], flat["spacing"], flat["limit"], flat["in_mm"]) == ((1, 12, 10), [1, 1, 1], None, False)
 
 
-def test_a_page_holds_as_many_samples_as_fit_and_the_middle_of_one_too_large(monkeypatch):
+def test_a_page_holds_as_many_samples_as_fit_and_the_middle_of_one_too_large():
     setting, each = Setting(SPAN, SPAN, "HU"), 2 * 5 * 8 * 12 * 10
-    monkeypatch.setattr(viewer, "MOST_BYTES", int(2.5 * each))
     shown = [sample("a"), sample("bb"), sample("ccc")]
-    assert [one["name"] for one in content(shown, setting).facts["samples"]] == ["a", "bb"]
-    monkeypatch.setattr(viewer, "MOST_BYTES", each // 2)
-    made = content(shown, setting)
+    assert [one["name"] for one in content(shown, setting, int(2.5 * each)).facts["samples"]] == ["a", "bb"]
+    made = content(shown, setting, each // 2)
     (facts,) = made.facts["samples"]
     assert (facts["shape"], facts["first"], facts["whole"]) == ((4, 12, 10), 2, 8)
     np.testing.assert_allclose(values(made.packed[facts["images"]["truth"]], facts["shape"]),

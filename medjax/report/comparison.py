@@ -13,6 +13,7 @@ from medjax.types import Metric
 
 INPUT, OUTPUT = "input", "output"
 NAME = "images"
+MOST_BYTES = 160 * 2**20  # of the page's images; browsers hold a text of up to 512 MB
 
 
 def write(path: Path, before: np.ndarray, after: np.ndarray, *, units: str, spacing_mm: tuple[float, ...], anatomical: bool,
@@ -32,7 +33,7 @@ def write(path: Path, before: np.ndarray, after: np.ndarray, *, units: str, spac
     metrics = {name: Metric(name, label, units, lower_is_better=True) for name, label in (
         ("mean", "mean absolute difference"), ("rms", "root mean square difference"), ("most", "largest difference"))}
     write_atomically(path, template("comparison.html").render(
-        viewer=content([shown], setting), scores=scores([NAME], [{OUTPUT: numbers}], metrics), note=note,
+        viewer=content([shown], setting, MOST_BYTES), scores=scores([NAME], [{OUTPUT: numbers}], metrics), note=note,
         colour_bar=colour_bar()))
 
 

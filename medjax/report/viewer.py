@@ -53,11 +53,11 @@ class Content:
     packed: dict[str, str] = field(default_factory=dict)
 
 
-def content(shown: Sequence[Shown], setting: Setting) -> Content:
-    """The samples in their order, as many as fit in a page; of the first, if it is too large, the slices in the middle."""
+def content(shown: Sequence[Shown], setting: Setting, most: int = MOST_BYTES) -> Content:
+    """The samples in their order, as many as fit in `most` bytes; of the first, if it is too large, its middle."""
     packed: dict[str, str] = {}
     samples: list[dict[str, Any]] = []
-    for sample, first, whole in _fitting(shown):
+    for sample, first, whole in _fitting(shown, most):
         code = len(samples)
         images: dict[str, str] = {}
         shape: tuple[int, ...] = ()
@@ -106,13 +106,13 @@ def _number(value: float) -> float | str | None:
     return float(f"{value:.7g}") if np.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-def _fitting(shown: Sequence[Shown]) -> Iterator[tuple[Shown, int, int]]:
+def _fitting(shown: Sequence[Shown], most: int) -> Iterator[tuple[Shown, int, int]]:
     """The samples that fit, each with the number of its first slice (of an image: row), and how many there were."""
     used = 0
     for i, sample in enumerate(shown):
         size = 2 * sum(_shades(image).size for image in sample.images.values())
         length = next(iter(sample.images.values())).shape[0]
-        kept = length if used + size <= MOST_BYTES else 0 if i else max(1, length * MOST_BYTES // size)
+        kept = length if used + size <= most else 0 if i else max(1, length * most // size)
         if not kept:
             return
         used += size
