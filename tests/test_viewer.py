@@ -334,7 +334,7 @@ def test_every_control_in_a_browser(tmp_path, browser):
 def place_text(one: Shown) -> str:
     """What is said of the place at the cursor at first: of the voxel in the middle of the flipped image."""
     at = {row: float(image[4, 5, 4, 0]) for row, image in one.images.items()}
-    texts_ = [f"{row} {at[row]:.1f} HU, error {abs(at[row] - at['truth']):.1f} HU" for row in ("input", "model")]
+    texts_ = [f"{row} {at[row]:.1f}, error {abs(at[row] - at['truth']):.1f}" for row in ("input", "model")]
     return f"{texts_[0]} · {texts_[1]}, half-width 15.0 HU".replace("-", "−").replace("half−width", "half-width")
 
 

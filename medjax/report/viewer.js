@@ -187,7 +187,7 @@ function viewer(content, table, told) {
     const inFile = sample.anatomical ? [z, height - 1 - y, width - 1 - x] : [z, y, x], parts = [];
     inFile[volume() ? 0 : 1] += sample.first;
     parts.push(volume() ? `slice ${inFile[0]}, row ${inFile[1]}, column ${inFile[2]}` : `row ${inFile[1]}, column ${inFile[2]}`);
-    const say = value => sign(`${span[1] - span[0] > 100 ? value.toFixed(1) : value.toPrecision(3)} ${units}`.trim());
+    const say = value => sign(span[1] - span[0] > 100 ? value.toFixed(1) : value.toPrecision(3));
     for (const row of new Set([left(), right()])) {
       let text = `${row} ${say(valueOf(images.rows[row], from))}`;
       if (row !== content.truth && content.truth in images.rows && !(images.mask && !images.mask.levels[from]))
@@ -195,7 +195,7 @@ function viewer(content, table, told) {
       if (row === content.estimate && images.half) text += `, half-width ${say(halfOf(from))}`;
       parts.push(text);
     }
-    at("values").textContent = parts.join(" · ");
+    at("values").textContent = `${parts.join(" · ")} ${units}`.trim();
   }
 
   const redraw = onceAFrame(draw);
