@@ -394,7 +394,8 @@ def test_pixels_are_the_values_and_the_errors_in_colour(tmp_path, browser):
 @pytest.mark.slow
 @needs_chromium
 def test_the_table_sorts_filters_and_leads_to_images(tmp_path, browser):
-    path = report(tmp_path / "report.html", [sample("s3"), sample("s10")])
+    alone = sample("s5", (12, 10), ("is a, model says b (0.9)",))  # as a classification shows it
+    path = report(tmp_path / "report.html", [sample("s3"), sample("s10"), alone])
     opened(browser, path)
 
     def column(place: int) -> list[str]:
@@ -416,13 +417,17 @@ def test_the_table_sorts_filters_and_leads_to_images(tmp_path, browser):
     browser.run("at('filter').focus()")
     browser.send("Input.insertText", text="S1")
     assert column(0) == ["s11", "s10", "s1"]
-    assert browser.run("at('found').textContent") == "3 of 12 samples, images of 2"
+    assert browser.run("at('found').textContent") == "3 of 12 samples, images of 3"
     assert browser.run("at('window').textContent").startswith("level 1024")  # letters in a field are no keys
     browser.run("document.querySelector('#samples tbody button').click()")
     browser.until("at('sample').selectedOptions[0].textContent === 's10'")
     settled(browser)
     assert browser.run("document.querySelector('tr.current').children[0].textContent") == "s10"
     assert browser.run("document.activeElement.id") == "stage"
+    browser.key(".")
+    browser.until("at('values').textContent.includes('model says b')")
+    assert browser.run("at('wipe').checkVisibility()") is False
+    assert browser.run("at('numbers').innerText").split()[:4] == ["input", "tv", "nlm", "model"]
     clean(browser, path)
 
 

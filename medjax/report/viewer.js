@@ -276,7 +276,8 @@ function viewer(content, table, told) {
   function numbers() {
     const place = table.names.indexOf(sample.name);
     const known = (row, metric) => parsed(table.rows[row]?.[metric.name]?.[place]);
-    const chosen = [...new Set([left(), right()])].filter(row => table.metrics.some(metric => known(row, metric) !== null));
+    const some = names => names.filter(row => table.metrics.some(metric => known(row, metric) !== null));
+    const shown = some([...new Set([left(), right()])]), chosen = shown.length ? shown : some(Object.keys(table.rows));
     const head = element("tr");
     head.append(element("th"), ...chosen.map(row => element("th", row, { scope: "col" })));
     const lines = table.metrics.filter(metric => chosen.some(row => known(row, metric) !== null)).map(metric => {
@@ -308,6 +309,7 @@ function viewer(content, table, told) {
     at("stage").classList.toggle("volume", volume());
     for (const pane of panes) pane.hidden = pane.dataset.axis !== "0" && !volume();
     at("slices").hidden = !volume();
+    at("viewer").classList.toggle("single", rows.length < 2);
     at("overlays").hidden = sample.limit === null || rows.length < 2;
     document.querySelector("[data-do=half]").hidden = !sample.half;
     if (view.overlay === "half" && !sample.half) view.overlay = "";
