@@ -16,7 +16,8 @@ import pytest
 from medjax.evaluation.answers import read_answers, read_key, summarise
 from medjax.evaluation.compare import Sample
 from medjax.evaluation.readers import Images, arrange, key_of, shown_cases, shown_images
-from medjax.report.readers import LEVELS, Picture, write
+from medjax.report.images import LEVELS
+from medjax.report.readers import Picture, write
 from medjax.types import Record, UserError
 from tests.browser import Browser, chromium
 from tests.commands import DRAWN, ROOT, command
@@ -244,11 +245,13 @@ def test_answers_are_summarised_by_a_command(tmp_path):
 def test_the_pages_logic(tmp_path):
     folder = study_in(tmp_path / "study")
     key = read_key(folder)
+    (tmp_path / "page.js").write_text("".join((ROOT / "medjax" / "report" / name).read_text()
+                                              for name in ("images.js", "readers.js")))
     script = """
         const page = require(process.argv[1]), codes = JSON.parse(process.argv[2]);
         const study = {study: process.argv[3], window: [-1000, 1000], levels: 4000, cases: codes.map(code => ({code}))};
         const answers = Object.fromEntries(codes.map(code => [code, {answer: "left", seconds: 1.26}]));
-        const table = page.brightness(study, {level: 0, width: 500});
+        const table = page.brightness(study.window, study.levels, {level: 0, width: 500});
         console.log(JSON.stringify({
           csv: page.toCsv(study, 'Anna "A", MD', answers), file: page.fileName(study, "Anna Ö., MD"),
           levels: [...page.unpacked(new Uint8Array([0, 1, 255, 5, 0, 250]))],
@@ -257,7 +260,7 @@ def test_the_pages_logic(tmp_path):
           keys: ["ArrowLeft", "ArrowDown", "1", "5", "6", "x"].map(
             key => [page.answerOf(key, "preference"), page.answerOf(key, "rating")]),
         }));"""
-    done = subprocess.run(["node", "-e", script, str(ROOT / "medjax" / "report" / "readers.js"), json.dumps(list(key.cases)),
+    done = subprocess.run(["node", "-e", script, str(tmp_path / "page.js"), json.dumps(list(key.cases)),
                            key.study], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     (tmp_path / "saved.csv").write_text(found["csv"])

@@ -1,6 +1,6 @@
 """A trained model beside its input and the methods without training, on one part of the split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,8 @@ from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
 from medjax.types import Example, Metric, NetworkInput, Prediction, Record, Reference, Region, State, Value
 
-SHOWN = 4
+SHOWN = 4  # samples with images, evenly spread
+WORST = 2  # and the worst ones of the model, by the leading metric
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,14 @@ class Sample:
 @dataclass(frozen=True)
 class Comparison:
     """Metrics by row ("input", each reference, "model"), per sample and over all (numbers, and tables such as a confusion
-    matrix); whose each sample is; some samples to look at.
+    matrix); whose each sample is; some samples to look at, and those of the rest that the model does worst, the worst first.
     """
 
     per_sample: list[dict[str, dict[str, Value]]]
     names: list[str]
     patients: list[str]
     shown: list[Sample]
+    worst: list[Sample]
     rows: dict[str, dict[str, float]]
     tables: dict[str, dict[str, Value]]
 
@@ -51,11 +53,12 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 
 def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
-            strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN,
+            strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN, worst: int = 0,
             watch: Callable[[Evaluated], None] = lambda batch: None) -> Comparison:
     """Evaluates the model and every reference, at its strength, on all samples of `regions`, or on `limit` of them.
 
-    Both these and the `shown` ones that the result has images of are evenly spread. `watch` sees every batch.
+    Both these and the `shown` ones that the result has images of are evenly spread; it has images of the `worst` ones, too,
+    by the run's metric. `watch` sees every batch.
     All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
@@ -67,6 +70,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     names: list[str] = []
     records = {region.record.id: region.record for region in regions}
     pictures: list[Sample] = []
+    hardest: list[tuple[float, Sample]] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
                disable=not distributed.is_primary())
     for batch in evaluator(state, batches):
@@ -84,18 +88,31 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
             if len(names) in pictured_at and batch.example is not None:
                 pictures.append(_sample(run, batch, i, made, scores, owner(name, records)))
+            elif batch.example is not None and _is_worse(merit := _merit(run, scores), hardest, worst):
+                hardest.append((merit, _sample(run, batch, i, made, scores, owner(name, records))))
+                hardest = sorted(hardest, key=lambda one: one[0])[:worst]
             per_sample.append(scores)
             names.append(name)
     bar.close()
     if not distributed.is_primary():
-        return Comparison([], [], [], [], {}, {})
+        return Comparison([], [], [], [], [], {}, {})
     summaries = {row: run.task.summarise([sample[row] for sample in per_sample]) for row in per_sample[0]}
     order = metrics_of(run)
     rows_ = {row: {name: found[name] for name in order if name in found}
              for row, found in ((row, scalars(summary)) for row, summary in summaries.items())}
     tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
     patients = [owner(name, records).subject for name in names]
-    return Comparison(per_sample, names, patients, pictures, rows_, tables)
+    return Comparison(per_sample, names, patients, pictures, [sample for _, sample in hardest], rows_, tables)
+
+
+def _merit(run: Run, scores: Mapping[str, Mapping[str, Value]]) -> float:
+    """The model's value by the run's metric, turned so that more is better."""
+    value = scalars(scores["model"]).get(run.config.metric, np.nan)
+    return -value if metrics_of(run)[run.config.metric].lower_is_better else value
+
+
+def _is_worse(merit: float, hardest: Sequence[tuple[float, Sample]], most: int) -> bool:
+    return most > 0 and not np.isnan(merit) and (len(hardest) < most or merit < hardest[-1][0])
 
 
 def _predicted(references: Mapping[str, Reference], strengths: Mapping[str, float], example: Example,

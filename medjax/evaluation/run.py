@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from medjax.data.split import fingerprint, held_parts
 from medjax.data.storage.names import pseudonym
-from medjax.evaluation.compare import Comparison, Sample, compare, metrics_of, owner
+from medjax.evaluation.compare import WORST, Comparison, Sample, compare, metrics_of, owner
 from medjax.evaluation.intervals import Collected, calibrated
 from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
@@ -86,10 +86,10 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         assert isinstance(run.task, Restoration)
         calibration = calibrated(run, state, evaluator, splits["val"], workdir, asked)
         collected = Collected(run.task, splits[split], evaluator.batches(splits[split]).samples)
-        found = compare(run, state, evaluator, splits[split], references, strengths, watch=collected.add)
+        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST, watch=collected.add)
         intervals = Intervals(asked, calibration, check(collected.patients(), calibration))
     else:
-        found = compare(run, state, evaluator, splits[split], references, strengths)
+        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST)
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         named = found if names else under_pseudonyms(found, workdir, splits[split])
@@ -132,7 +132,8 @@ def under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]
 
     return replace(found, names=[label(name) for name in found.names],
                    patients=[pseudonym(salt, patient) for patient in found.patients],
-                   shown=[replace(sample, name=label(sample.name)) for sample in found.shown])
+                   shown=[replace(sample, name=label(sample.name)) for sample in found.shown],
+                   worst=[replace(sample, name=label(sample.name)) for sample in found.worst])
 
 
 def _mesh(run: Run) -> Mesh:
@@ -169,6 +170,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
     page.write(folder / REPORT, title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
                metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir),
                panels=_panels(found, run, intervals.calibration if intervals else None),
+               shown=_shown(found, intervals.calibration if intervals else None),
                standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
                config=run.config.to_json(indent=1), intervals=summary.get("intervals"), units=run.config.data.domain.units)
     write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
@@ -247,7 +249,7 @@ def _panels(found: Comparison, run: Run, calibration: Calibration | None) -> lis
     for sample in found.shown:
         others = [row for row in sample.images if row not in (*wanted, *found.rows)]
         shown = [row for row in (*wanted, *others) if row in sample.images]
-        width = None if calibration is None or sample.spread is None else calibration.half_width(sample.spread)
+        width = _half_width(sample, calibration)
         panels += _planes(sample, shown, run.task.data_range, width)
     return panels
 
@@ -265,7 +267,19 @@ def _planes(sample: Sample, shown: list[str], window: tuple[float, float],
         images = {row: _drawable(sample.images[row][at]) for row in shown}
         yield page.Panel(sample.name + plane, images, window, tuple(np.delete(spacing, cut)), sample.metrics,
                          anatomical=record.affine is not None, mask=sample.mask[at],
-                         half_width=None if width is None else width[at].mean(-1))
+                         half_width=None if width is None else width[at])
+
+
+def _half_width(sample: Sample, calibration: Calibration | None) -> np.ndarray | None:
+    """`(*space)`, the mean over channels."""
+    return None if calibration is None or sample.spread is None else calibration.half_width(sample.spread).mean(-1)
+
+
+def _shown(found: Comparison, calibration: Calibration | None) -> list[page.Shown]:
+    """The samples of the viewer, with all rows: the worst ones, then those that are evenly spread."""
+    return [page.Shown(sample.name, sample.images, sample.record.spacing_mm[-sample.mask.ndim:],
+                       sample.record.affine is not None, sample.mask, _half_width(sample, calibration))
+            for sample in (*found.worst, *found.shown)]
 
 
 def _drawable(image: np.ndarray) -> np.ndarray:

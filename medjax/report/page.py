@@ -14,9 +14,10 @@ from medjax.measures.statistics import Standing
 from medjax.report import charts
 from medjax.report.pictures import Panel, colour_bar, error_png, half_width_png, image_png, outside_png
 from medjax.report.table import arrow, best, columns, interval_cells, standing_cells, texts
+from medjax.report.viewer import Setting, Shown, content, scores
 from medjax.types import Metric
 
-__all__ = ["Panel", "write"]
+__all__ = ["Panel", "Shown", "write"]
 
 Rows = Mapping[str, Mapping[str, float]]
 Metrics = Mapping[str, Metric]
@@ -26,12 +27,13 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
           metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
-          standings: Mapping[str, Standing], patients: int, config: str, intervals: Mapping[str, Any] | None = None,
-          units: str = "") -> None:
+          shown: Sequence[Shown], standings: Mapping[str, Standing], patients: int, config: str,
+          intervals: Mapping[str, Any] | None = None, units: str = "") -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
-    is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `standings` are
+    is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `shown` are the
+    samples of the viewer, in the order in which they are kept until the page is full. `standings` are
     the methods over the `patients` by the first metric. `curves` are what the run logged, by name (`train/...`,
     `eval/...`), as (step, value). `intervals` are what `medjax.measures.intervals.numbers` has of the model's, in `units`.
     """
@@ -42,8 +44,9 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
         table=_table(rows, metrics), patients=patients,
         standings=standing_cells(standings, metrics[columns(rows)[0]], "model") if standings else [],
         intervals=_intervals(intervals, units) if intervals else None, panels=[_panel(panel, metrics) for panel in panels],
-        anatomical=any(panel.anatomical for panel in panels), strips=_strips(rows, per_sample, metrics),
+        anatomical=any(sample.anatomical for sample in shown), strips=_strips(rows, per_sample, metrics),
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
+        viewer=content(shown, Setting(data_range, data_range, units)), scores=scores(names, per_sample, metrics),
         config=config, versions=versions(), colour_bar=colour_bar())
     write_atomically(path, html)
 
@@ -188,4 +191,5 @@ def template(name: str) -> jinja2.Template:
     """A page of this folder; what it is rendered with is escaped, and must be all that it names."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # rows and presets have an order
     return environment.get_template(name)

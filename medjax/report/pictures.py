@@ -58,7 +58,7 @@ class Panel:
         """The top of the common error scale: all but the largest half percent of the errors lie below."""
         counted = slice(None) if self.mask is None else np.asarray(self.mask, bool)
         errors = [error[counted] for error in self.errors().values()]
-        return _round_up(max((float(np.nanpercentile(e, 99.5)) for e in errors if e.size), default=0.0))
+        return round_up(max((float(np.nanpercentile(e, 99.5)) for e in errors if e.size), default=0.0))
 
 
 def image_png(panel: Panel, name: str) -> str:
@@ -71,14 +71,14 @@ def image_png(panel: Panel, name: str) -> str:
 def error_png(panel: Panel, name: str) -> str:
     """The image's error in colours, on the panel's error scale, as base64 of a PNG."""
     unit = panel.errors()[name] / panel.error_limit()
-    return _png(_palette()[_bytes(unit)], panel)
+    return _png(palette()[_bytes(unit)], panel)
 
 
 def half_width_png(panel: Panel) -> str:
     """The half-width of the intervals in colours, on the panel's error scale, as base64 of a PNG."""
     assert panel.half_width is not None
     width = panel.half_width if panel.mask is None else np.where(panel.mask, panel.half_width, 0)
-    return _png(_palette()[_bytes(width / panel.error_limit())], panel)
+    return _png(palette()[_bytes(width / panel.error_limit())], panel)
 
 
 def outside_png(panel: Panel) -> str:
@@ -89,11 +89,12 @@ def outside_png(panel: Panel) -> str:
 
 def colour_bar() -> str:
     """The error scale from 0 up as a CSS gradient."""
-    stops = _palette()[np.linspace(0, 255, 9).astype(int)]
+    stops = palette()[np.linspace(0, 255, 9).astype(int)]
     return ", ".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in stops)
 
 
-def _palette() -> np.ndarray:
+def palette() -> np.ndarray:
+    """The colours of errors from 0 up, `(256, 3)`."""
     return (matplotlib.colormaps[_COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
@@ -118,7 +119,8 @@ def _round_down(value: float) -> float:
     return max(step for step in (1, 2, 5) if step * decade <= value * (1 + 1e-9)) * decade
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
+    """The next number of two digits; 1 for 0."""
     if value <= 0:
         return 1.0
     decade = 10.0 ** (math.floor(math.log10(value)) - 1)

@@ -1,4 +1,4 @@
-"use strict";
+// The page of a reader study; it comes after images.js.
 
 // What needs no page: tests run it in node.
 
@@ -13,26 +13,6 @@ function toCsv(study, reader, answers) {
   const lines = study.cases.map(({ code }) =>
     [study.study, reader, code, answers[code].answer, answers[code].seconds.toFixed(1)].map(quoted).join(","));
   return ["study,reader,case,answer,seconds", ...lines].join("\n") + "\n";
-}
-
-/** The levels that `medjax.report.readers.pack` packed: steps modulo 2^16, high bytes before low ones. */
-function unpacked(bytes) {
-  const count = bytes.length / 2, levels = new Uint16Array(count);
-  for (let i = 0, last = 0; i < count; i++) {
-    last = (last + (bytes[i] << 8) + bytes[count + i]) & 0xffff;
-    levels[i] = last;
-  }
-  return levels;
-}
-
-/** The brightness of every level, for a window in physical units. */
-function brightness(study, view) {
-  const [low, high] = study.window, table = new Uint8ClampedArray(study.levels + 1);
-  for (let i = 0; i <= study.levels; i++) {
-    const value = low + (high - low) * i / study.levels;
-    table[i] = Math.round(255 * (value - view.level + view.width / 2) / view.width);
-  }
-  return table;
 }
 
 /** What a key answers; null where it answers nothing. */
@@ -51,8 +31,6 @@ function firstView(study, depth) {
 function fileName(study, reader) {
   return `answers-${study.study}-${reader.replace(/[^\p{L}\p{N}]+/gu, "_")}.csv`;
 }
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 function run() {
   const at = id => document.getElementById(id);
@@ -91,67 +69,38 @@ function run() {
   // Images.
 
   function decode(code) {
-    if (!decoded.has(code)) decoded.set(code, (async () => {
-      const text = atob(at(`image-${code}`).textContent), bytes = new Uint8Array(text.length);
-      for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-      const levels = unpacked(new Uint8Array(await new Response(stream).arrayBuffer()));
-      return { levels, ...study.images[code] };
-    })());
+    if (!decoded.has(code)) decoded.set(code, inflated(at(`image-${code}`).textContent).then(
+      levels => ({ levels, ...study.images[code] })));
     return decoded.get(code);
-  }
-
-  function slice(image, table) {
-    const [, height, width, channels] = image.shape, data = new ImageData(width, height);
-    const start = view.slice * height * width * channels;
-    for (let i = 0; i < height * width; i++) {
-      for (let c = 0; c < 3; c++) data.data[4 * i + c] = table[image.levels[start + i * channels + (channels === 3 ? c : 0)]];
-      data.data[4 * i + 3] = 255;
-    }
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    canvas.getContext("2d").putImageData(data, 0, 0);
-    return canvas;
   }
 
   function draw() {
     if (!images) return;
-    const table = brightness(study, view);
+    const table = brightness(study.window, study.levels, view);
     panes.forEach((pane, i) => {
-      const canvas = pane.querySelector("canvas"), image = images[i], ratio = window.devicePixelRatio || 1;
-      canvas.width = Math.max(1, Math.round(pane.clientWidth * ratio));
-      canvas.height = Math.max(1, Math.round(pane.clientHeight * ratio));
+      const canvas = pane.querySelector("canvas"), image = images[i];
+      sized(canvas, pane);
       const [, height, width] = image.shape, [row, column] = image.spacing;
       const scale = view.zoom * Math.min(canvas.width / (width * column), canvas.height / (height * row));
       const wide = width * column * scale, high = height * row * scale, context = canvas.getContext("2d");
       context.imageSmoothingQuality = "high";
-      context.drawImage(slice(image, table), (canvas.width - wide) / 2 + view.x * wide,
-                        (canvas.height - high) / 2 + view.y * high, wide, high);
+      context.drawImage(painted(plane(image.shape, 0, view.slice), shades(image, table)),
+                        (canvas.width - wide) / 2 + view.x * wide, (canvas.height - high) / 2 + view.y * high, wide, high);
     });
-    const coarse = study.window[1] - study.window[0] > 100, depth = images[0].shape[0];
-    const short = value => String(coarse ? Math.round(value) : Number(value.toPrecision(3))).replace("-", "−");
-    at("window").textContent = `level ${short(view.level)}, width ${short(view.width)} ${study.units} · ` +
-      `zoom ${view.zoom.toFixed(1)}`;
+    const depth = images[0].shape[0];
+    at("window").textContent = `${windowText(view, study.window, study.units)} · zoom ${view.zoom.toFixed(1)}`;
     at("slices").hidden = depth < 2;
     at("slider").max = depth - 1;
     at("slider").value = view.slice;
     at("slice").textContent = `slice ${view.slice + 1} of ${depth}`;
   }
 
-  let waiting = false;
-  function redraw() {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; draw(); });
-  }
+  const redraw = onceAFrame(draw);
 
   function change(what) {
     if (!images) return;
     Object.assign(view, what);
-    const whole = study.window[1] - study.window[0];
-    view.width = clamp(view.width, whole / 500, 2 * whole);
-    view.level = clamp(view.level, study.window[0] - whole / 2, study.window[1] + whole / 2);
+    Object.assign(view, limited(view, study.window));
     view.zoom = clamp(view.zoom, 1, 16);
     const reach = view.zoom > 1 ? 0.5 : 0;
     view.x = clamp(view.x, -reach, reach);
@@ -242,9 +191,7 @@ function run() {
   // What the reader does.
 
   const actions = {
-    "zoom-in": () => change({ zoom: view.zoom * 1.25 }), "zoom-out": () => change({ zoom: view.zoom / 1.25 }),
-    wider: () => change({ width: view.width * 1.15 }), narrower: () => change({ width: view.width / 1.15 }),
-    brighter: () => change({ level: view.level - view.width / 20 }), darker: () => change({ level: view.level + view.width / 20 }),
+    ...windowing(() => view, change),
     next: () => change({ slice: view.slice + 1 }), before: () => change({ slice: view.slice - 1 }), reset, back,
   };
   const keys = { "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", w: "wider", n: "narrower", b: "brighter", d: "darker",
@@ -274,33 +221,15 @@ function run() {
   at("slider").addEventListener("input", () => change({ slice: Number(at("slider").value) }));
   at("slider").addEventListener("change", () => at("slider").blur());
 
-  const fingers = new Map();
   for (const pane of panes) {
-    pane.addEventListener("contextmenu", event => event.preventDefault());
-    pane.addEventListener("pointerdown", event => {
-      if (fingers.size > 1) return;
-      pane.setPointerCapture(event.pointerId);
-      fingers.set(event.pointerId, [event.clientX, event.clientY]);
-    });
-    pane.addEventListener("pointermove", event => {
-      const before = fingers.get(event.pointerId);
-      if (!before || !images) return;
-      const after = [event.clientX, event.clientY], across = after[0] - before[0], down = after[1] - before[1];
-      const other = [...fingers].find(([id]) => id !== event.pointerId)?.[1];
-      const size = Math.min(pane.clientWidth, pane.clientHeight) * view.zoom;
-      fingers.set(event.pointerId, after);
-      if (other) {
-        const apart = point => Math.max(Math.hypot(point[0] - other[0], point[1] - other[1]), 1);
-        change({ zoom: view.zoom * apart(after) / apart(before), x: view.x + across / 2 / size, y: view.y + down / 2 / size });
-      } else if (event.shiftKey || event.buttons > 1) {
+    gestures(pane, () => images, {
+      zoom: ratio => change({ zoom: view.zoom * ratio }),
+      pan: (across, down) => {
+        const size = Math.min(pane.clientWidth, pane.clientHeight) * view.zoom;
         change({ x: view.x + across / size, y: view.y + down / size });
-      } else {
-        const whole = study.window[1] - study.window[0];
-        change({ width: view.width + across * whole / 400, level: view.level + down * whole / 400 });
-      }
+      },
+      window: (across, down) => change(dragged(view, study.window, across, down)),
     });
-    for (const end of ["pointerup", "pointercancel"])
-      pane.addEventListener(end, event => fingers.delete(event.pointerId));
     pane.addEventListener("wheel", event => {
       event.preventDefault();
       if (!images) return;

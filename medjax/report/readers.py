@@ -1,7 +1,5 @@
 """The page of a reader study, and the page of its result: each one HTML file that opens from disk, with nothing to fetch."""
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +8,12 @@ import numpy as np
 
 from medjax.files import write_atomically
 from medjax.report import charts
+from medjax.report.images import CT_WINDOWS, LEVELS, pack
 from medjax.report.page import template, versions
 from medjax.types import UserError
 
-LEVELS = 4095  # of an image's values over the window: 12 bits, as scanners store them
 MOST_BYTES = 256 * 2**20  # of a page; browsers hold a text of up to twice that
 RATINGS = {1: "not usable", 2: "poor", 3: "acceptable", 4: "good", 5: "excellent"}
-CT_WINDOWS = {"lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}
-"""Level and width in HU that a reader of CT can choose."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def write(path: Path, *, study: str, scale: str, question: str, window: tuple[fl
     facts: dict[str, dict[str, object]] = {}
     size = 0
     for code, picture in images:
-        packed[code], shape = pack(picture, window)
+        packed[code], shape = pack(picture.values, window, picture.anatomical)
         facts[code] = {"shape": shape, "spacing": picture.spacing_mm}
         size += len(packed[code])
         if size > MOST_BYTES:
@@ -55,22 +51,6 @@ def write(path: Path, *, study: str, scale: str, question: str, window: tuple[fl
     write_atomically(path, template("readers.html").render(
         question=question, scale=scale, count=len(cases), content=content, packed=packed, ratings=RATINGS,
         windows=content["windows"], sliced=any(len(picture.values.shape) == 4 for _, picture in images)))
-
-
-def pack(picture: Picture, window: tuple[float, float]) -> tuple[str, tuple[int, ...]]:
-    """An image as text, and its shape `(D, H, W, C)`: 12-bit steps over the window, each less the one before it modulo
-    2^16, the high bytes before the low ones; zlib, base64.
-    """
-    low, high = window
-    values = np.asarray(picture.values, np.float64)
-    values = values[None] if values.ndim == 3 else values
-    if picture.anatomical:
-        values = values[:, ::-1, ::-1]
-    unit = np.clip(np.nan_to_num((values - low) / (high - low)), 0, 1)
-    levels = (unit * LEVELS).round().astype(np.uint16).ravel()
-    steps = np.diff(levels, prepend=np.uint16(0))
-    split = np.concatenate([(steps >> 8).astype(np.uint8), (steps & 255).astype(np.uint8)])
-    return base64.b64encode(zlib.compress(split.tobytes(), 6)).decode(), values.shape
 
 
 def write_summary(path: Path, *, title: str, headline: str, sentence: str, tables: Sequence[Sequence[Sequence[str]]],

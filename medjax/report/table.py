@@ -12,8 +12,13 @@ Rows = Mapping[str, Mapping[str, float]]
 
 def texts(metric: Metric, values: Sequence[float | None]) -> list[str]:
     """A column of values without their unit, with the same decimals; a dash where there is none."""
-    decimals = _decimals(values) if metric.decimals is None else metric.decimals
-    return [_text(value, decimals) for value in values]
+    places = decimals(metric, values)
+    return [_text(value, places) for value in values]
+
+
+def decimals(metric: Metric, values: Sequence[float | None]) -> int:
+    """How many decimals a column of values is written with."""
+    return _decimals(values) if metric.decimals is None else metric.decimals
 
 
 def arrow(metric: Metric) -> str:
@@ -27,13 +32,13 @@ def _decimals(values: Sequence[float | None]) -> int:
     return min(max(2 - math.floor(math.log10(min(sizes))), 0), 6) if sizes else 0
 
 
-def _text(value: float | None, decimals: int) -> str:
+def _text(value: float | None, places: int) -> str:
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    tiny = value != 0 and abs(value) < 10 ** (1 - decimals) and decimals > 4
-    return (f"{value:.2e}" if tiny or abs(value) >= 1e7 else f"{value:.{decimals}f}").replace("-", "−")
+    tiny = value != 0 and abs(value) < 10 ** (1 - places) and places > 4
+    return (f"{value:.2e}" if tiny or abs(value) >= 1e7 else f"{value:.{places}f}").replace("-", "−")
 
 
 def columns(rows: Rows) -> list[str]:
