@@ -101,8 +101,8 @@ def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     figures = [{
         "name": name, "image": image_png(panel, name), "below": f"error of {name}",
         "error": error_png(panel, name) if compared and name != "truth" else "",
-        "note": ", ".join(_with_unit(metrics[k], v) for k, v in list(panel.scores.get(name, {}).items())[:2])
-        or ("" if name != "truth" else f"window {_interval(panel.window)}"),
+        "note": _caption(panel.scores.get(name, {}), metrics) or (
+            "" if name != "truth" else f"window {_interval(panel.window)}"),
     } for name in panel.images]
     if panel.half_width is not None and compared:
         figures.append({"name": "outside", "image": outside_png(panel), "error": half_width_png(panel),
@@ -112,6 +112,12 @@ def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
     bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
     return {"name": panel.name, "figures": figures, "aspect": f"{width:g} / {height:g}", "bar": bar,
             "limit": f"{panel.error_limit():g}" if compared else ""}
+
+
+def _caption(scores: Mapping[str, float], metrics: Metrics) -> str:
+    """The first two metrics that their units tell apart."""
+    first = {metrics[name].unit or name: name for name in reversed(list(scores))}
+    return ", ".join([_with_unit(metrics[name], scores[name]) for name in scores if name in first.values()][:2])
 
 
 def _intervals(found: Mapping[str, Any], units: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _COLOURS = "magma"
 class Panel:
     """One sample: its images `(H, W)` or `(H, W, 3)` by name, in physical units, on one grid and in one `window`.
 
-    They come in the order input, best reference, model, truth; `scores` are their metrics, the first two written above
+    They come in the order input, best reference, model, truth; `scores` are their metrics, two of them written above
     each. `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior
     and columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
     (sagittal: anterior) on the left. Where `mask` `(H, W)` is False nothing counts, and no error is drawn. `half_width`
