@@ -7,7 +7,7 @@ Measured (docs/scores.md):
     superres: PSNR dB 39.84, best reference tv 38.48; 17 images, 1 patient, 4 CPU minutes
     mri_superres3d: PSNR dB 36.38, best reference tv 36.36; 1 images, 1 patient, 13 CPU minutes
     brain_superres: PSNR dB 34.88, best reference l1-wavelet 33.47; 198 images, 11 patients, 5 CPU minutes
-    brain_through_plane: not measured yet
+    brain_through_plane: PSNR dB 40.64, best reference tv 40.49; 11 images, 11 patients, 11 CPU minutes
 
 Without a path on slabs of the ICBM152 T1 template. Behind the colon: `axes=in_plane` for slices (2-D),
 `axes=through_plane` for thick slices; `model=edsr` for a network on the coarse grid that knows no blur, faster in use.
