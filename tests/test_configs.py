@@ -70,7 +70,9 @@ DRAWN = {"hippocampus": volumes, "polyps": pictures, "ultrasound": clips}
 
 
 def tiny(name: str, folder: Path):
-    config = importlib.import_module(f"configs.{name}").get_config("")
+    """A config at a test size; its argument may follow behind a colon."""
+    name, _, argument = name.partition(":")
+    config = importlib.import_module(f"configs.{name}").get_config(argument)
     if name in DRAWN:
         DRAWN[name](folder)
         config.data.path = str(folder)

@@ -136,11 +136,12 @@ class UNet(nn.Module):
 
     def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, norm: str, act: str,
                  block: str, residual: bool, out_scale: float, dropout: float, stride: int, widths: Sequence[int], pool: str,
-                 up: str, bias: bool):
+                 up: str, bias: bool, standardise: bool):
         super().__init__()
         blocks = {"plain": Plain, "residual": Residual}
         _only("block", block, tuple(blocks))
-        for what, value, default in (("pool", pool, "max"), ("up", up, "repeat"), ("bias", bias, False)):
+        for what, value, default in (("pool", pool, "max"), ("up", up, "repeat"), ("bias", bias, False),
+                                     ("standardise", standardise, False)):
             _only(what, value, (default,))
         if ndim == 3:
             _only("stride of volumes", stride, (1,))
@@ -180,10 +181,10 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
 
 
 class REDCNN(nn.Module):
-    """medjax.models.redcnn."""
+    """medjax.models.redcnn, whose `final_relu` is of the published form alone."""
 
     def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, kernel: int,
-                 published: bool):
+                 published: bool, final_relu: bool):
         super().__init__()
         _only("published", published, (False,))
         if kernel % 2 == 0:
