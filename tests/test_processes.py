@@ -159,7 +159,7 @@ def test_meshes_over_processes_make_the_run_of_one(data, space, ndim, depth, alo
     workdirs = tmp_path, alone(*((data, space) if depth % (2 * space) else (1, 1)), ndim, depth)
     curves = [read_curves(workdir) for workdir in workdirs]
     assert len(curves[1]["train/model/loss"]) == 3
-    for name in ("train/model/loss", "train/model/grad_norm", "eval/psnr", "eval/mse"):
+    for name in ("train/model/loss", "train/model/grad_norm", "eval/psnr", "eval/nmse"):
         np.testing.assert_allclose(*(curve[name] for curve in curves), rtol=1e-5, err_msg=name)
     rows = [json.loads((workdir / "eval" / "metrics.json").read_text())["rows"] for workdir in workdirs]
     assert rows[0]["model"] == pytest.approx(rows[1]["model"], rel=1e-5, nan_ok=True)  # no window fits
