@@ -50,7 +50,7 @@ MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; inden
 # name: config with its argument, and what differs from it
 BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
     "quickstart": ("quickstart", {}),
-    "salt_and_pepper": ("quickstart", {"task.noise": "salt_pepper"}),
+    "salt_and_pepper": ("quickstart", {"task.noise": "salt_pepper", "steps": 1400}),
     "deblur": ("deblur", {}),
     "inpaint": ("inpaint", {}),
     "superres": ("mri_superres3d:axes=in_plane", {}),
@@ -75,7 +75,7 @@ BUILT_IN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 BRAINS = {"data.source.match": "*_T1w.nii.gz", "data.fractions": (0.4, 0.1, 0.5), "data.normalise": "volume"}
 PEOPLE: dict[str, tuple[str, dict[str, Any]]] = {
-    "brain_denoise": ("quickstart:source=files", {**BRAINS, "model.width": 16}),
+    "brain_denoise": ("quickstart:source=files", {**BRAINS, "model.width": 16, "steps": 1400}),
     "brain_superres": ("mri_superres3d:axes=in_plane,source=files", BRAINS),
     "brain_through_plane": ("mri_superres3d:axes=through_plane,source=files", BRAINS),
     "brain_tissues": ("brain_segment:labels=tissues", {}),
@@ -92,7 +92,7 @@ MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
-                                                 "references": ("none",)}),
+                                                 "steps": 1400, "references": ("none",)}),
 }
 ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
 

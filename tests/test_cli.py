@@ -53,7 +53,7 @@ def test_help_lists_the_keys_of_a_config_with_their_values():
     _, out, err = command("train.py", "--config=configs/quickstart.py", "--help")
     assert "Traceback" not in err
     lines = out.splitlines()
-    assert {"  --config.steps=1400", "  --config.model.name='unet'", "  --config.data.patch=(96, 96)"} <= set(lines)
+    assert {"  --config.steps=2000", "  --config.model.name='unet'", "  --config.data.patch=(96, 96)"} <= set(lines)
     assert any(line.strip().startswith("--workdir") for line in lines)
 
 
