@@ -137,6 +137,5 @@ class Deidentifier:
                                "warnings": "; ".join(warnings)})
 
 
-
 def _has_image(stem: str, beside: Sequence[str]) -> bool:
     return any(other[:-len(suffix)] == stem for other in beside for suffix in VOLUMES if other.lower().endswith(suffix))

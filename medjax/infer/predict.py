@@ -61,12 +61,17 @@ def make_predict(run: Run, state: State) -> Predict:
 
 def derivation(run: Run, state: State) -> Derivation:
     """What makes the results, for their headers: the task and its networks, and a hash of the checkpoint and config."""
-    digest = hashlib.sha256(run.config.to_json(sort_keys=True).encode())
-    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
     networks = "+".join(run.config[key].name for key in run.objective.networks)
     return Derivation(f"{run.config.task.name} by a trained network", f"medjax {run.config.task.name}: {networks}",
-                      f"step {int(state.step)}", digest.hexdigest()[:16])
+                      f"step {int(state.step)}", hash_of(state, run.config.to_json(sort_keys=True)))
+
+
+def hash_of(state: State, config: str = "") -> str:
+    """16 hexadecimal digits that stand for the weights in use, and a config."""
+    digest = hashlib.sha256(config.encode())
+    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_record(run: Run, record: Record) -> None:

@@ -4,7 +4,6 @@ Asked for in one way by all commands, `--uncertainty=`: "flips", the folders of 
 "constant".
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ from absl import flags
 
 from medjax import registry
 from medjax.files import write_atomically
-from medjax.infer.predict import Predict
+from medjax.infer.predict import Predict, hash_of
 from medjax.measures.intervals import Calibration
 from medjax.tasks._restoration import HALF_WIDTH, Restoration
 from medjax.train.run import DATA, Run, may_change, restore_best
@@ -154,10 +153,7 @@ def _flip(image: Array, axes: tuple[int, ...], first: int) -> Array:
 
 def identity_of(state: State, asked: Asked) -> dict[str, Any]:
     """What a calibration holds for: the uncertainty, and a hash of the networks."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(jax.device_get(state.for_use())):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return {"uncertainty": name_of(asked), "networks": digest.hexdigest()[:16]}
+    return {"uncertainty": name_of(asked), "networks": hash_of(state)}
 
 
 def name_of(asked: Asked) -> str:
