@@ -42,6 +42,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def make_private(path: Path, content: bytes) -> None:
+    """Makes a file that its owner alone can read, where there is none; one that another process has just made stays."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (contextlib.suppress(FileExistsError),
+              os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file):
+            file.write(content)
+
+
 @contextlib.contextmanager
 def locked(path: Path, busy: Exception) -> Iterator[None]:
     """Holds the lock file `path`, which ends with the process, however it ends. Raises `busy` while another holds it."""

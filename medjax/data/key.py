@@ -2,12 +2,12 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medjax.files import make_private
 from medjax.types import UserError
 
 BYTES = 32
@@ -25,13 +25,8 @@ class Key:
     def of(cls, path: Path) -> "Key":
         """The key in a file, which is made, readable for its owner alone, where there is none. Raises UserError."""
         try:
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(secrets.token_bytes(BYTES))
+            make_private(path, secrets.token_bytes(BYTES))
             secret = path.read_bytes()
-        except FileExistsError:  # another process has just made it
-            return cls.of(path)
         except OSError as error:
             raise UserError(path, f"can't be used as the key file: {error.strerror or error}") from error
         if len(secret) != BYTES:

@@ -6,12 +6,12 @@ name, `pseudonym(salt, name)`; who has the data set without it can't test guesse
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from medjax.files import make_private
 from medjax.types import UserError
 
 LENGTH = 20  # hexadecimal digits of a pseudonym: 80 bits
@@ -47,13 +47,8 @@ def salt_of(folder: Path) -> bytes:
     """
     path = salt_file(folder)
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(SALT_BYTES))
+        make_private(path, secrets.token_hex(SALT_BYTES).encode())
         salt = bytes.fromhex(path.read_text())
-    except FileExistsError:  # another process has just made it
-        return salt_of(folder)
     except (OSError, ValueError) as error:
         raise UserError(path, f"can't be used as the salt of {folder.name}: {error}; names are stored as hashes with "
                         "it") from error
