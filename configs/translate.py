@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         if names["model"] == "unet":
             base.prefer(config.model, residual=False)
         if names["model"] == "cyclegan_generator":
-            base.prefer(config.model, width=64)  # and the critic's 70 pixels: as published
+            base.prefer(config.model, width=64)  # as published
             base.prefer(config.critic, width=64)
             config.data.patch = (128, 128)
             config.batch_size = 1

@@ -16,6 +16,7 @@ from medjax.data.formats import nifti
 from medjax.data.geometry import spacing
 from medjax.data.sources.frames import Frames
 from medjax.models.conv_rnn import ConvRNN, Step
+from medjax.models.lapirn import LapIRN
 from medjax.models.voxelmorph import VoxelMorph
 from medjax.models.voxnet import VoxNet
 from medjax.objectives.supervised import Supervised
@@ -87,10 +88,12 @@ def test_the_known_displacement_brings_the_moving_image_onto_the_fixed_one():
 
 
 @pytest.mark.slow
-def test_voxelmorph_learns():
+@pytest.mark.parametrize("model", [VoxelMorph(2, 2, (1, 1), width=8, depth=2, steps=4), LapIRN(2, 2, (1, 1), 8, levels=2)],
+                         ids=["voxelmorph", "lapirn"])
+def test_networks_of_registration_learn(model):
     """Steps see a new displacement each; what was learnt is seen on one that is the same before and after."""
     task, batch = register(2, turn=0.0, bend=0.5), make_batch((16, 16))
-    objective = Supervised(task, VoxelMorph(2, 2, (1, 1), width=8, depth=2, steps=4), "mse + 0.0001*smooth")
+    objective = Supervised(task, model, "mse + 0.0001*smooth")
     before, after, _ = learn(task, objective, batch, 60, lr=2e-2)
     example = jax.jit(task.example)(jax.random.key(5), batch)
     keys = jax.random.split(KEY, len(batch["image"]))
@@ -103,10 +106,23 @@ def test_voxelmorph_learns():
     assert loss(after) < 0.25 * loss(before)
 
 
-def test_voxelmorph_takes_volumes_in_half_precision():
-    model = VoxelMorph(3, 3, (1, 1, 1), width=4, depth=2, dtype="bfloat16")
-    field, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, 8, 8, 8, 2)))
-    assert (field.shape, field.dtype) == ((1, 8, 8, 8, 3), jnp.float32)
+@pytest.mark.parametrize("model", [VoxelMorph(3, 3, (1, 1, 1), width=4, depth=2, dtype="bfloat16"),
+                                   LapIRN(3, 3, (1, 1, 1), width=4, dtype="bfloat16")], ids=["voxelmorph", "lapirn"])
+def test_networks_of_registration_take_volumes_in_half_precision(model):
+    field, _ = jax.eval_shape(model.init_with_output, KEY, jnp.zeros((1, 9, 8, 10, 2)))
+    assert (field.shape, field.dtype) == ((1, 9, 8, 10, 3), jnp.float32)
+
+
+def test_an_untrained_pyramid_moves_nothing_and_its_levels_add_up():
+    """The velocity of a coarse level, in its own voxels, is twice as many of the next."""
+    model, x = LapIRN(2, 2, (1, 1), width=4, levels=2, passes=1, steps=6), jnp.zeros((1, 16, 16, 2))
+    params = model.init(KEY, x)["params"]
+    np.testing.assert_allclose(model.apply({"params": params}, x), 0, atol=1e-4)
+    for level, shift in enumerate((1.0, 0.5)):  # images without structure have no force
+        bias = params[f"Refinement_{level}"]["Conv_8"]["bias"]
+        params[f"Refinement_{level}"]["Conv_8"]["bias"] = bias.at[0].set(shift)
+    np.testing.assert_allclose(model.apply({"params": params}, x)[0, 4:-4, 4:-4], np.broadcast_to((2.5, 0.0), (8, 8, 2)),
+                               atol=1e-3)
 
 
 def test_peepholes_are_those_of_the_convolutional_lstm():
@@ -141,6 +157,16 @@ def test_optical_flow_finds_a_known_motion():
 
 
 @pytest.mark.parametrize("shape", [(48, 40), (20, 24, 28)])
+def test_demons_find_a_known_motion(shape):
+    random = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(random.random(shape), 2)
+    texture = ((texture - texture.min()) / np.ptp(texture)).astype(np.float32)
+    flow = classical.demons(texture, np.roll(texture, 2, 0), 1.5)
+    inner = flow[(slice(6, -6),) * len(shape)].reshape(-1, len(shape))
+    np.testing.assert_allclose(np.median(inner, 0), [2, *[0] * (len(shape) - 1)], atol=0.2)
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (20, 24, 28)])
 def test_splines_find_a_known_motion_across_contrasts(shape):
     """The moving image is bright where the fixed one is dark, and lies two voxels further along the first axis."""
     random = np.random.default_rng(0)
@@ -163,6 +189,8 @@ def test_a_register_task_names_what_the_images_lack():
         Register(RANGE, 2).resolve_from_data(split | {"val": [Region.whole(bare)]})
     with pytest.raises(UserError, match="task=register"):
         jax.eval_shape(VoxelMorph(2, 1, (1, 1)).init, KEY, jnp.zeros((1, 16, 16, 2)))
+    with pytest.raises(UserError, match="task=register"):
+        jax.eval_shape(LapIRN(2, 1, (1, 1)).init, KEY, jnp.zeros((1, 16, 16, 2)))
 
 
 def test_two_projections_are_sums_from_the_front_and_from_the_side():

@@ -9,6 +9,7 @@ from medjax.classical._declared import method
 
 Image = Float[np.ndarray, "*space"]
 BINS, ITERATIONS = 32, 40
+DEMONS_LEVELS, DEMONS_ITERATIONS = (4, 2, 1), 60  # how much coarser each level is; iterations on each
 
 
 @method("register", (3.0, 5.0, 7.0, 11.0))
@@ -50,3 +51,28 @@ def bspline(fixed: Image, moving: Image, strength: float = 16.0) -> np.ndarray:
     field = SimpleITK.TransformToDisplacementField(transform, SimpleITK.sitkVectorFloat64, one.GetSize(), one.GetOrigin(),
                                               one.GetSpacing(), one.GetDirection())
     return SimpleITK.GetArrayFromImage(field)[..., ::-1].astype(np.float32)
+
+
+@method("register", (0.75, 1.0, 1.5, 2.0, 3.0, 5.0))
+def demons(fixed: Image, moving: Image, strength: float = 1.5) -> np.ndarray:
+    """Diffeomorphic demons (Vercauteren et al., 2009) in three resolutions, for images of one contrast.
+
+    `strength` is the standard deviation, in voxels, of the Gaussian that smooths the displacement.
+    """
+    one, other = (SimpleITK.GetImageFromArray(np.ascontiguousarray(image, np.float32)) for image in (fixed, moving))
+    field = SimpleITK.Image(one.GetSize(), SimpleITK.sitkVectorFloat64, fixed.ndim)
+    for factor in DEMONS_LEVELS:
+        level = [_coarser(image, factor) for image in (one, other)]
+        run = SimpleITK.DiffeomorphicDemonsRegistrationFilter()
+        run.SetNumberOfIterations(DEMONS_ITERATIONS)
+        run.SetSmoothDisplacementField(True)
+        run.SetStandardDeviations(strength)
+        field = run.Execute(*level, SimpleITK.Resample(field, level[0]))
+    return SimpleITK.GetArrayFromImage(SimpleITK.Resample(field, one))[..., ::-1].astype(np.float32)
+
+
+def _coarser(image: SimpleITK.Image, factor: int) -> SimpleITK.Image:
+    """The image, smoothed and on a grid `factor` times coarser along axes long enough for it."""
+    factors = [factor if size >= 8 * factor else 1 for size in image.GetSize()]
+    smooth = SimpleITK.SmoothingRecursiveGaussian(image, [max(f / 2, 1e-3) for f in factors]) if factor > 1 else image
+    return SimpleITK.Shrink(smooth, factors)
