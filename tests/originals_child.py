@@ -52,6 +52,15 @@ def vision(name: str, classes: int) -> Callable[[], nn.Module]:
     return lambda: getattr(module("torchvision.models"), name)(num_classes=classes)
 
 
+def restorer(place: str, name: str, *args: object, **kwargs: object) -> Callable[[], nn.Module]:
+    return lambda: getattr(module(f"spandrel.architectures.{place}"), name)(*args, **kwargs)
+
+
+def restormer(norm: str) -> Callable[[], nn.Module]:
+    return lambda: module("deepinv.models.restormer").Restormer(1, 1, 8, (1, 2, 1, 1), 1, (1, 2, 2, 4), pretrained=None,
+                                                                LayerNorm_type=norm)
+
+
 def picture(*shape: int) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: (torch.randn(shape),)
 
@@ -74,6 +83,14 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]
     "monai_dynunet-3d": (dynunet(3), picture(1, 1, 4, 4, 8)),
     "monai_segresnet": (monai("SegResNet", 2, blocks_down=(1, 2, 1), blocks_up=(1, 1)), picture(1, 1, 16, 12)),
     "monai_segresnet-3d": (monai("SegResNet", 3, blocks_down=(1, 2), blocks_up=(1,)), picture(1, 1, 4, 6, 8)),
+    "nafnet": (restorer("NAFNet.__arch.NAFNet_arch", "NAFNet", img_channel=1, width=4, middle_blk_num=1, enc_blk_nums=[1, 2],
+                        dec_blk_nums=[2, 1]), picture(1, 1, 16, 12)),
+    "restormer": (restormer("BiasFree"), picture(1, 1, 16, 24)),
+    "restormer-centred": (restormer("WithBias"), picture(1, 1, 16, 24)),
+    "swinir": (restorer("SwinIR.__arch.SwinIR", "SwinIR", img_size=8, in_chans=1, embed_dim=8, depths=[2, 3],
+                        num_heads=[2, 2], window_size=4, mlp_ratio=2), picture(1, 1, 16, 12)),
+    "swinir-colour": (restorer("SwinIR.__arch.SwinIR", "SwinIR", img_size=8, in_chans=3, embed_dim=8, depths=[2],
+                               num_heads=[2], window_size=4, mlp_ratio=2), picture(1, 3, 8, 8)),
     "torchvision_resnet-18": (vision("resnet18", 3), picture(1, 3, 64, 72)),
     "torchvision_resnet-50": (vision("resnet50", 3), picture(1, 3, 64, 72)),
     "torchvision_vgg-11": (vision("vgg11", 3), picture(1, 3, 224, 224)),

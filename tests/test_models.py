@@ -25,6 +25,9 @@ SMALL = {
     "redcnn": {"width": 6, "depth": 3, "kernel": 3},
     "edsr": {"width": 6, "blocks": 1},
     "unet": {"width": 4, "depth": 2},
+    "nafnet": {"width": 4, "encoder": (1,), "middle": 1, "decoder": (1,)},
+    "restormer": {"width": 4, "blocks": (1, 1), "heads": (1, 2)},
+    "swinir": {"width": 4, "depths": (2,), "heads": 2, "window": 4},
 }
 CRITICS = {"patch": {"width": 4, "depth": 2}, "dcgan": {"width": 4, "depth": 2}}
 

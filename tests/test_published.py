@@ -48,6 +48,8 @@ ENLARGED = {"scale": (4, 4)}
 VGG = {"depth": 16, "width": 64, "dense": (4096, 4096), "norm": "none", "head": "grid"}
 MODL = {"iterations": 10, "cg_iterations": 10, "layers": 5, "width": 64, "norm": "batch"}
 PRIMAL_DUAL = {"iterations": 10, "width": 32, "memory": 5, "act": "prelu_channel"}
+NAFNET = {"width": 32, "encoder": (2, 2, 4, 8), "middle": 12, "decoder": (2, 2, 2, 2)}
+RESTORMER = {"width": 48, "blocks": (4, 6, 6, 8), "heads": (1, 2, 4, 8), "refinement": 4}
 
 
 @pytree
@@ -96,6 +98,9 @@ PUBLISHED = {
     "primal-dual": ("primal_dual", PRIMAL_DUAL, (1, 8, 6, 1), 1, rows(1), 253_220),
     "segresnet": ("segresnet", {}, (1, 16, 16, 1), 2, None, 394_986),
     "segresnet-3d": ("segresnet", {}, (1, 16, 16, 16, 1), 2, None, 1_176_186),
+    "nafnet": ("nafnet", NAFNET, (1, 16, 16, 3), 3, None, 29_159_715),
+    "restormer": ("restormer", RESTORMER, (1, 8, 8, 3), 3, None, 26_126_644),
+    "swinir": ("swinir", {"width": 180, "depths": (6,) * 6, "heads": 6}, (1, 8, 8, 1), 1, None, 11_497_681),
 }
 
 
@@ -130,7 +135,8 @@ NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"wi
        "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
        "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
        "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
-       "voxelmorph": {"published": 1, "width": 2}}
+       "voxelmorph": {"published": 1, "width": 2}, "nafnet": {"width": 4}, "restormer": {"width": 4},
+       "swinir": {"width": 4, "depths": (2,), "window": 4}}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -147,7 +153,9 @@ def test_they_take_any_size_in_half_precision(name, ndim):
 @pytest.mark.parametrize(("name", "settings", "key"), [
     ("unet", {"pool": "average"}, "pool"), ("unet", {"up": "bilinear"}, "up"), ("unet", {"widths": (8, 16)}, "widths"),
     ("rrdb", {"up": "bilinear"}, "up"), ("vgg", {"head": "voxels"}, "head"), ("redcnn", {"published": True}, "published"),
-    ("voxelmorph", {"published": 3}, "published"), ("varnet", {"published": True}, "published")])
+    ("nafnet", {"decoder": (1,)}, "decoder"), ("restormer", {"heads": (1, 2)}, "heads"), ("swinir", {"heads": 3}, "heads"),
+    ("restormer", {"norm": "batch"}, "norm"), ("voxelmorph", {"published": 3}, "published"),
+    ("varnet", {"published": True}, "published")])
 def test_settings_that_do_not_fit_are_named(name, settings, key):
     channels = 2 if name in ("voxelmorph", "varnet") else 1
     module, x = network(name, settings, 2, channels), jnp.zeros((1, 8, 6, channels))

@@ -95,7 +95,9 @@ WITHOUT_BIAS = ("none", "instance_plain")  # normalisations that have none, so t
 
 
 class Norm(nn.Module):
-    """Normalisation by name: "none", "batch", "group" (8 groups), "instance" or "layer" (over channels).
+    """Normalisation by name: "none", "batch", "group" (8 groups), "instance" or "layer" (over channels); `epsilon` is added
+    to variances. "layer_scale" divides by the standard deviation over channels, without centring and without a bias.
+
 
     "instance_plain" has no parameters, the others a scale and a bias for each channel.
     One pass over the data gives both moments, in float32: on CPU flax's two-pass forms cost a quarter of a U-Net step.
@@ -103,24 +105,27 @@ class Norm(nn.Module):
 
     kind: str = "group"
     dtype: Any = jnp.float32
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         if self.kind == "none":
             return x
-        if self.kind not in ("batch", "group", "instance", "instance_plain", "layer"):
+        if self.kind not in ("batch", "group", "instance", "instance_plain", "layer", "layer_scale"):
             raise UserError("config.model.norm", f"no {self.kind!r}; there is none, batch, group, instance, instance_plain, "
-                            "layer")
+                            "layer, layer_scale")
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.kind == "instance_plain":
             mean, var = self._sample_moments(x)
-            return ((x - mean) * lax.rsqrt(var + 1e-5)).astype(self.dtype)
+            return ((x - mean) * lax.rsqrt(var + self.epsilon)).astype(self.dtype)
         channels = x.shape[-1]
         row = (1,) * (x.ndim - 1) + (channels,)
         scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(row)
+        if self.kind == "layer_scale":
+            return (x * (scale * lax.rsqrt(_moments(x, (-1,))[1] + self.epsilon))).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,)).reshape(row)
         mean, var = self._batch_moments(x, train) if self.kind == "batch" else self._sample_moments(x)
-        gain = scale * lax.rsqrt(var + 1e-5)
+        gain = scale * lax.rsqrt(var + self.epsilon)
         return (x * gain + (bias - mean * gain)).astype(self.dtype)
 
     def _sample_moments(self, x: Array) -> tuple[Array, Array]:

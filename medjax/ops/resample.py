@@ -121,6 +121,16 @@ def pixel_shuffle(x: Float[Array, "b *space fc"], factor: int | Sequence[int] = 
     return x.transpose(order).reshape(x.shape[0], *space, -1)
 
 
+def pixel_unshuffle(x: Float[Array, "b *large c"], factor: int | Sequence[int] = 2) -> Float[Array, "b *small fc"]:
+    """Space to channels, N-d: the inverse of `pixel_shuffle`. The sizes are multiples of `factor`."""
+    factors = _factors(x, factor)
+    n, channels = len(factors), x.shape[-1]
+    space = [size // f for size, f in zip(x.shape[1:1 + n], factors, strict=True)]
+    pairs = [size for pair in zip(space, factors, strict=True) for size in pair]
+    order = [0, *range(1, 1 + 2 * n, 2), *range(2, 2 + 2 * n, 2), 1 + 2 * n]
+    return x.reshape(x.shape[0], *pairs, channels).transpose(order).reshape(x.shape[0], *space, -1)
+
+
 def doublings(scale: Sequence[int]) -> list[tuple[int, ...]]:
     """Factors per axis, one set for each step, that make up `scale`: 2 as long as it is even, then the rest."""
     steps, rest = [], tuple(scale)

@@ -74,6 +74,27 @@ HALVES_SWAPPED = Layout(_halves_here, _halves_there)
 """A kernel on two stacks of equally many channels that the original has in the other order."""
 
 
+LINEAR = Layout(lambda array: array.T[None, None], lambda array: array[0, 0].T)
+"""A linear layer `(out, in)` to a convolution with a kernel of one pixel `(1, 1, in, out)`."""
+PER_CHANNEL = Layout(np.ravel, lambda array: array[:, None, None])
+"""A number for each channel `(C, 1, 1)` to `(C,)`."""
+
+
+def _shuffled_here(array: np.ndarray, factor: int) -> np.ndarray:
+    return array.reshape(-1, factor**2, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
+
+
+def _shuffled_there(array: np.ndarray, factor: int) -> np.ndarray:
+    return array.reshape(factor**2, -1, *array.shape[1:]).swapaxes(0, 1).reshape(array.shape)
+
+
+def before_shuffle(factor: int = 2) -> tuple[Layout, Layout]:
+    """Kernel and bias of a 2-D convolution before a pixel shuffle, which the original does with the channels outermost."""
+    kernel = Layout(lambda array: _kernel_here(_shuffled_here(array, factor)),
+                    lambda array: _shuffled_there(_kernel_there(array), factor))
+    return kernel, Layout(partial(_shuffled_here, factor=factor), partial(_shuffled_there, factor=factor))
+
+
 def from_grid(channels: int) -> Layout:
     """A linear layer on all voxels of a grid, which the original flattens with its `channels` first."""
     return Layout(partial(_grid_here, channels=channels), partial(_grid_there, channels=channels))
