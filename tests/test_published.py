@@ -39,7 +39,8 @@ def coils(shape) -> Measurement:
 
 MONAI = {"norm": "instance", "residual": False, "up": "transposed"}
 BASIC = {**MONAI, "widths": (32, 32, 64, 128, 256), "depth": 5, "act": "leaky_relu_0.1", "bias": True}
-DYNUNET_2D, DYNUNET_3D = {"depth": 7, "bias": False}, {"depth": 6, "bias": False}
+DYNUNET_2D = {"widths": (32, 64, 128, 256, 512, 512, 512), "depth": 7, "bias": False}
+DYNUNET_3D = {"widths": (32, 64, 128, 256, 320, 320), "depth": 6, "bias": False}
 # What nnU-Net plans for the hippocampus (its task 4), in 2-D and 3-D, with heads for deep supervision.
 NNUNET, RESIDUAL = {"depth": 4, "deep_supervision": 2}, {"depth": 4, "deep_supervision": 2, "encoder": "residual"}
 GRID = jnp.zeros((1, 64, 64, 0))
@@ -134,7 +135,7 @@ NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"wi
        "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
        "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
        "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
-       "voxelmorph": {"published": 1, "width": 2}}
+       "voxelmorph": {"published": 1, "width": 2}, "nnunet": {"width": 2, "depth": 3, "encoder": "residual", "strides": (1, 2, 3)}}
 
 
 @pytest.mark.parametrize("name", NEW)

@@ -1,7 +1,7 @@
 """nnU-Net's networks: plain (Isensee et al., 2021) and with a residual encoder (Isensee et al., 2024)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,22 +24,22 @@ from medjax.models.blocks import (
 from medjax.ops.resample import mean_pool
 from medjax.types import Array, CoarseOutput, Context, UserError, check_choice
 
-MOST = {2: 512, 3: 320}  # channels of nnU-Net's networks, by axes of space
 PerStage = Sequence[int | Sequence[int]]
 Sizes = tuple[int, ...]
 
 
 class NNUNet(nn.Module):
-    """A U-Net of `depth` stages, the first `width` channels wide and each coarser one twice as wide, up to 512 (320 in 3-D).
+    """A U-Net of `depth` stages, the first `width` channels wide and each coarser one twice as wide.
 
-    `widths` are the channels of each stage where that is not so. `kernels` (3) and `strides` (2, the first 1) are those of
-    each stage, a number or one for each axis: with unequal voxels as in nnU-Net's plans. `encoder` is "plain", with `blocks`
-    convolutions in each stage (2), or "residual", with as many residual blocks (1, 3, 4, 6, 6, …); the decoder has
-    `decoder_blocks` convolutions in each stage, from the finest on (2; 1 beside a residual encoder), with kernels
-    `decoder_kernels` (those of the encoder's stage). Any image size: it is padded to a multiple of the strides inside.
+    `widths` are the channels of each stage where that is not so: nnU-Net's have at most 512, and 320 in 3-D. `kernels` (3) and
+    `strides` (2, the first 1) are those of each stage, a number or one for each axis: with unequal voxels as in nnU-Net's
+    plans. `encoder` is "plain", with `blocks` convolutions in each stage (2), or "residual", with as many residual blocks (1,
+    3, 4, 6, 6, …); the decoder has `decoder_blocks` convolutions in each stage, from the finest on (2; 1 beside a residual
+    encoder), with kernels `decoder_kernels` (those of the encoder's stage). Any image size: it is padded to a multiple of the
+    strides inside.
 
     `deep_supervision` coarser levels have an output, too, at most `depth` - 2, which are those of nnU-Net's files. In
-    training they are used but for the lowest level's, which nnU-Net gives no weight, in use none is computed.
+    training they are used but for the lowest level's, which nnU-Net gives no weight; in use none is computed.
     """
 
     ndim: int
@@ -47,7 +47,7 @@ class NNUNet(nn.Module):
     scale: Sequence[int]
     encoder: str = "plain"
     width: int = 32
-    depth: int = 6
+    depth: int = 4
     widths: Sequence[int] = ()
     kernels: PerStage = ()
     strides: PerStage = ()
@@ -65,12 +65,15 @@ class NNUNet(nn.Module):
         check_ndim(x, self.ndim)
         check_same_grid("nnunet", self.scale)
         check_choice("config.model.encoder", self.encoder, ("plain", "residual"))
+        widths, blocks, decoder_blocks = sizes(vars(self)).values()
         check_deep_supervision(self.deep_supervision, self.depth - 2)
-        widths, kernels, strides = self._stages()
         residual, finest = self.encoder == "residual", self.depth - 1
-        blocks = self._counts("blocks", (1, 3, 4, *[6] * self.depth) if residual else [2] * self.depth, self.depth)
-        decoder_blocks = self._counts("decoder_blocks", [1 if residual else 2] * finest, finest)
+        kernels = self._per_axis("kernels", [3] * self.depth, self.depth)
         decoder_kernels = self._per_axis("decoder_kernels", kernels[:-1], finest)
+        strides = self._per_axis("strides", [1, *[2] * finest], self.depth)
+        if set(strides[0]) != {1}:
+            raise UserError("config.model.strides", f"{strides[0]} in the first stage; give 1 there: the output has the "
+                            "input's grid")
         factors = [tuple(math.prod(axis) for axis in zip(*strides[:level + 1], strict=True)) for level in range(self.depth)]
         h, cut = pad_to_multiple(x.astype(self.dtype), factors[-1])
         if residual:
@@ -106,26 +109,6 @@ class NNUNet(nn.Module):
     def _head(self, level: int) -> Conv:
         return Conv(self.channels, kernel=1, scale=0.1, dtype=self.dtype, name=f"head{level}")
 
-    def _stages(self) -> tuple[Sizes, list[Sizes], list[Sizes]]:
-        """Channels, kernels and strides of each stage. Raises UserError for those that there can't be."""
-        if self.depth < 2:
-            raise UserError("config.model.depth", f"{self.depth}; give 2 or more")
-        most = MOST.get(self.ndim, max(MOST.values()))
-        widths = self._counts("widths", [min(self.width * 2**level, most) for level in range(self.depth)], self.depth)
-        kernels = self._per_axis("kernels", [3] * self.depth, self.depth)
-        strides = self._per_axis("strides", [1, *[2] * (self.depth - 1)], self.depth)
-        if set(strides[0]) != {1}:
-            raise UserError("config.model.strides", f"{strides[0]} in the first stage; give 1 there: the output has the "
-                            "input's grid")
-        return widths, kernels, strides
-
-    def _counts(self, key: str, default: Sequence[int], count: int) -> Sizes:
-        """A number for each of `count` stages."""
-        given = tuple(getattr(self, key)) or tuple(default)[:count]
-        if len(given) != count or min(given) < 1:
-            raise UserError(f"config.model.{key}", f"{given} for {count} stages; give {count} numbers from 1, or ()")
-        return given
-
     def _per_axis(self, key: str, default: PerStage, count: int) -> list[Sizes]:
         """For each of `count` stages a number for each axis; kernels are odd."""
         given = tuple(getattr(self, key)) or tuple(default)
@@ -136,6 +119,22 @@ class NNUNet(nn.Module):
         if key != "strides" and any(size % 2 == 0 for sizes in found for size in sizes):
             raise UserError(f"config.model.{key}", f"{given}; give odd numbers")
         return found
+
+
+def sizes(model: Mapping[str, Any]) -> dict[str, Sizes]:
+    """`widths`, `blocks` and `decoder_blocks` of a network with these keys. Raises UserError for those that there can't be."""
+    depth, residual = model["depth"], model["encoder"] == "residual"
+    if depth < 2:
+        raise UserError("config.model.depth", f"{depth}; give 2 or more")
+    usual = {"widths": tuple(model["width"] * 2**level for level in range(depth)),
+             "blocks": (1, 3, 4, *[6] * depth)[:depth] if residual else (2,) * depth,
+             "decoder_blocks": (1 if residual else 2,) * (depth - 1)}
+    found = {key: tuple(model[key]) or default for key, default in usual.items()}
+    for key, default in usual.items():
+        if len(found[key]) != len(default) or min(found[key]) < 1:
+            raise UserError(f"config.model.{key}", f"{found[key]} for {len(default)} stages; give {len(default)} numbers from "
+                            "1, or ()")
+    return found
 
 
 class ResidualBlock(nn.Module):

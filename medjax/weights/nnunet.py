@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medjax.models.blocks import LEAKS
+from medjax.models.nnunet import sizes
 from medjax.types import UserError
 from medjax.weights._segmentation import of_images
 from medjax.weights._table import Row, Shapes, layer, norm
@@ -80,6 +83,8 @@ def rows(model: Mapping[str, Any]) -> list[Row]:
     the decoder.
     """
     depth, bias, batch = model["depth"], model["bias"], model["norm"] == "batch"
+    widths, blocks, decoder_blocks = sizes(dict(model)).values()
+    strides = tuple(model["strides"]) or (1, *[2] * depth)
 
     def unit(there: str, conv: str, normal: str, bias: bool = bias) -> list[Row]:
         return [row for names in (("conv", "norm"), ("all_modules.0", "all_modules.1"))
@@ -95,20 +100,20 @@ def rows(model: Mapping[str, Any]) -> list[Row]:
     def encoder(name: str) -> list[Row]:
         found = plain(f"{name}.stem.convs.0", "stem") if model["encoder"] == "residual" else []
         for level in range(depth):
-            for i in range(model["blocks"][level]):
+            for i in range(blocks[level]):
                 here = f"encoder{level}_{i}"
                 if model["encoder"] == "plain":
                     found += plain(f"{name}.stages.{level}.0.convs.{i}", here)
                     continue
-                wider = not i and level and model["widths"][level] != model["widths"][level - 1]
-                strided = level and set(model["strides"][level]) != {1}  # a mean comes first
+                wider = not i and level and widths[level] != widths[level - 1]
+                strided = np.prod(strides[level]) > 1  # a mean comes first
                 found += residual(f"{name}.stages.{level}.blocks.{i}", here, ("1" if strided else "0") if wider else "")
         return found
 
     found = [*encoder("encoder"), *encoder("decoder.encoder")]
     levels = list(reversed(range(depth - 1)))
     for there, level in enumerate(levels):
-        for i in range(model["decoder_blocks"][level]):
+        for i in range(decoder_blocks[level]):
             found += plain(f"decoder.stages.{there}.convs.{i}", f"decoder{level}_{i}")
     found += [row for there, level in enumerate(levels) for row in layer(f"decoder.transpconvs.{there}", f"up{level}", bias)]
     return found + [row for there, level in enumerate(levels) for row in layer(f"decoder.seg_layers.{there}", f"head{level}")]
