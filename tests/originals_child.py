@@ -50,8 +50,8 @@ def dynunet(ndim: int) -> Callable[[], nn.Module]:
 def dynunet_with_heads() -> nn.Module:
     """Of unequal kernels and strides."""
     strides = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (1, 2, 1))
-    return monai("DynUNet", 3, 1, 2, ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)), strides, strides[1:], filters=(2, 3, 4, 5),
-                 norm_name=("BATCH", {"affine": True}), deep_supervision=True, deep_supr_num=1)()
+    return monai("DynUNet", 3, 1, 2, ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)), strides, strides[1:],
+                 filters=(2, 3, 4, 5), norm_name=("BATCH", {"affine": True}), deep_supervision=True, deep_supr_num=1)()
 
 
 def nnunet(name: str, ndim: int, *, classes: int = 2, channels: int = 1, widths: tuple[int, ...] = (2, 3, 4, 4),
@@ -186,8 +186,8 @@ def write_sizes(folder: Path) -> None:
 
 
 def write_checkpoints(folder: Path) -> None:
-    """lightning.ckpt as Lightning saves it and checkpoint_final.pth as nnU-Net, their weights in checkpoint.npz, and model.pt,
-    pickled whole.
+    """lightning.ckpt as Lightning saves it and checkpoint_final.pth as nnU-Net, their weights in checkpoint.npz, and
+    model.pt, pickled whole.
     """
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     state = {f"unet.{name}": value for name, value in model.state_dict().items()}

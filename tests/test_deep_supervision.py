@@ -1,4 +1,4 @@
-"""Outputs of coarser levels: what they learn and how much it counts, that they are not computed in use, and who refuses them."""
+"""Outputs of coarser levels: what they learn and how much it counts; in use there are none; who refuses them."""
 
 from functools import partial
 
@@ -105,8 +105,8 @@ def test_in_use_no_coarser_output_is_computed(name):
         model = network(name, deep_supervision=levels)
         variables = jax.eval_shape(model.init, KEY, x)
         for train in (False, True):
-            program = jax.make_jaxpr(lambda v, x, train=train, model=model: model.apply(v, x, train=train, mutable=["coarse"]))
-            counts[bool(levels), train] = convolutions(program(variables, x).jaxpr)
+            program = jax.make_jaxpr(partial(model.apply, train=train, mutable=["coarse"]))(variables, x)
+            counts[bool(levels), train] = convolutions(program.jaxpr)
     assert counts[True, False] == counts[False, False] > 0
     assert counts[True, True] > counts[False, True] == counts[False, False]
 
@@ -210,5 +210,6 @@ def test_who_cannot_use_coarser_outputs_says_so(objective, task, said):
 
 
 def test_a_unet_without_levels_between_says_so():
-    with pytest.raises(UserError, match=r"^config\.model\.deep_supervision: 1 coarser [^\n]* have 0; give 0, or a larger depth"):
+    says = r"^config\.model\.deep_supervision: 1 coarser [^\n]* have 0; give 0, or a larger depth"
+    with pytest.raises(UserError, match=says):
         jax.eval_shape(network("unet", depth=3).init, KEY, jnp.zeros((1, 16, 16, 1)))

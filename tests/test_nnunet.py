@@ -162,7 +162,8 @@ def plans(**changes) -> dict:
     """Of nnU-Net, for the plain network, beside other configurations."""
     given = {"n_stages": DEPTH, "features_per_stage": WIDTHS, "kernel_sizes": KERNELS, "strides": STRIDES,
              "n_conv_per_stage": BLOCKS, "n_conv_per_stage_decoder": DECODER[::-1], "conv_bias": True,
-             "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True}}
+             "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "torch.nn.LeakyReLU",
+             "nonlin_kwargs": {"inplace": True}}
     name = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 
     def configuration(patch: tuple[int, ...], **others) -> dict:
@@ -194,8 +195,8 @@ def test_plans_near_the_weights_say_what_shapes_do_not(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"features_per_stage": (8, 8, 8, 8)}, "plans.json: none of its configurations (2d, 3d_lowres, 3d_fullres) has the network "
-                                           "of checkpoint_final.safetensors"),
+    ({"features_per_stage": (8, 8, 8, 8)}, "plans.json: none of its configurations (2d, 3d_lowres, 3d_fullres) has the "
+                                           "network of checkpoint_final.safetensors"),
     ({"nonlin": "torch.nn.GELU"}, "plans.json: its network has GELU(None) and a normalisation with eps 1e-05; nnunet has"),
     ({"nonlin_first": True}, "plans.json: its network has LeakyReLU(0.01) and a normalisation with eps 1e-05, after the"),
     ({"norm_op_kwargs": {"eps": 1e-3}}, "plans.json: its network has LeakyReLU(0.01) and a normalisation with eps 0.001;"),
@@ -215,12 +216,14 @@ def test_a_file_with_other_blocks_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ({"depth": 1}, "depth: 1; give 2 or more"), ({"encoder": "swin"}, "encoder: unknown 'swin'; choose from plain, residual"),
+    ({"depth": 1}, "depth: 1; give 2 or more"),
+    ({"encoder": "swin"}, "encoder: unknown 'swin'; choose from plain, residual"),
     ({"widths": (4, 8)}, "widths: (4, 8) for 3 stages; give 3 numbers from 1, or ()"),
-    ({"blocks": (1, 0, 1)}, "blocks: (1, 0, 1) for 3 stages"), ({"decoder_blocks": (1,)}, "decoder_blocks: (1,) for 2 stages"),
+    ({"blocks": (1, 0, 1)}, "blocks: (1, 0, 1) for 3 stages"),
+    ({"decoder_blocks": (1,)}, "decoder_blocks: (1,) for 2 stages"),
     ({"kernels": (3, 2, 3)}, "kernels: (3, 2, 3); give odd numbers"),
-    ({"kernels": ((1, 3, 3),) * 3}, "kernels: ((1, 3, 3), (1, 3, 3), (1, 3, 3)) for 3 stages; give for each of them a number "
-                                    "from 1, or 2, or ()"),
+    ({"kernels": ((1, 3, 3),) * 3}, "kernels: ((1, 3, 3), (1, 3, 3), (1, 3, 3)) for 3 stages; give for each of them a "
+                                    "number from 1, or 2, or ()"),
     ({"strides": (2, 2, 2)}, "strides: (2, 2) in the first stage; give 1 there"),
     ({"deep_supervision": 2}, "deep_supervision: 2 coarser levels with an output, and a network of this depth can have 1; "
                               "give 0 to 1, or a larger depth"),
@@ -237,7 +240,8 @@ def test_a_network_of_nnunets_is_trained_at_all_levels_goes_out_and_comes_back(t
     for i in range(5):
         label = np.zeros((14, 18, 12), np.uint8)
         label[4:8, 4:8, 4:8], label[4:8, 9:13, 4:8] = 1, 2
-        for kind, values in (("images", np.random.default_rng(i).random(label.shape, np.float32) + label), ("labels", label)):
+        image = np.random.default_rng(i).random(label.shape, np.float32) + label
+        for kind, values in (("images", image), ("labels", label)):
             (tmp_path / kind).mkdir(exist_ok=True)
             nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / kind / f"{i}.nii.gz")
     data = (f"--config.data.path={tmp_path}", "--config.steps=2", "--config.data.patch=(8,16,16)", "--config.optim.warmup=0",
@@ -253,14 +257,15 @@ def test_a_network_of_nnunets_is_trained_at_all_levels_goes_out_and_comes_back(t
     weights = tmp_path / "nnunet.safetensors"
     code, _, err = command("-m", "medjax.convert", "--from=nnunet", f"--workdir={tmp_path / 'run'}", f"--to={weights}")
     assert code == 0, err
-    code, said, err = command("-m", "medjax.convert", "--from=nnunet", f"--weights={weights}", f"--workdir={tmp_path / 'back'}")
+    back = tmp_path / "back"
+    code, said, err = command("-m", "medjax.convert", "--from=nnunet", f"--weights={weights}", f"--workdir={back}")
     assert code == 0, err
     assert "network  nnunet: encoder=residual, depth=4" in said
-    for (path, a), (_, b) in zip(*(jax.tree_util.tree_leaves_with_path(model_of(tmp_path / name)[1])
-                                   for name in ("run", "back")), strict=True):
+    for (path, a), (_, b) in zip(*(jax.tree_util.tree_leaves_with_path(model_of(folder)[1])
+                                   for folder in (tmp_path / "run", back)), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=str(path))
-    code, _, err = command("-m", "medjax.apply", f"--workdir={tmp_path / 'back'}", f"--input={tmp_path / 'images' / '0.nii.gz'}",
-                           f"--output={tmp_path / 'made.nii.gz'}")
+    code, _, err = command("-m", "medjax.apply", f"--workdir={back}", f"--input={tmp_path / 'images' / '0.nii.gz'}",
+                           f"--output={tmp_path / 'made.nii.gz'}", "--accept=values")
     assert code == 0, err
     code, _, err = command("-m", "medjax.export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'exported'}",
                            "--formats=stablehlo")

@@ -118,8 +118,8 @@ def test_all_levels_and_their_gradients_are_the_originals(originals, name, tmp_p
         return jax.value_and_grad(product, (0, 1), has_aux=True)(params, x)
 
     (_, levels), (grads, grad_x) = both(params, last(found["x"]))
-    for level, output in enumerate(levels):
-        near(output, last(found[f"level/{level}"]), f"level {level}")
+    for level, found_there in enumerate(levels):
+        near(found_there, last(found[f"level/{level}"]), f"level {level}")
     near(grad_x, last(found["grad/x"]), "x")
     ours = {f"params/{path}": value for path, value in by_path(grads).items()}
     expected, _ = to_ours(name, [row for row in family.rows(run.config.model) if row.here in ours],

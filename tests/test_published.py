@@ -135,7 +135,8 @@ NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"wi
        "srresnet": {"width": 2, "blocks": 1}, "segresnet": {"down": (1, 1)}, "fcn8s": {"width": 2, "dense": 3},
        "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
        "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
-       "voxelmorph": {"published": 1, "width": 2}, "nnunet": {"width": 2, "depth": 3, "encoder": "residual", "strides": (1, 2, 3)}}
+       "voxelmorph": {"published": 1, "width": 2},
+       "nnunet": {"width": 2, "depth": 3, "encoder": "residual", "strides": (1, 2, 3)}}
 
 
 @pytest.mark.parametrize("name", NEW)

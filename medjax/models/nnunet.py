@@ -31,12 +31,12 @@ Sizes = tuple[int, ...]
 class NNUNet(nn.Module):
     """A U-Net of `depth` stages, the first `width` channels wide and each coarser one twice as wide.
 
-    `widths` are the channels of each stage where that is not so: nnU-Net's have at most 512, and 320 in 3-D. `kernels` (3) and
-    `strides` (2, the first 1) are those of each stage, a number or one for each axis: with unequal voxels as in nnU-Net's
-    plans. `encoder` is "plain", with `blocks` convolutions in each stage (2), or "residual", with as many residual blocks (1,
-    3, 4, 6, 6, …); the decoder has `decoder_blocks` convolutions in each stage, from the finest on (2; 1 beside a residual
-    encoder), with kernels `decoder_kernels` (those of the encoder's stage). Any image size: it is padded to a multiple of the
-    strides inside.
+    `widths` are the channels of each stage where that is not so: nnU-Net's have at most 512, and 320 in 3-D. `kernels` (3)
+    and `strides` (2, the first 1) are those of each stage, a number or one for each axis: with unequal voxels as in
+    nnU-Net's plans. `encoder` is "plain", with `blocks` convolutions in each stage (2), or "residual", with as many residual
+    blocks (1, 3, 4, 6, 6, …); the decoder has `decoder_blocks` convolutions in each stage, from the finest on (2; 1 beside
+    a residual encoder), with kernels `decoder_kernels` (those of the encoder's stage). Any image size: it is padded to a
+    multiple of the strides inside.
 
     `deep_supervision` coarser levels have an output, too, at most `depth` - 2, which are those of nnU-Net's files. In
     training they are used but for the lowest level's, which nnU-Net gives no weight; in use none is computed.
@@ -114,15 +114,15 @@ class NNUNet(nn.Module):
         given = tuple(getattr(self, key)) or tuple(default)
         found = [(size,) * self.ndim if isinstance(size, int) else tuple(size) for size in given]
         if len(found) != count or any(len(size) != self.ndim or min(size) < 1 for size in found):
-            raise UserError(f"config.model.{key}", f"{given} for {count} stages; give for each of them a number from 1, or "
-                            f"{self.ndim}, or ()")
+            raise UserError(f"config.model.{key}", f"{given} for {count} stages; give for each of them a number from 1, "
+                            f"or {self.ndim}, or ()")
         if key != "strides" and any(size % 2 == 0 for sizes in found for size in sizes):
             raise UserError(f"config.model.{key}", f"{given}; give odd numbers")
         return found
 
 
 def sizes(model: Mapping[str, Any]) -> dict[str, Sizes]:
-    """`widths`, `blocks` and `decoder_blocks` of a network with these keys. Raises UserError for those that there can't be."""
+    """`widths`, `blocks` and `decoder_blocks` of a network with these keys. Raises UserError for what can't be."""
     depth, residual = model["depth"], model["encoder"] == "residual"
     if depth < 2:
         raise UserError("config.model.depth", f"{depth}; give 2 or more")
@@ -132,8 +132,8 @@ def sizes(model: Mapping[str, Any]) -> dict[str, Sizes]:
     found = {key: tuple(model[key]) or default for key, default in usual.items()}
     for key, default in usual.items():
         if len(found[key]) != len(default) or min(found[key]) < 1:
-            raise UserError(f"config.model.{key}", f"{found[key]} for {len(default)} stages; give {len(default)} numbers from "
-                            "1, or ()")
+            raise UserError(f"config.model.{key}", f"{found[key]} for {len(default)} stages; give {len(default)} numbers "
+                            "from 1, or ()")
     return found
 
 
@@ -151,7 +151,8 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         wide, padding = jnp.promote_types(self.dtype, jnp.float32), both_sides(self.kernel, x.ndim - 2)
-        h = ConvNormAct(self.features, self.kernel, self.stride, self.norm, self.act, self.dtype, self.bias, padding)(x, train)
+        first = ConvNormAct(self.features, self.kernel, self.stride, self.norm, self.act, self.dtype, self.bias, padding)
+        h = first(x, train)
         bias = self.bias or self.norm == "none"
         h = Conv(self.features, self.kernel, padding=padding, bias=bias, dtype=self.dtype)(h)
         h = Norm(self.norm, wide, scale=0.0)(h, train)  # as in nnU-Net, so that a block begins as its shortcut

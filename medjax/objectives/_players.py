@@ -9,8 +9,8 @@ from medjax.measures.losses import sample_mean
 from medjax.registry import file_of
 from medjax.types import (
     Array,
-    CoarseOutput,
     CoarsensTargets,
+    CoarseOutput,
     Context,
     Example,
     Key,
@@ -66,8 +66,8 @@ def trained(model: Model, params: Params, variables: Variables, *args: Array | C
     """
     output, coarse, changed, sown = trained_at_all_levels(model, params, variables, *args, key=key)
     if coarse:
-        raise UserError("config.model.deep_supervision", "this objective does not train the outputs of coarser levels; set it "
-                        "to 0, or use supervised or noise2noise")
+        raise UserError("config.model.deep_supervision", "this objective does not train the outputs of coarser levels; set "
+                        "it to 0, or use supervised or noise2noise")
     return output, changed, sown
 
 
@@ -96,16 +96,16 @@ def deeply_weighted(task: Task, text: str, output: Array, coarse: Sequence[Coars
     if not coarse:
         return terms
     if not isinstance(task, CoarsensTargets):
-        raise UserError("config.model.deep_supervision", f"the losses of {type(task).__name__} don't fit coarser levels; set "
-                        "it to 0")
+        raise UserError("config.model.deep_supervision", f"the losses of {type(task).__name__} don't fit coarser levels; "
+                        "set it to 0")
     total = sum(0.5**level for level in range(len(coarse) + 1))
     found = {name: term.times(1 / total) if name in offered else term for name, term in terms.items()}
     for level, each in enumerate(coarse, 1):
         there = task.losses(each.image, task.on_coarser_grid(example, each.factors))
         for name in (name for name in terms if name in offered and name not in there):
             sizes = "x".join(map(str, each.image.shape[1:-1]))
-            raise UserError("config.model.deep_supervision", f"the loss {name!r} doesn't fit the level of {sizes} voxels; give "
-                            "fewer levels, or larger config.data.patch")
+            raise UserError("config.model.deep_supervision", f"the loss {name!r} doesn't fit the level of {sizes} voxels; "
+                            "give fewer levels, or larger config.data.patch")
         found |= {f"{name}_coarser{level}": term.times(0.5**level / total)
                   for name, term in weighted(terms | there, text).items() if name in offered}
     return found

@@ -1,5 +1,5 @@
-"""MONAI's `DynUNet`, the network of nnU-Net (Isensee et al., 2021) as MONAI has it, in 2-D or 3-D: any kernels and strides, the
-heads of deep supervision, instance or batch normalisation with scale and bias. Images as for `monai_basicunet`.
+"""MONAI's `DynUNet`, the network of nnU-Net (Isensee et al., 2021) as MONAI has it, in 2-D or 3-D: any kernels and strides,
+the heads of deep supervision, instance or batch normalisation with scale and bias. Images as for `monai_basicunet`.
 
 The first stride, which no shape says, is 1, and the activation MONAI's own, leaky ReLU with a slope of 0.01.
 """

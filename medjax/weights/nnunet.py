@@ -2,10 +2,10 @@
 `checkpoint_final.pth` of nnU-Net v2 has them, the outputs of coarser levels among them.
 
 Stages, widths, kernels, strides and blocks follow from the shapes. What no shape says, the activation, is nnU-Net's leaky
-ReLU, or what `plans.json` says beside the weights or in the folder above, where nnU-Net puts it. Of the plans' configurations
-the one with this network counts; it also says the size of patches, and how CT is scaled; `dataset.json` beside it names the
-classes. The run does not resample to the plans' voxels, and takes the axes as they lie in the patient, slices first; nnU-Net
-takes those of the file, the one with the largest voxels first.
+ReLU, or what `plans.json` says beside the weights or in the folder above, where nnU-Net puts it. Of the plans'
+configurations the one with this network counts; it also says the size of patches, and how CT is scaled; `dataset.json`
+beside it names the classes. The run does not resample to the plans' voxels, and takes the axes as they lie in the patient,
+slices first; nnU-Net takes those of the file, the one with the largest voxels first.
 """
 
 import json
@@ -35,8 +35,8 @@ def settings(shapes: Shapes) -> dict[str, object]:
     encoder = "residual" if f"{FIRST['residual']}.conv.weight" in shapes else "plain"
     first, inside = FIRST[encoder], ".blocks.{}.conv1" if encoder == "residual" else ".0.convs.{}"
     if "encoder.stages.0.blocks.0.conv3.conv.weight" in shapes:
-        raise UserError("config.model.encoder", "the weights have residual blocks of three convolutions (BottleneckD); nnunet "
-                        "has those of two (BasicBlockD), as nnU-Net's plans do")
+        raise UserError("config.model.encoder", "the weights have residual blocks of three convolutions (BottleneckD); "
+                        "nnunet has those of two (BasicBlockD), as nnU-Net's plans do")
     depth = 1 + shapes.count("decoder.transpconvs.{}.weight")
     stages = [f"encoder.stages.{level}{inside}" for level in range(depth)]
     kernels = [shapes[stage.format(0) + ".conv.weight"] for stage in stages]
@@ -63,8 +63,8 @@ def beside(file: Path, found: Mapping[str, object]) -> dict[str, object]:
     same = [name for name, plan in known.items() if _stages(plan["architecture"]) == _found(found)]
     named = [name for name in same if path.parent.name.endswith(f"__{name}")]
     if not same:
-        raise UserError(path, f"none of its configurations ({', '.join(known) or 'none with an architecture'}) has the network "
-                        f"of {file.name}; move it away if it is of others")
+        raise UserError(path, f"none of its configurations ({', '.join(known) or 'none with an architecture'}) has the "
+                        f"network of {file.name}; move it away if it is of others")
     plan = known[(named or same)[0]]
     said: dict[str, object] = {"model.act": _activation(path, plan["architecture"]["arch_kwargs"])}
     if "patch_size" in plan:
@@ -94,7 +94,8 @@ def rows(model: Mapping[str, Any]) -> list[Row]:
         return unit(there, f"{here}/Conv_0", f"{here}/Norm_0")
 
     def residual(there: str, here: str, shortcut: str) -> list[Row]:
-        found = [*plain(f"{there}.conv1", f"{here}/ConvNormAct_0"), *unit(f"{there}.conv2", f"{here}/Conv_0", f"{here}/Norm_0")]
+        found = plain(f"{there}.conv1", f"{here}/ConvNormAct_0")
+        found += unit(f"{there}.conv2", f"{here}/Conv_0", f"{here}/Norm_0")
         return found + unit(f"{there}.skip.{shortcut}", f"{here}/Conv_1", f"{here}/Norm_1", False) if shortcut else found
 
     def encoder(name: str) -> list[Row]:
@@ -115,8 +116,11 @@ def rows(model: Mapping[str, Any]) -> list[Row]:
     for there, level in enumerate(levels):
         for i in range(decoder_blocks[level]):
             found += plain(f"decoder.stages.{there}.convs.{i}", f"decoder{level}_{i}")
-    found += [row for there, level in enumerate(levels) for row in layer(f"decoder.transpconvs.{there}", f"up{level}", bias)]
-    return found + [row for there, level in enumerate(levels) for row in layer(f"decoder.seg_layers.{there}", f"head{level}")]
+    for there, level in enumerate(levels):
+        found += layer(f"decoder.transpconvs.{there}", f"up{level}", bias)
+    for there, level in enumerate(levels):
+        found += layer(f"decoder.seg_layers.{there}", f"head{level}")
+    return found
 
 
 def _json(path: Path) -> dict[str, Any]:
