@@ -16,7 +16,8 @@ Tissues of people, by person: files like `sub-01/sub-01_T1w.nii.gz` and `sub-01/
 
     python train.py --config=configs/brain_segment.py:labels=tissues --workdir=runs/tissues --config.data.path=FOLDER
 
-Behind the colon: `model=attention_unet`, `model=fcn`. `--config.task.prior=otsu` adds a classical result as a channel.
+Behind the colon: `model=attention_unet`, `model=fcn`, `model=nnunet`. `--config.task.prior=otsu` adds a classical result
+as a channel.
 """
 
 import ml_collections

@@ -284,7 +284,7 @@ def basic_unet(ndim: int, features: tuple[int, ...]) -> nn.Module:
     return nets.BasicUNet(ndim, 1, 2, features)
 
 
-def nnunet(ndim: int, widths: tuple[int, ...]) -> nn.Module:
+def dynunet(ndim: int, widths: tuple[int, ...]) -> nn.Module:
     """nnU-Net's as MONAI has it: no bias but in the last layer."""
     strides = (1,) + (2,) * (len(widths) - 1)
     return nets.DynUNet(ndim, 1, 2, (3,) * len(widths), strides, strides[1:], filters=widths,

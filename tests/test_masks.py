@@ -15,10 +15,11 @@ from medjax.models.patch import Patch
 from medjax.objectives.adversarial import Adversarial
 from medjax.objectives.cycle import Cycle
 from medjax.objectives.supervised import Supervised
+from medjax.ops.resample import nearest
 from medjax.tasks.denoise import Denoise
 from medjax.tasks.translate import Translate
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Example, NetworkInput, Prediction
+from medjax.types import CoarsensTargets, Example, NetworkInput, Prediction
 
 KEY = jax.random.PRNGKey(0)
 UNIT, HU = (0.0, 1.0), (-1000.0, 1000.0)
@@ -118,6 +119,10 @@ def test_padded_voxels_and_samples_change_no_loss_and_no_measure(name, ndim):
     @jax.jit
     def evaluated(pred, example):
         losses = {loss: mean.value for loss, mean in task.losses(pred, example).items()}
+        if isinstance(task, CoarsensTargets):  # as an output of a coarser level
+            there = task.losses(nearest(pred, 2), task.on_coarser_grid(example, (2,) * ndim))
+            there.pop("exposure", None)  # of patches that are larger than this grid
+            losses |= {f"{loss} of a coarser level": mean.value for loss, mean in there.items()}
         return losses, task.measure(Prediction(pred), example)
 
     example = jax.device_get(jax.jit(task.evaluation_example)(KEY, batch_of(name, ndim)))

@@ -39,9 +39,10 @@ def coils(shape) -> Measurement:
 
 MONAI = {"norm": "instance", "residual": False, "up": "transposed"}
 BASIC = {**MONAI, "widths": (32, 32, 64, 128, 256), "depth": 5, "act": "leaky_relu_0.1", "bias": True}
-NNUNET = {**MONAI, "act": "leaky_relu_0.01", "pool": "stride"}
-NNUNET_2D = {**NNUNET, "widths": (32, 64, 128, 256, 512, 512, 512), "depth": 7}
-NNUNET_3D = {**NNUNET, "widths": (32, 64, 128, 256, 320, 320), "depth": 6}
+DYNUNET_2D = {"widths": (32, 64, 128, 256, 512, 512, 512), "depth": 7, "bias": False}
+DYNUNET_3D = {"widths": (32, 64, 128, 256, 320, 320), "depth": 6, "bias": False}
+# What nnU-Net plans for the hippocampus (its task 4), in 2-D and 3-D, with heads for deep supervision.
+NNUNET, RESIDUAL = {"depth": 4, "deep_supervision": 2}, {"depth": 4, "deep_supervision": 2, "encoder": "residual"}
 GRID = jnp.zeros((1, 64, 64, 0))
 ENLARGED = {"scale": (4, 4)}
 
@@ -87,8 +88,12 @@ PUBLISHED = {
     "redcnn": ("redcnn", {"published": True}, (1, 32, 32, 1), 1, None, 1_848_865),
     "basic-unet": ("unet", BASIC, (1, 16, 16, 1), 2, None, 1_978_466),
     "basic-unet-3d": ("unet", BASIC, (1, 16, 16, 16, 1), 2, None, 5_749_410),
-    "nnunet": ("unet", NNUNET_2D, (1, 64, 64, 1), 2, None, 33_460_322),
-    "nnunet-3d": ("unet", NNUNET_3D, (1, 32, 32, 32, 1), 2, None, 31_189_410),
+    "dynunet": ("nnunet", DYNUNET_2D, (1, 64, 64, 1), 2, None, 33_460_322),
+    "dynunet-3d": ("nnunet", DYNUNET_3D, (1, 32, 32, 32, 1), 2, None, 31_189_410),
+    "nnunet": ("nnunet", NNUNET, (1, 56, 40, 1), 3, None, 1_928_489),
+    "nnunet-3d": ("nnunet", NNUNET, (1, 40, 56, 40, 1), 3, None, 5_603_177),
+    "nnunet-residual": ("nnunet", RESIDUAL, (1, 56, 40, 1), 3, None, 8_728_681),
+    "nnunet-residual-3d": ("nnunet", RESIDUAL, (1, 40, 56, 40, 1), 3, None, 25_895_593),
     "vgg16": ("vgg", VGG, (1, 224, 224, 3), 1000, None, 138_357_544),
     "resnet152": ("resnet", {"depth": 152, "width": 64, "published": True}, (1, 64, 64, 3), 1000, None, 60_192_808),
     "fcn8s": ("fcn8s", {}, (1, 32, 32, 3), 21, None, 134_489_759),
@@ -136,7 +141,8 @@ NEW = {"pix2pix_generator": {"width": 2, "depth": 3}, "cyclegan_generator": {"wi
        "unet": {"width": 2, "depth": 2, **FASTMRI, "standardise": True}, "denoising_resnet": {"width": 8, "blocks": 1},
        "dncnn": {"features": (4, 4), "kernels": (3, 3, 3), "bias": False, "padding": "circular"},
        "voxelmorph": {"published": 1, "width": 2}, "nafnet": {"width": 4}, "restormer": {"width": 4},
-       "swinir": {"width": 4, "depths": (2,), "window": 4}}
+       "swinir": {"width": 4, "depths": (2,), "window": 4},
+       "nnunet": {"width": 2, "depth": 3, "encoder": "residual", "strides": (1, 2, 3)}}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -177,8 +183,8 @@ SMALL = {
     "redcnn": ({"width": 4}, 1),
     "basic-unet": ({"widths": (2, 2, 4, 8, 16)}, 2),
     "basic-unet-3d": ({"widths": (2, 2, 4, 8, 16)}, 2),
-    "nnunet": ({"widths": (2, 3, 4), "depth": 3}, 2),
-    "nnunet-3d": ({"widths": (2, 3, 4), "depth": 3}, 2),
+    "dynunet": ({"widths": (2, 3, 4), "depth": 3}, 2),
+    "dynunet-3d": ({"widths": (2, 3, 4), "depth": 3}, 2),
     "vgg16": ({"width": 2, "dense": (3, 3), "dropout": 0.0}, 4),
     "resnet152": ({"width": 2, "dropout": 0.0}, 3),
     "fcn8s": ({"width": 2, "dense": 3, "dropout": 0.0}, 2),
@@ -191,7 +197,7 @@ SMALL = {
 }
 FAMILIES = {"fastmri-unet": "fastmri_unet", "varnet": "fastmri_varnet", "pix2pix": "pix2pix", "cyclegan": "cyclegan",
             "redcnn": "ldct_redcnn", "basic-unet": "monai_basicunet", "basic-unet-3d": "monai_basicunet",
-            "nnunet": "monai_dynunet", "nnunet-3d": "monai_dynunet", "vgg16": "torchvision_vgg",
+            "dynunet": "monai_dynunet", "dynunet-3d": "monai_dynunet", "vgg16": "torchvision_vgg",
             "resnet152": "torchvision_resnet", "segresnet": "monai_segresnet", "segresnet-3d": "monai_segresnet"}
 """Those whose weights medjax converts, by its tables; the others' layers are paired in the order of calls."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from medjax.ops import conv as ops
-from medjax.types import Array, UserError
+from medjax.types import Array, CoarseOutput, UserError
 
 # Slopes for what is negative.
 LEAKS = {"none": 1.0, "relu": 0.0, "leaky_relu": 0.2, "leaky_relu_0.1": 0.1, "leaky_relu_0.01": 0.01}
@@ -64,17 +64,17 @@ class ConvTranspose(nn.Module):
     """Transposed convolution: the adjoint of a `Conv` with this kernel, stride and padding."""
 
     features: int
-    kernel: int = 3
-    stride: int = 1
+    kernel: int | Sequence[int] = 3
+    stride: int | Sequence[int] = 1
     padding: str | Sequence[tuple[int, int]] = "SAME"
     bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        n = x.ndim - 2
+        kernel = (self.kernel,) * (x.ndim - 2) if isinstance(self.kernel, int) else tuple(self.kernel)
         init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-        w = self.param("kernel", init, (*(self.kernel,) * n, self.features, x.shape[-1]))
+        w = self.param("kernel", init, (*kernel, self.features, x.shape[-1]))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         return ops.conv_transpose(x.astype(self.dtype), w.astype(self.dtype), bias=bias, stride=self.stride,
                                   padding=self.padding)
@@ -98,14 +98,14 @@ class Norm(nn.Module):
     """Normalisation by name: "none", "batch", "group" (8 groups), "instance" or "layer" (over channels); `epsilon` is added
     to variances. "layer_scale" divides by the standard deviation over channels, without centring and without a bias.
 
-
-    "instance_plain" has no parameters, the others a scale and a bias for each channel.
+    "instance_plain" has no parameters, the others a scale, which starts at `scale`, and a bias for each channel.
     One pass over the data gives both moments, in float32: on CPU flax's two-pass forms cost a quarter of a U-Net step.
     """
 
     kind: str = "group"
     dtype: Any = jnp.float32
     epsilon: float = 1e-5
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -120,7 +120,7 @@ class Norm(nn.Module):
             return ((x - mean) * lax.rsqrt(var + self.epsilon)).astype(self.dtype)
         channels = x.shape[-1]
         row = (1,) * (x.ndim - 1) + (channels,)
-        scale = self.param("scale", nn.initializers.ones, (channels,)).reshape(row)
+        scale = self.param("scale", nn.initializers.constant(self.scale), (channels,)).reshape(row)
         if self.kind == "layer_scale":
             return (x * (scale * lax.rsqrt(_moments(x, (-1,))[1] + self.epsilon))).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,)).reshape(row)
@@ -178,7 +178,7 @@ class ConvNormAct(nn.Module):
 
     features: int
     kernel: int | Sequence[int] = 3
-    stride: int = 1
+    stride: int | Sequence[int] = 1
     norm: str = "group"
     act: str = "relu"
     dtype: Any = jnp.float32
@@ -195,17 +195,37 @@ class ConvNormAct(nn.Module):
         return activation(self.act)(x).astype(self.dtype)
 
 
-def both_sides(kernel: int, ndim: int) -> tuple[tuple[int, int], ...]:
+def both_sides(kernel: int | Sequence[int], ndim: int) -> tuple[tuple[int, int], ...]:
     """Padding by `kernel // 2` on both sides: where a stride is 2, "SAME" pads only the far side of even sizes."""
-    return ((kernel // 2,) * 2,) * ndim
+    return tuple((k // 2,) * 2 for k in ((kernel,) * ndim if isinstance(kernel, int) else kernel))
 
 
-def pad_to_multiple(x: Array, multiple: int) -> tuple[Array, tuple[slice, ...]]:
-    """Edge-pads the spatial axes to a multiple; the slices cut the result back."""
+def pad_to_multiple(x: Array, multiple: int | Sequence[int]) -> tuple[Array, tuple[slice, ...]]:
+    """Edge-pads the spatial axes to a multiple, one for all or one each; the slices cut the result back."""
     sizes = x.shape[1:-1]
-    pads = [(0, 0), *((0, -size % multiple) for size in sizes), (0, 0)]
+    multiples = (multiple,) * len(sizes) if isinstance(multiple, int) else multiple
+    pads = [(0, 0), *((0, -size % m) for size, m in zip(sizes, multiples, strict=True)), (0, 0)]
     cut = (slice(None), *(slice(0, size) for size in sizes))
     return (jnp.pad(x, pads, mode="edge") if any(hi for _, hi in pads) else x), cut
+
+
+def sow_coarse(module: nn.Module, outputs: Sequence[CoarseOutput]) -> None:
+    """Leaves a network's outputs of coarser levels, the finest first, where objectives find them (`Model`)."""
+    if outputs and not module.is_initializing():
+        module.sow("coarse", "outputs", tuple(outputs), init_fn=tuple, reduce_fn=lambda _, now: now)
+
+
+def coarse_output(image: Array, factors: Sequence[int], space: Sequence[int]) -> CoarseOutput:
+    """The output on a grid that is `factors` times coarser, without what padding of an image of sizes `space` made."""
+    cut = (slice(None), *(slice(0, -(-size // f)) for size, f in zip(space, factors, strict=True)))
+    return CoarseOutput(image[cut].astype(jnp.float32), tuple(factors))
+
+
+def check_deep_supervision(levels: int, most: int) -> None:
+    """Raises UserError where a decoder hasn't as many coarser levels that may have an output."""
+    if not 0 <= levels <= most:
+        raise UserError("config.model.deep_supervision", f"{levels} coarser levels with an output, and a network of this "
+                        f"depth can have {most}; give {'0 to ' if most else ''}{most}, or a larger depth")
 
 
 def check_ndim(x: Array, ndim: int) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from medjax.objectives._players import sown_losses, trained, weighted
+from medjax.objectives._players import deeply_weighted, trained_at_all_levels
 from medjax.objectives._single import Single
 from medjax.types import Example, Key, Mean, Params, Variables
 
@@ -10,7 +10,8 @@ from medjax.types import Example, Key, Mean, Params, Variables
 @dataclass(frozen=True)
 class Supervised(Single):
     """The model learns to make the target. `loss` is a weighted sum like "l1 + 0.2*ssim" of what the task offers, and of
-    what the model itself sows into "losses" (a VAE's "kl").
+    what the model itself sows into "losses" (a VAE's "kl"). Outputs of coarser levels (`config.model.deep_supervision`)
+    learn to make the target on their grids.
     """
 
     loss: str = "l1"
@@ -18,7 +19,6 @@ class Supervised(Single):
     def losses(self, params: dict[str, Params], player: str, variables: dict[str, Variables], example: Example,
                key: Key) -> tuple[dict[str, Mean], dict[str, Variables]]:
         """The terms of `loss`; the variables after this pass."""
-        pred, changed, sown = trained(self.model, params["model"], variables["model"], example.input.image,
-                                      example.input.context, key=key)
-        offered = self.task.losses(pred, example) | sown_losses(sown, example.mask)
-        return weighted(offered, self.loss), variables | {"model": changed}
+        pred, coarse, changed, sown = trained_at_all_levels(self.model, params["model"], variables["model"],
+                                                            example.input.image, example.input.context, key=key)
+        return deeply_weighted(self.task, self.loss, pred, coarse, example, sown), variables | {"model": changed}

@@ -9,7 +9,7 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from medjax.types import Array
 
@@ -27,6 +27,16 @@ def mean_pool(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) ->
     """Mean over blocks of `factor` along each spatial axis; sizes must divide."""
     factors = _factors(x, factor)
     return _sum_pool(x, factors) / math.prod(factors)
+
+
+def nearest(x: Shaped[Array, "b *space c"], factor: int | Sequence[int] = 2) -> Shaped[Array, "b *small c"]:
+    """The middle voxel of every block of `factor` along each spatial axis, of two the later ("nearest-exact" in PyTorch).
+
+    Sizes are rounded up; where the middle of the last block lies beyond the edge, it is 0.
+    """
+    factors = _factors(x, factor)
+    pads = [(0, 0), *((0, -size % f) for size, f in zip(x.shape[1:-1], factors, strict=True)), (0, 0)]
+    return jnp.pad(x, pads)[(slice(None), *(slice(f // 2, None, f) for f in factors))]
 
 
 def upsample(x: Float[Array, "b *space c"], factor: int | Sequence[int] = 2) -> Float[Array, "b *large c"]:

@@ -1,7 +1,7 @@
 """What all tasks share: unit range, masks, random numbers by sample, and what most of them answer alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.measures.summary import mean_of_numbers
+from medjax.ops.resample import nearest
 from medjax.types import (
     Array,
     Batch,
@@ -193,6 +194,17 @@ def check_spacing(splits: Splits, why: str, some: bool = False) -> bool:
         raise UserError("config.data.spacing_mm", f"{lacking[0].id} has no voxel size, which {why}; give it for images that "
                         "have none, e.g. --config.data.spacing_mm='(0.8,0.8)'")
     return not lacking
+
+
+def on_coarser_grid(example: Example, factors: Sequence[int]) -> Example:
+    """The example on a grid that is `factors` times coarser, each voxel the nearest one (as nnU-Net's labels).
+
+    Sizes are rounded up, and what lies beyond the edge does not count. The input image comes along where it has the
+    target's grid, the context stays.
+    """
+    image, same = example.input.image, example.input.image.shape[:-1] == example.target.shape[:-1]
+    given = replace(example.input, image=nearest(image, factors) if same else image)
+    return replace(example, input=given, target=nearest(example.target, factors), mask=nearest(example.mask, factors))
 
 
 def draw(key: Key, bounds: tuple[float, float]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from medjax.data.outputs import ImageOutput, NiftiOutput, numbered
 from medjax.measures import image_quality, losses
 from medjax.measures._declared import measure, metrics_of
-from medjax.tasks._base import TaskBase, check_shape
+from medjax.tasks._base import TaskBase, check_shape, on_coarser_grid
 from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Port, Prediction, Record, Reference
 
 HALF_WIDTH = "half_width"  # among the extras of a prediction: of its interval, in physical units
@@ -28,6 +28,7 @@ class Restoration(TaskBase):
 
     keeps_format = True
     has_intervals = True  # whether what is compared with the truth is what `outputs` writes
+    on_coarser_grid = staticmethod(on_coarser_grid)
 
     @property
     def flip_axes(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from medjax.data.outputs import NiftiOutput, numbered
 from medjax.measures import losses, regions
 from medjax.physics import ct
 from medjax.physics.sampling import Subset
-from medjax.tasks._base import TaskBase, check_shape, draw
+from medjax.tasks._base import TaskBase, check_shape, draw, on_coarser_grid
 from medjax.tasks._reconstruction import measurement_of
 from medjax.tasks.ct_recon import Scan
 from medjax.types import (
@@ -77,6 +77,7 @@ class CtSegment(TaskBase):
     kind = "sinogram"
     tileable = False
     metrics = (regions.MCC, regions.DICE, regions.IOU)
+    on_coarser_grid = staticmethod(on_coarser_grid)
 
     def __post_init__(self) -> None:
         if self.ndim != 2:

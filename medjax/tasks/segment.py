@@ -12,7 +12,7 @@ from medjax.data.outputs import LabelOutput
 from medjax.measures import losses, regions
 from medjax.measures.summary import mean_of_numbers
 from medjax.ops import threshold
-from medjax.tasks._base import TaskBase, check_shape, check_spacing
+from medjax.tasks._base import TaskBase, check_shape, check_spacing, on_coarser_grid
 from medjax.types import (
     Array,
     Batch,
@@ -61,6 +61,7 @@ class Segment(TaskBase):
     order: tuple[int, ...] = ()
 
     keeps_format = True
+    on_coarser_grid = staticmethod(on_coarser_grid)
 
     def __post_init__(self) -> None:
         check_choice("config.task.prior", self.prior, PRIORS)

@@ -32,6 +32,8 @@ def take_over(name: str, file: Path, workdir: Path, config: Config, given: Mappi
     family = find(name)
     arrays = without_prefix(files.read(file), family.PREFIXES, getattr(family, "LEFT_OUT", ""))
     settings = family.settings(Shapes(file, family.TITLE, {name: array.shape for name, array in arrays.items()}))
+    if beside := getattr(family, "beside", None):
+        settings = {**settings, **beside(file, settings)}
     config = configured(config, settings, given)
     found, kept = to_ours(file, family.rows(config.model), arrays, shapes_of(assemble(config)), _hint(config, settings))
     write_run(workdir, config, found, {"family": name, "file": file.name, "kept": kept})

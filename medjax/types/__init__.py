@@ -3,6 +3,7 @@
 from medjax.types.arrays import (
     Array,
     Batch,
+    CoarseOutput,
     Context,
     Example,
     Key,
@@ -19,6 +20,7 @@ from medjax.types.arrays import (
     static,
 )
 from medjax.types.contracts import (
+    CoarsensTargets,
     Destination,
     DividesMeasurement,
     Format,
@@ -43,6 +45,8 @@ __all__ = [
     "UNSAID",
     "Array",
     "Batch",
+    "CoarseOutput",
+    "CoarsensTargets",
     "Context",
     "Derivation",
     "Destination",

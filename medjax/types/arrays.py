@@ -111,6 +111,17 @@ class Prediction:
 
 
 @pytree
+class CoarseOutput:
+    """What a network makes of an input on a grid that is `factors` times coarser along each axis of space.
+
+    `image` `(B, *coarse, C)`, whose sizes are those of the target over the factors, rounded up.
+    """
+
+    image: Array
+    factors: tuple[int, ...] = static()
+
+
+@pytree
 class Mean:
     """A mean that adds up: `total` over what counts, and how much that is. What is padded is in neither."""
 

@@ -293,6 +293,14 @@ class DividesMeasurement(Protocol):
 
 
 @runtime_checkable
+class CoarsensTargets(Protocol):
+    """A task whose losses compare voxel by voxel, so that they fit a coarser grid: outputs of coarser levels learn, too."""
+
+    def on_coarser_grid(self, example: Example, factors: Sequence[int]) -> Example:
+        """The example on a grid that is `factors` times coarser, its sizes rounded up; what is padded does not count."""
+
+
+@runtime_checkable
 class TranslatesContrasts(Protocol):
     """A task from some contrasts of a subject to another one."""
 
@@ -304,7 +312,8 @@ class Model(Protocol):
     """A network: a Flax module whose fields with a default are the keys of its config.
 
     `ndim`, `channels` (of its output) and `scale` are supplied. It is called as `model(image, context, train)`; what it
-    sows into "losses", `(B,)` for each sample, can be named in `config.objective.loss`.
+    sows into "losses", `(B,)` for each sample, can be named in `config.objective.loss`. In training it may sow its
+    outputs of coarser levels into "coarse" as "outputs": a tuple of `CoarseOutput`, from the finest to the coarsest.
     """
 
     def init(self, rngs: Key | Mapping[str, Key], *args: Any, **kwargs: Any) -> Variables:

@@ -17,7 +17,7 @@ from medjax.types import UserError
 TORCH = (".pt", ".pth", ".ckpt")
 READ = (".safetensors", *TORCH, ".mpk")
 WRITTEN = (".safetensors", ".mpk")
-HOLDERS = ("state_dict", "model_state_dict", "model", "net", "params")
+HOLDERS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "params")
 """What checkpoints of training code call the weights among other things."""
 
 
@@ -64,13 +64,21 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise UserError(path, "needs PyTorch to be read: pip install torch, or save the weights as .safetensors") from None
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_plain_numbers()):
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling fails in many ways
         why = str(error).splitlines()[0]
         raise UserError(path, f"can't be read as weights alone ({why}); save the model's state_dict() with PyTorch, or as "
                         ".safetensors") from None
     return {name: value.float().numpy() if value.is_floating_point() else value.numpy()
             for name, value in _state_dict(held).items() if torch.is_tensor(value)}
+
+
+def _plain_numbers() -> list[Any]:
+    """What PyTorch may make beside tensors: NumPy's numbers, which nnU-Net notes the course of its training in."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u8", "?")]
+    return [np.dtype, *kinds, *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core"))]
 
 
 def _state_dict(held: Any) -> dict[str, Any]:

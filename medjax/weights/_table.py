@@ -146,7 +146,8 @@ class Shapes(dict[str, tuple[int, ...]]):
 class Family(Protocol):
     """Weights that one code trains: a module of `medjax/weights`.
 
-    It may also have `LEFT_OUT`, a regular expression of names that files have and nothing reads.
+    It may also have `LEFT_OUT`, a regular expression of names that files have and nothing reads, and
+    `beside(file, settings)`: keys of the config that other files near the weights say. Raises UserError.
     """
 
     TITLE: str
