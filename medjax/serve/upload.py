@@ -73,10 +73,12 @@ class _Bounded(io.FileIO):
 
     def __init__(self, path: Path, most: int):
         super().__init__(path)
-        self._path, self._most = path, most
+        self._path, self._most, self._size = path, most, path.stat().st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= self._most:
+        if size is None or size < 0:
+            size = max(0, self._size - self.tell())
+        if size > self._most:
             raise UserError(self._path, "its directory is larger than that of so many files as the server takes")
         return super().read(size)
 

@@ -16,6 +16,7 @@ from medjax.serve.log import say
 from medjax.types import UserError
 
 POLL = 0.05  # seconds between looks at its memory and files
+WAIT = 0.2  # seconds for a job, before old ones are looked at
 PATIENCE = 300  # seconds to restore a run
 RESTS = 0.5  # of the memory, above which the process is replaced between two jobs
 
@@ -118,9 +119,9 @@ class Worker:
 
 
 def serve_jobs(jobs: Jobs, engine: Engine, between: Callable[[], None], ends: Callable[[], bool]) -> None:
-    """Runs the queue's jobs one by one until `ends`; `between` them, and each second, old ones are forgotten."""
+    """Runs the queue's jobs one by one until `ends`; `between` them, and while there is none, old ones are forgotten."""
     while not ends():
-        job = jobs.next(1.0)
+        job = jobs.next(WAIT)
         if job is not None:
             say(job.name, RUNNING)
             jobs.end(job, engine.run(job))
