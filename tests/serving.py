@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import socket
 import threading
@@ -137,7 +138,12 @@ class Client:
 
     def files(self) -> list[Path]:
         """What lies in the server's folder of jobs."""
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+        return files_below(self.folder)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder that may be changing."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 def until(found: Callable, seconds: float = 60):

@@ -93,10 +93,8 @@ def test_methods_that_take_much_memory_are_refused(tmp_path, method):
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        path = zipped(tmp_path / "upload.zip", {"a.dcm": b"1"})
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("a.dcm", b"2")
+    path = zipped(tmp_path / "upload.zip", {"a.dcm": b"1", "b.dcm": b"2"})
+    path.write_bytes(path.read_bytes().replace(b"b.dcm", b"a.dcm"))
     with pytest.raises(UserError, match="two files of one name"):
         prepared(path, ZIP, LIMITS)
 
@@ -143,7 +141,7 @@ def test_a_directory_is_not_read_if_it_is_too_large(tmp_path):
 def test_damaged_archives_are_one_line(tmp_path, damage):
     path = zipped(tmp_path / "upload.zip", {"a.dcm": dicom_bytes()})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match="upload.zip: is damaged") as caught:
+    with pytest.raises(UserError, match=r"upload\.zip: is damaged") as caught:
         prepared(path, ZIP, LIMITS)
     assert "\n" not in str(caught.value)
 

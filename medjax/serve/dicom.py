@@ -1,5 +1,6 @@
 """The server's DICOM side: series in by C-STORE, derived series out by C-STORE to one configured peer."""
 
+import contextlib
 import logging as python_logging
 import queue
 import re
@@ -138,7 +139,8 @@ class Listener:
 
     def start(self) -> None:
         """Begins to listen, in threads of its own."""
-        for work in (self._server.serve_forever, self._watch, self._sender.work):
+        threading.Thread(target=self._server.serve_forever, args=(TICK,), daemon=True).start()
+        for work in (self._watch, self._sender.work):
             threading.Thread(target=work, daemon=True).start()
 
     def stop(self) -> None:
@@ -268,6 +270,11 @@ class _Counted(socket.socket):
         count = min(count, self._own)
         self._own -= count
         self._held.add(-count)
+
+    def shutdown(self, how: int, /) -> None:
+        """As its parent; one that the peer has ended already is no error, for which pynetdicom would not close it."""
+        with contextlib.suppress(OSError):
+            super().shutdown(how)
 
     def close(self) -> None:
         """Closes, and lets go of all."""

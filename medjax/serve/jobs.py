@@ -1,5 +1,7 @@
 """Jobs: what was uploaded, waits, runs or has ended; a bounded number of them, in a bounded number of bytes."""
 
+import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -198,13 +200,12 @@ def too_large(limits: Limits) -> RefusedError:
 
 
 def size_of(path: Path) -> int:
-    """The bytes of a file, or of all files below a folder; of one that is being removed, what is left."""
+    """The bytes of a file, or of all files below a folder; of one that is being changed, what is there."""
     if not path.is_dir():
         return path.stat().st_size if path.is_file() else 0
     total = 0
-    for file in path.rglob("*"):
-        try:
-            total += 0 if file.is_dir() else file.lstat().st_size
-        except FileNotFoundError:
-            continue
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
     return total

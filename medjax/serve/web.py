@@ -92,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
         self.connection = self.request
         self._timed = TimedReader(self.connection, self.server.limits.idle)
         self._timed.deadline = time.monotonic() + self.server.limits.header
-        self.rfile = self._reader = io.BufferedReader(self._timed, PIECE)
+        self._reader: io.BufferedReader = io.BufferedReader(self._timed, PIECE)
+        self.rfile = self._reader
         self.wfile = cast(io.BufferedIOBase, _Writer(self.connection, self.server.limits))
         self._unread = self._asked = False
 
