@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medjax.serve.access import Access
 from medjax.serve.jobs import Job, Jobs, Outcome
 from medjax.serve.limits import Limits
-from medjax.serve.web import Access, Server
+from medjax.serve.web import Server
 from medjax.serve.worker import serve_jobs
 
 HOSTS = frozenset({"127.0.0.1", "localhost"})

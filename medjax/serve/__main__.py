@@ -6,10 +6,8 @@ stays in memory and goes with its job. It is for research and is no medical devi
 
 import contextlib
 import importlib.util
-import ipaddress
 import os
 import shlex
-import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -17,14 +15,14 @@ from pathlib import Path
 from absl import flags
 
 from medjax import cli
-from medjax.data.values import one_line
 from medjax.infer import uncertainty
 from medjax.infer.fit import CHECKS, RESCALE
 from medjax.report.page import template
+from medjax.serve.access import Access, access_at, address_of, in_url, is_loopback
 from medjax.serve.jobs import Jobs
 from medjax.serve.limits import MIB, Limits
 from medjax.serve.scratch import default_base, private_folder
-from medjax.serve.web import Access, Server
+from medjax.serve.web import Server
 from medjax.serve.work import Setup
 from medjax.serve.worker import Worker, serve_jobs
 from medjax.types import UserError
@@ -55,17 +53,14 @@ SEND_TO = flags.DEFINE_string("send_to", "", "AE@HOST:PORT, where results of ser
 DICOM_FROM = flags.DEFINE_list("dicom_from", [], "AE@HOST, from whom images are taken; from anybody if empty.")
 QUIET = flags.DEFINE_float("dicom_quiet_seconds", 3, "How long after its last image a series is complete.", lower_bound=0)
 
-LEAST_TOKEN = 16  # characters
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
 
 def main() -> None:
     """Serves until it is ended."""
     limits = Limits(upload=UPLOAD.value * MIB, unpacked=UNPACKED.value * MIB, stored=STORED.value * MIB,
                     memory=MEMORY.value * MIB, files=FILES.value, waiting=QUEUE.value, job=JOB.value, keep=KEEP.value)
-    address = _address(HOST.value)
-    access, setup = _access(address), Setup(Path(WORKDIR.value), limits, tuple(UNCERTAINTY.value), RESCALING.value,
-                                            tuple(ACCEPT.value))
+    address = address_of(HOST.value)
+    access = access_at(address, HOST.value, TOKEN.value, HOSTS.value)
+    setup = Setup(Path(WORKDIR.value), limits, tuple(UNCERTAINTY.value), RESCALING.value, tuple(ACCEPT.value))
     _check_dicom(address)
     base = Path(SCRATCH.value).expanduser() if SCRATCH.value else default_base()
     with private_folder(base, limits.stored + limits.unpacked) as folder, contextlib.ExitStack() as stack:
@@ -84,44 +79,6 @@ def main() -> None:
         server.serve_forever()
 
 
-def _address(host: str) -> str:
-    """The address of a host. Raises UserError."""
-    try:
-        return str(socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        raise UserError("--host", f"{host!r} is no address of this machine: {error.strerror}") from error
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def _access(address: str) -> Access:
-    """Who is served at an address. Raises UserError where that needs a token, or names."""
-    token = _token(Path(TOKEN.value).expanduser()) if TOKEN.value else ""
-    if not token and not _is_loopback(address):
-        raise UserError("--host", f"{address} is open to other machines, and there is no --token_file; give one, or "
-                        "listen at 127.0.0.1")
-    if ipaddress.ip_address(address.partition("%")[0]).is_unspecified and not HOSTS.value:
-        raise UserError("--allowed_host", f"is missing: with --host={address}, give the names that the server is asked by")
-    own = LOOPBACK if _is_loopback(address) else (HOST.value, _in_url(address))
-    return Access(frozenset(name.lower() for name in (*own, *HOSTS.value)), token)
-
-
-def _token(path: Path) -> str:
-    """The token in a file. Raises UserError for one that others can read, or that can be guessed."""
-    try:
-        mode, token = path.stat().st_mode, path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("--token_file", f"{path} can't be read: {one_line(error)}") from error
-    if mode & 0o077:
-        raise UserError("--token_file", f"{path} can be read by others than its owner: chmod 600")
-    if len(token) < LEAST_TOKEN or not token.isprintable() or " " in token:
-        raise UserError("--token_file", f"{path} holds no token of at least {LEAST_TOKEN} characters; make one: "
-                        f"(umask 077; python -c 'import secrets; print(secrets.token_urlsafe())' > {path})")
-    return token
-
-
 def _check_dicom(address: str) -> None:
     if DICOM_PORT.value is None:
         for flag in (SEND_TO, DICOM_FROM):
@@ -132,7 +89,7 @@ def _check_dicom(address: str) -> None:
         raise UserError("--dicom_port", "DICOM needs the package pynetdicom: pip install medjax[serve]")
     if not SEND_TO.value:
         raise UserError("--send_to", "is missing: results of series that come by DICOM go to it; give AE@HOST:PORT")
-    if not _is_loopback(address) and not DICOM_FROM.value:
+    if not is_loopback(address) and not DICOM_FROM.value:
         raise UserError("--dicom_from", f"is missing: others could send to {address}; give AE@HOST for each who may")
 
 
@@ -167,22 +124,19 @@ def _listen(stack: contextlib.ExitStack, jobs: Jobs, folder: Path, address: str)
     return f"{title}@{address}:{listener.port}, results go to {peer}"
 
 
-def _in_url(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
-
-
 def _say(server: Server, task: str, dicom: str, folder: Path) -> None:
     """What is served where, and the next command."""
     address, port = server.server_address[:2]
-    url, limits = f"http://{_in_url(str(address))}:{port}", server.limits
+    url, limits = f"http://{in_url(str(address))}:{port}", server.limits
     cells = [["run", f"{WORKDIR.value}: {task}"], ["page", f"{url}/"], *([["DICOM", dicom]] if dicom else []),
              ["upload", f"at most {limits.upload // MIB} MiB, unpacked {limits.unpacked // MIB} MiB, {limits.files} files"],
              ["job", f"at most {limits.job:g} s and {limits.memory // MIB} MiB; {limits.waiting} may wait"],
              ["result", f"kept until it is downloaded, at most {limits.keep:g} s"], ["files of jobs", str(folder)]]
-    token = f' -H "Authorization: Bearer $(cat {shlex.quote(TOKEN.value)})"' if TOKEN.value else ""
+    token = f"""printf 'header = "Authorization: Bearer %s"' "$(cat {shlex.quote(TOKEN.value)})" | """ if TOKEN.value else ""
+    curl = "curl -K -" if token else "curl"  # in a header that is an argument, other users could read it
     print("\n".join(f"{name:14s}{value}" for name, value in cells))
     print("it is for research and is no medical device")
-    print(f"next: curl --fail-with-body -X POST -T SCAN.nii.gz{token} {url}/apply -o RESULT.nii.gz", flush=True)
+    print(f"next: {token}{curl} --fail-with-body -X POST -T SCAN.nii.gz {url}/apply -o RESULT.nii.gz", flush=True)
 
 
 if __name__ == "__main__":

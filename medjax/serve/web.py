@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 from medjax.files import NO_ROOM
 from medjax.serve import jobs as states
+from medjax.serve.access import Access
 from medjax.serve.body import PIECE, TimedReader, file_of_form, is_form, pieces, said_length
 from medjax.serve.jobs import ID, Job, Jobs
 from medjax.serve.limits import MIB, Limits, RefusedError
@@ -33,14 +33,6 @@ TYPES = {".gz": "application/gzip", ".zip": "application/zip", ".dcm": "applicat
 PAGE = "/"  # which holds nothing, so it is shown to whoever asks
 LINGER, LEFT = 2.0, 64 * MIB  # seconds and bytes for which a refused body is read on, so that its sender sees the answer
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who is served: requests for one of the `hosts`, which a page of another site can't fake, with the token if any."""
-
-    hosts: frozenset[str]
-    token: str = ""
 
 
 class Server(ThreadingHTTPServer):

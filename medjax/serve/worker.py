@@ -65,7 +65,8 @@ class Worker:
         """See `Engine`. The process is ended where the job takes too long or too much memory."""
         begin, told = time.monotonic(), False
         try:
-            if self._process is None:
+            if self._process is None or not self._process.is_alive():
+                self.stop()
                 self.start()
             self._connection.send(work.Task.of(job))
             looked = begin
