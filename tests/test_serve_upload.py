@@ -158,6 +158,15 @@ def test_gzip_that_would_fill_the_memory_is_refused(tmp_path):
                 prepared(path, NIFTI_GZ, LIMITS)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:60] + b"??" + data[62:],
+                                    lambda data: data[:-6] + b"??" + data[-4:]], ids=range(3))
+def test_gzip_with_a_wrong_checksum_or_end_is_refused(tmp_path, damage):
+    path = tmp_path / "upload.nii.gz"
+    path.write_bytes(damage(gzip.compress(os.urandom(1000))))
+    with pytest.raises(UserError, match=r"is damaged: .*; copy it again"):
+        prepared(path, NIFTI_GZ, LIMITS)
+
+
 def test_kinds_are_told_by_contents():
     nifti = bytes(344)
     assert kind_of(nifti + b"n+1\0") == NIFTI

@@ -56,7 +56,10 @@ def _too_large(path: Path, most: int) -> UserError:
 
 
 def _check_inflated(path: Path, limits: Limits) -> None:
-    """Raises UserError where a gzip file would fill the memory; its reader says what else is wrong with it."""
+    """Raises UserError where a gzip file would fill the memory, or is not what its checksum says.
+
+    Its reader stops behind the last voxel, and so does not come to the checksum.
+    """
     most, size = _allowed(path.stat().st_size, limits), 0
     try:
         with gzip.open(path) as file:
@@ -64,8 +67,8 @@ def _check_inflated(path: Path, limits: Limits) -> None:
                 size += len(part)
                 if size > most:
                     raise _too_large(path, most)
-    except (OSError, EOFError, zlib.error):
-        return
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(path, f"is damaged: {one_line(error)}; copy it again from its source") from error
 
 
 class _Bounded(io.FileIO):

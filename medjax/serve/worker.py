@@ -63,13 +63,13 @@ class Worker:
 
     def run(self, job: Job) -> Outcome:
         """See `Engine`. The process is ended where the job takes too long or too much memory."""
-        begin, told = time.monotonic(), False
+        told = False
         try:
             if self._process is None or not self._process.is_alive():
                 self.stop()
                 self.start()
             self._connection.send(work.Task.of(job))
-            looked = begin
+            begin = looked = time.monotonic()
             while True:
                 if self._connection.poll(POLL):
                     said = self._connection.recv()
