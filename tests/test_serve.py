@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import generate_uid
 
 from medjax.serve import work
 from medjax.serve.access import access_at, address_of
@@ -27,7 +28,7 @@ from medjax.serve.worker import Worker
 from medjax.types import UserError
 from tests.browser import Browser
 from tests.commands import ROOT, SMALL, command
-from tests.dicom_files import complaints, image, needs_dciodvfy
+from tests.dicom_files import changed, complaints, image, needs_dciodvfy
 from tests.serving import Client, files_below, form, until
 from tests.test_viewer import needs_chromium
 
@@ -181,6 +182,25 @@ def test_answers_are_those_of_apply(server, applied, tmp_path):
     (tmp_path / "one.dcm").write_bytes(answer.body)
     assert pydicom.dcmread(tmp_path / "one.dcm").PatientName == "DOE^JOHN"
     assert server.client.is_empty()
+
+
+@pytest.mark.slow
+def test_all_series_of_a_zip_are_applied_and_what_is_left_out_is_noted(server, applied, tmp_path):
+    with zipfile.ZipFile(tmp_path / "upload.zip", "w") as archive:
+        for place in ("T1/a", "T2"):
+            uid = generate_uid()
+            for path in sorted((applied / "both" / "series").iterdir()):
+                changed(path, tmp_path / "one.dcm", SeriesInstanceUID=uid)
+                archive.write(tmp_path / "one.dcm", f"{place}/{path.name}")
+        changed(path, tmp_path / "one.dcm", SeriesDescription="localizer", SeriesInstanceUID=generate_uid())
+        archive.write(tmp_path / "one.dcm", "localizer.dcm")
+    name = server.client.ask("POST", "/jobs", (tmp_path / "upload.zip").read_bytes()).json["id"]
+    state = server.client.wait(name)
+    assert (state["status"], state["notes"]) == ("done", ["series: left out 1 localizer"])
+    (tmp_path / "result.zip").write_bytes(server.client.ask("GET", state["result"]).body)
+    with zipfile.ZipFile(tmp_path / "result.zip") as archive:
+        names = [path.name for path in sorted((applied / "both" / "series").iterdir())]
+        assert sorted(archive.namelist()) == [f"{place}/{name}" for place in ("T1/a", "T2") for name in names]
 
 
 def same_but_for_uids(one: Path, other: Path) -> None:

@@ -300,7 +300,6 @@ def test_what_is_no_request_ends_in_an_answer(client, sent):
 def test_connections_are_bounded(tmp_path):
     with serving(tmp_path, Limits(connections=3)) as client:
         held = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(3)]
-        until(lambda: threading.active_count() >= 5)
         assert status(client.raw(b"")) == 503
         for connection in held:
             connection.close()
@@ -315,10 +314,10 @@ def test_the_log_says_nothing_of_the_file_or_the_client(tmp_path, monkeypatch):
         client.ask("POST", "/apply", body, {**headers, "User-Agent": "DOE"})
         client.ask("GET", "/jobs/DOE_JOHN?name=DOE", headers={"Host": "DOE"})
         client.ask("POST", "/jobs", b"DOE" * 300)
-    lines = said.getvalue().splitlines()
-    assert [re.sub(r"^\S+ \S+ \S{8} ", "", line) for line in lines] == [
-        f"queued: nii, {len(body)} bytes", "running", lines[2][29:], "refused: Unsupported Media Type"]
-    assert re.fullmatch(r"failed after \d\.\d s: UserError at infer/fit.py:1", lines[2][29:])
+    lines = [re.sub(r"^\S+ \S+ (-|\S{8}) ", "", line) for line in said.getvalue().splitlines()]
+    assert re.fullmatch(r"failed after \d\.\d s: UserError at infer/fit.py:1", lines.pop(2))
+    assert lines == [f"queued: nii, {len(body)} bytes", "running", "refused: Misdirected Request",
+                     "refused: Unsupported Media Type"]
     assert "DOE" not in said.getvalue()
 
 

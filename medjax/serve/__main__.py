@@ -58,6 +58,8 @@ def main() -> None:
     """Serves until it is ended."""
     limits = Limits(upload=UPLOAD.value * MIB, unpacked=UNPACKED.value * MIB, stored=STORED.value * MIB,
                     memory=MEMORY.value * MIB, files=FILES.value, waiting=QUEUE.value, job=JOB.value, keep=KEEP.value)
+    if limits.stored < limits.upload:
+        raise UserError("--max_stored_mib", f"{STORED.value}; give at least --max_upload_mib, {UPLOAD.value}")
     address = address_of(HOST.value)
     access = access_at(address, HOST.value, TOKEN.value, HOSTS.value)
     setup = Setup(Path(WORKDIR.value), limits, tuple(UNCERTAINTY.value), RESCALING.value, tuple(ACCEPT.value))

@@ -158,24 +158,27 @@ class Listener:
         if self._senders and sender not in self._senders:
             return NOT_AUTHORIZED
         path = self._folder / secrets.token_hex(8)
-        path.write_bytes(data)
         try:
-            return self._status(event, (*sender, ""), path)
+            path.write_bytes(data)
+            return self._status(event, sender, path)
+        except OSError:  # there is no room
+            return NO_RESOURCES
         finally:
             path.unlink(missing_ok=True)
 
-    def _status(self, event: Any, key: tuple[str, str, str], path: Path) -> int:
+    def _status(self, event: Any, sender: tuple[str, str], path: Path) -> int:
         """Moves a file into its series, unless there is a reason not to."""
         try:
             header = load_header(path)
         except UserError:
             return NOT_UNDERSTOOD
-        if not text(header, "SeriesInstanceUID"):
+        series = text(header, "SeriesInstanceUID")
+        if not series:
             return NOT_UNDERSTOOD
         if text(header, "SOPClassUID") != event.request.AffectedSOPClassUID or "Rows" not in header:
             return NOT_OF_ITS_CLASS
         with self._lock:
-            return self._kept(event.assoc, (*key[:2], text(header, "SeriesInstanceUID")), path)
+            return self._kept(event.assoc, (*sender, series), path)
 
     def _kept(self, association: Association, key: tuple[str, str, str], path: Path) -> int:
         series = self._series.get(key)

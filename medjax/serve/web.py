@@ -30,6 +30,7 @@ POLICY = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
            "Content-Security-Policy": POLICY, "Cross-Origin-Resource-Policy": "same-origin", "Connection": "close"}
 TYPES = {".gz": "application/gzip", ".zip": "application/zip", ".dcm": "application/dicom", ".csv": "text/csv"}
+ACCESS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST)  # refusals that are logged
 PAGE = "/"  # which holds nothing, so it is shown to whoever asks
 LINGER, LEFT = 2.0, 64 * MIB  # seconds and bytes for which a refused body is read on, so that its sender sees the answer
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -142,6 +143,8 @@ class Handler(BaseHTTPRequestHandler):
                     return
             raise RefusedError(HTTPStatus.NOT_FOUND, "there is nothing here; see /")
         except RefusedError as refused:
+            if refused.status in ACCESS:
+                say("-", f"refused: {refused.status.phrase}")
             retry = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
             ask = {"WWW-Authenticate": "Bearer"} if refused.status == HTTPStatus.UNAUTHORIZED else {}
             self._json(refused.status, {"error": str(refused)}, {**retry, **ask})

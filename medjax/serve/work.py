@@ -139,7 +139,9 @@ def _apply(application: Application, task: Task, limits: Limits) -> Path:
         raise UserError(source, "gave no result")
     if not task.packed:
         return out
-    return made[0] if len(made) == 1 and len(studies) == 1 else _packed(out, made)
+    if len(made) > 1 or len(studies) > 1:
+        return _packed(out, made)
+    return made[0] if made[0].suffix else made[0].rename(made[0].with_suffix(".dcm"))  # DICOM alone has names without one
 
 
 def _packed(out: Path, files: list[Path]) -> Path:
