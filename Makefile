@@ -32,7 +32,7 @@ check: .venv
 	@touch $@
 
 lock:  # needs uv
-	uv pip compile pyproject.toml --extra test --extra build --extra dicom --extra video --python-version 3.11 --universal \
+	uv pip compile pyproject.toml --extra test --extra build --extra dicom --extra video --extra serve --python-version 3.11 --universal \
 		--generate-hashes --no-header -o requirements.lock
 
 site: .docs/.done  # the documentation as pages, in site/

@@ -6,6 +6,7 @@ COMMANDS = {
     "python -m medjax.compare RUN RUN ... --output=FOLDER": "rank runs on the same test patients",
     "python -m medjax.dose --workdir=RUN --doses=0.1,0.25,0.5,1": "image quality of a low-dose CT run over dose",
     "python -m medjax.apply --workdir=RUN --input=FILE_OR_FOLDER --output=RESULT": "apply a run to files",
+    "python -m medjax.serve --workdir=RUN": "serve a run by HTTP and DICOM",
     "python -m medjax.view INPUT OUTPUT --output=view.html": "a page that shows two images side by side",
     "python -m medjax.export --workdir=RUN --output=FOLDER": "a run as files that need no medjax",
     "python -m medjax.readers make --workdir=RUN --output=STUDY": "a page of blinded images for readers",

@@ -10,25 +10,21 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from medjax import cli
-from medjax.data.normalise import Units, normalised
-from medjax.data.results import StudyDestination, Table, stem
-from medjax.files import move, staging, write_atomically
+from medjax.data.results import Table
+from medjax.files import write_atomically
 from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
-from medjax.infer.fit import CHECKS, RESCALE, fitted
+from medjax.infer.fit import CHECKS, RESCALE
 from medjax.infer.inputs import Inputs
-from medjax.infer.predict import Predict, derivation, make_predict
-from medjax.train.run import Run
-from medjax.types import Derivation, Output, Record, UserError, check_choice
+from medjax.infer.study import Application
+from medjax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -49,35 +45,28 @@ TABLE, MANIFEST = "results.csv", "apply.json"
 
 def main() -> None:
     """Applies the run to every study, one by one; what is done stays, and the same command does the rest."""
-    workdir, asked = Path(WORKDIR.value), tuple(UNCERTAINTY.value)
-    run, state = uncertainty.restore(workdir, asked)
-    for name in ACCEPT.value:
-        check_choice("--accept", name, CHECKS)
-    paths = reading.parse(INPUT.value, run.task)
-    studies = reading.gather(paths, run.task, MISSING.value, SERIES.value)
+    application = Application.restore(Path(WORKDIR.value), tuple(UNCERTAINTY.value), RESCALING.value, ACCEPT.value)
+    task = application.run.task
+    paths = reading.parse(INPUT.value, task)
+    studies = reading.gather(paths, task, MISSING.value, SERIES.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
-    predict, made_by = make_predict(run, state), derivation(run, state)
-    if asked:
-        predict = uncertainty.with_intervals(predict, run, state, workdir, asked)
     if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):
-        _apply_to_one(run, predict, made_by, studies[0], target)
+        _apply_to_one(application, studies[0], target)
     else:
-        _apply_to_all(run, predict, made_by, studies, target)
+        _apply_to_all(application, studies, target)
 
 
-def _apply_to_one(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path) -> None:
+def _apply_to_one(application: Application, inputs: Inputs, target: Path) -> None:
     study = inputs.main
     if target.exists():
         raise UserError(target, "is there already; name a new file or folder")
-    suffix = study.suffix
-    if run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
-        raise UserError(target, f"the format is kept; give a name that ends in {suffix}")
-    made = _apply(run, predict, made_by, inputs, target, Table(), replace=False)
-    print("written: " + ", ".join(map(str, made)))
+    if application.run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
+        raise UserError(target, f"the format is kept; give a name that ends in {study.suffix}")
+    print("written: " + ", ".join(map(str, application.write(inputs, target, Table(), replace=False))))
 
 
-def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequence[Inputs], target: Path) -> None:
-    done = Done(target, {"checkpoint": made_by.identity, "rescale": RESCALING.value,
+def _apply_to_all(application: Application, studies: Sequence[Inputs], target: Path) -> None:
+    done = Done(target, {"checkpoint": application.made_by.identity, "rescale": RESCALING.value,
                          "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value),
                          **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {})})
     skipped = 0
@@ -86,7 +75,7 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
             continue
         table = Table()
         try:
-            _apply(run, predict, made_by, inputs, target / inputs.main.place, table, replace=True)
+            application.write(inputs, target / inputs.main.place, table, replace=True)
         except UserError as error:
             skipped += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -97,53 +86,6 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
     if skipped:
         raise UserError(target, f"{skipped} of {len(studies)} studies were skipped (see above); the same command tries them "
                         "again")
-
-
-def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
-           replace: bool) -> list[Path]:
-    """Writes all outputs of a study, or none; returns their paths. Raises UserError.
-
-    With `replace` the rows are left in the table, and files of that name are replaced; else they are a file beside.
-    """
-    outputs, to_source = _outputs(run, predict, inputs)
-    with staging(target.parent) as folder:
-        destination = StudyDestination(inputs.main, folder / target.name, table, to_source, made_by)
-        for output in outputs:
-            output.write(destination)
-        if table.rows and not replace:
-            table.write(folder / (stem(target, inputs.main) + ".csv"))
-        made = sorted(folder.iterdir())
-        taken = [target.with_name(path.name) for path in made if target.with_name(path.name).exists()]
-        if taken and not replace:
-            raise UserError(taken[0], "is there already; name a new file or folder")
-        return [move(path, target.with_name(path.name)) for path in made]
-
-
-def _outputs(run: Run, predict: Predict, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
-    """What is to be written of a study, and the way back to the units of each record. The records are let go of."""
-    records: list[Record] = []
-    to_source: dict[str, Units] = {}
-    for record in _arranged(run, reading.read(inputs, run.config, run.task)):
-        normal, to_units = normalised(record, run.config.data.normalise)
-        fitting, back = fitted(run.config, normal, RESCALING.value, ACCEPT.value)
-        records.append(fitting)
-        to_source[record.id] = partial(_back, to_units, back)
-    bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
-    return run.task.outputs([predict(record) for record in bar], records), to_source
-
-
-def _arranged(run: Run, records: list[Record]) -> list[Record]:
-    """The records as the task takes them. Raises UserError where each has a scale of its own and the task divides them."""
-    found, how = run.task.arrange(records), run.config.data.normalise
-    if how != "none" and [record.id for record in found] != [record.id for record in records]:
-        raise UserError("config.data.normalise", f"{how}, but {run.config.task.name} divides a study otherwise than its "
-                        "files do, so results can't go back to their units; train with none")
-    return found
-
-
-def _back(to_units: Units, to_values: Units, image: np.ndarray) -> np.ndarray:
-    """An image in the run's units in those of its file."""
-    return to_units(to_values(image))
 
 
 class Done:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medjax.infer.progress import Progress
 from medjax.infer.tiling import tiled
 from tests.commands import SMALL, command
 
@@ -97,3 +98,14 @@ def test_one_file_gets_the_name_it_is_given_and_nothing_is_replaced(trained, tmp
     assert code == 2
     assert "a.png: is there already; name a new file or folder" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_progress_is_told_of_every_part_of_parts():
+    told, progress = [], Progress()
+    progress.restart(told.append)
+    for _ in progress.parts(["a", "b"]):
+        for _ in progress.parts(range(2)):
+            image = np.zeros((20, 5, 1), np.float32)
+            tiled(lambda tile: tile, {"image": image}, (16, 16), progress=progress)
+    np.testing.assert_allclose([share for i, share in enumerate(told) if share not in told[:i]], np.arange(1, 9) / 8)
+    assert told == sorted(told)

@@ -16,7 +16,7 @@ LAYERS = [
     {"train"},
     {"infer", "bench"},
     {"report"},
-    {"evaluation"},
+    {"evaluation", "serve"},
     {"cli", "sweep"},
     # Commands, run with python -m.
     {"align", "apply", "build", "compare", "convert", "deidentify", "dose", "download", "export", "readers", "view",

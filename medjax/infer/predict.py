@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from medjax.data.pipeline import HostBatch, whole_batch
+from medjax.infer.progress import Progress
 from medjax.infer.tiling import tiled
 from medjax.train.run import Run
 from medjax.types import Batch, Derivation, Operator, Prediction, Record, State, Tree, UserError
@@ -34,13 +35,13 @@ def make_program(run: Run, state: State) -> Callable[[Batch, Operator | None], P
     return program
 
 
-def make_predict(run: Run, state: State) -> Predict:
+def make_predict(run: Run, state: State, progress: Progress | None = None) -> Predict:
     """A function from a record to its prediction, arrays of NumPy without the batch's axis, in unit range.
 
-    A 2-D model takes volumes slice by slice. Networks compile once per size of tile. Raises UserError where the record
-    doesn't suit the model.
+    A 2-D model takes volumes slice by slice. Networks compile once per size of tile. `progress` is told of slices and tiles.
+    Raises UserError where the record doesn't suit the model.
     """
-    task = run.task
+    task, progress = run.task, progress or Progress()
     program = jax.jit(make_program(run, state))
 
     def one(batch: HostBatch, operator: Operator | None) -> Prediction:
@@ -52,9 +53,11 @@ def make_predict(run: Run, state: State) -> Predict:
     def predict(record: Record) -> Prediction:
         check_record(run, record)
         operator = task.operators(record)
-        parts = (_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator))
-                 for batch in _batches(record, task.input_ndim))
-        return next(parts) if record.ndim == task.input_ndim else _stacked(parts, record.image.shape[0])
+        whole = record.ndim == task.input_ndim
+        indices = range(1 if whole else record.image.shape[0])
+        batches = (whole_batch(record, task.input_ndim, index) for index in progress.parts(indices))
+        parts = (_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator), progress) for batch in batches)
+        return next(parts) if whole else _stacked(parts, len(indices))
 
     return predict
 
@@ -85,16 +88,8 @@ def check_record(run: Run, record: Record) -> None:
         raise UserError(record.id, f"has {record.image.shape[-1]} channels and the model was trained on {wanted}")
 
 
-def _batches(record: Record, ndim: int) -> Iterator[HostBatch]:
-    """A record as batches of one image: itself, or its slices."""
-    if record.ndim == ndim:
-        yield whole_batch(record, ndim)
-        return
-    for index in range(record.image.shape[0]):
-        yield whole_batch(record, ndim, index)
-
-
-def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBatch], Prediction]) -> Prediction:
+def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBatch], Prediction],
+                    progress: Progress) -> Prediction:
     if not tileable:
         return predict(batch)
     space = batch["image"].shape[1:-1]
@@ -105,7 +100,7 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
         return {name: np.asarray(array) for name, array in (("image", found.image), ("std", found.std)) if array is not None}
 
     # Arrays of NumPy, as those of `device_get`.
-    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space))}
+    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space), progress=progress)}
     return Prediction(made["image"], made.get("std"))
 
 

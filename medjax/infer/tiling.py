@@ -5,11 +5,13 @@ from itertools import product
 
 import numpy as np
 
+from medjax.infer.progress import Progress
+
 Arrays = dict[str, np.ndarray]
 
 
 def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray], tile: Sequence[int],
-          overlap: float = 0.25) -> Arrays:
+          overlap: float = 0.25, progress: Progress | None = None) -> Arrays:
     """`predict` on `arrays`, all `(*space, C)`, tile by tile: `(*tile, C)` to `(*tile * factor, C')` for any whole factor.
 
     Tiles overlap by that part of their size and fade into each other, so that no seam shows. An axis that a tile spans
@@ -22,7 +24,7 @@ def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray],
     total: Arrays = {}
     weights: list[np.ndarray] = []
     starts = [_starts(n, t, overlap) for n, t in zip(sizes, tile, strict=True)]
-    for corner in product(*starts):
+    for corner in (progress or Progress()).parts(list(product(*starts))):
         box = tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
         made = predict({name: array[box] for name, array in padded.items()})
         shape = next(iter(made.values())).shape[:-1]
