@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import without_nms  # noqa: F401
+
+# isort: split
 import deepinv
 import numpy as np
 import torch
-import without_nms  # noqa: F401
 from stored import Pairs
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
