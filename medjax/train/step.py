@@ -35,8 +35,7 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
     """
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        example_key, augment_key, play_key = jax.random.split(key, 3)
+        example_key, augment_key, play_key = step_keys(state.key, state.step)
         batch = augment(augment_key, batch)
         batches = _dealt(batch, objective.batches)
         examples: list[Example] = []
@@ -66,6 +65,12 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
         return replace(state, step=state.step + 1, params=params, variables=variables, opt_state=opt_state, ema=ema), logs
 
     return step
+
+
+def step_keys(key: Key, step: Array | int) -> tuple[Key, Key, Key]:
+    """What a step's examples, its augmentation and its players draw from; `key` is the run's."""
+    example_key, augment_key, play_key = jax.random.split(jax.random.fold_in(key, step), 3)
+    return example_key, augment_key, play_key
 
 
 def _checked(objective: Objective, found: object) -> tuple[dict[str, Mean], dict[str, Variables]]:
