@@ -37,6 +37,9 @@ def changes_of(case: Case, seed: int, steps: int, tiny: bool, data: str) -> dict
 def measure(case: Case, seed: int, steps: int, tiny: bool, data: str, python: str, scratch: Path) -> dict[str, Any]:
     """Seconds of both sides, and their scores by test image. Raises UserError where a process fails."""
     changes, pairs = changes_of(case, seed, steps, tiny, data), scratch / "pairs"
+    if case.made and not tiny:
+        changes["data.path"] = str(scratch / "images")
+        case.made(scratch / "images")
     module, colon, argument = (case.tiny_config if tiny else case.config).partition(":")
     flags = [f"--config=configs/{module}.py{colon}{argument}", *(f"--config.{k}={v}" for k, v in changes.items())]
     test = f"--test={2 if tiny else case.test}"

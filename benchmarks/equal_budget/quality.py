@@ -17,6 +17,15 @@ def restored(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str
     return {"psnr": float(-10 * np.log10(max(error, 1e-12))), "ssim": float(structural_similarity(a, b, data_range=1.0))}
 
 
+def segmented(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Dice of each class but the background where `mask` is, of logits and one-hot labels `(*space, K)`; NaN if in neither."""
+    scores = {}
+    for label in range(1, truth.shape[-1]):
+        a, b = ((x.argmax(-1) == label) & mask[..., 0] for x in (found, truth))
+        scores[f"dice_{label}"] = float(2 * (a & b).sum() / (a.sum() + b.sum())) if (a | b).any() else float("nan")
+    return scores
+
+
 def by_person(values: np.ndarray, people: list[str]) -> np.ndarray:
     """The mean of each person's samples, of `values` `(seeds, samples)`: `(seeds, people)`."""
     names = sorted(set(people))
