@@ -46,6 +46,8 @@ BRAINS = {"data.source.match": "*_T1w.nii.gz", "data.normalise": "volume", "data
 OWN_RECIPE = {"ema_decay": 0.98, "optim.name": "adamw", "optim.schedule": "cosine", "optim.warmup": 50, "optim.clip": 1.0,
               "optim.lr": 4e-3}
 HIPPOCAMPUS = {**OWN_RECIPE, "data.fractions": (0.8, 0.0, 0.2), "data.patch": (24, 40, 24), "batch_size": 2}
+DYNUNET = {"model.widths": (16, 32, 64, 128), "model.depth": 4, "model.norm": "instance", "model.act": "leaky_relu_0.01",
+           "model.pool": "stride", "model.up": "transposed"}
 TINY_VOLUMES = {"data.patch": (8, 16, 8), "data.fractions": (0.9, 0.0, 0.1)}
 # CT of foam from 45 views, without noise: attenuation is so low that intensities are linear in it.
 FOAM = {"data.spacing_mm": (0.1, 0.1), "data.fractions": (0.8, 0.0, 0.2), "data.range": (-1000.0, 1000.0),
@@ -63,18 +65,23 @@ CASES: dict[str, Case] = {
         "patients/brain_t1", 60, "quickstart:model=cnn", {"network": "DnCNN", "depth": 20, "nf": 64, "sigma": 0.05},
         {**TINY, "model.features": (4, 4), "model.kernels": (3,) * 3}, {"depth": 3, "nf": 4}),
     "monai_unet": Case(
-        "3-D U-Net, 3 levels from 16 channels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, "model.width": 16, "model.depth": 3}, "patients/hippocampus", 400, "brain_segment",
+        "3-D U-Net from half the resolution, 3 levels", "MONAI", "monai_segmentation", "hippocampus",
+        {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000, "brain_segment",
         {"network": "UNet", "channels": (16, 32, 64), "classes": 3, "rate": 1e-3},
         {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 2}, {"channels": (4, 8), "classes": 4},
         test=0, scores=quality.segmented),
     "monai_dynunet": Case(
         "nnU-Net's network, 4 levels from 16 channels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, "model.widths": (16, 32, 64, 128), "model.depth": 4, "model.norm": "instance",
-         "model.act": "leaky_relu_0.01", "model.pool": "stride", "model.up": "transposed"}, "patients/hippocampus", 400,
-        "brain_segment", {"network": "DynUNet", "channels": (16, 32, 64, 128), "classes": 3, "rate": 1e-1},
+        {**HIPPOCAMPUS, **DYNUNET}, "patients/hippocampus", 150, "brain_segment",
+        {"network": "DynUNet", "channels": (16, 32, 64, 128), "classes": 3, "rate": 1e-1},
         {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
         {"channels": (4, 8, 8), "classes": 4}, test=0, scores=quality.segmented),
+    "nnunet": Case(
+        "nnU-Net's network, 4 levels from 16 channels, each with its own augmentation", "nnU-Net", "nnunet_trainer",
+        "hippocampus", {**HIPPOCAMPUS, **DYNUNET, "model.bias": True}, "patients/hippocampus", 150, "brain_segment",
+        {"widths": (16, 32, 64, 128), "patch": (24, 40, 24), "classes": 3},
+        {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
+        {"widths": (4, 8, 8), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented),
     "scico_unet": Case(
         "U-Net after FBP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=unet",
         {**FOAM, "optim.lr": 2e-3, "model.width": 32, "model.depth": 3, "model.norm": "batch"}, "", 150,

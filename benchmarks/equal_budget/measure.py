@@ -44,8 +44,9 @@ def measure(case: Case, seed: int, steps: int, tiny: bool, data: str, python: st
     flags = [f"--config=configs/{module}.py{colon}{argument}", *(f"--config.{k}={v}" for k, v in changes.items())]
     test = f"--test={2 if tiny else case.test}"
     _run([sys.executable, "-m", "benchmarks.equal_budget.pairs", *flags, f"--folder={pairs}", test], scratch / "pairs.log")
+    people = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
     settings = dict(case.settings) | (dict(case.tiny_settings) if tiny else {})
-    settings |= {"seed": seed, "steps": steps, "threads": machine.threads(), "batch_size": changes["batch_size"],
+    settings |= {"data": changes.get("data.path", ""), "test_people": people, "seed": seed, "steps": steps, "threads": machine.threads(), "batch_size": changes["batch_size"],
                  "lr": changes["optim.lr"]}
     (pairs / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     ours, theirs = scratch / "medjax", scratch / "peer"
@@ -68,7 +69,7 @@ def measure(case: Case, seed: int, steps: int, tiny: bool, data: str, python: st
             **({"input": given} if given.shape == truth.shape else {})}
     for name, images in made.items():
         found.setdefault(name, {})["scores"] = [case.scores(*one) for one in zip(images, truth, mask, strict=True)]
-    found["people"] = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
+    found["people"] = people
     return found
 
 
