@@ -20,7 +20,7 @@ A case is an entry of `cases.CASES` and, for a package that has none yet, a modu
 nothing of medjax and has
 
     versions() -> dict[str, str]                       # of the packages that the numbers depend on
-    train(pairs: Pairs, folder: Path) -> None          # trains on `pairs`, saves the weights in `folder`
+    train(pairs: Pairs, folder: Path) -> int           # trains on `pairs`, saves the weights in `folder`; their number
     predict(pairs: Pairs, folder: Path) -> np.ndarray  # loads them; what they make of pairs["input"], shaped as the target
 
 `Pairs` (`peers/stored.py`) has the arrays by name, batches of them in the order of training, and `settings`: `steps`,

@@ -1,6 +1,5 @@
 """The command: measures cases, and writes what was found."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,15 +36,15 @@ def main(words: Sequence[str]) -> None:
             raise UserError(name, f"unknown case; choose from {', '.join(CASES)}")
     tiny = SIZE.value == "tiny"
     todo = [(name, int(seed)) for name in words or CASES for seed in SEEDS.value]
-    for name, seed in tqdm(todo, desc="trainings", unit="pair"):
-        steps = STEPS.value or (TINY_STEPS if tiny else CASES[name].steps)
-        with tempfile.TemporaryDirectory() as scratch:
-            found = measure(CASES[name], seed, steps, tiny, DATA.value, PYTHON.value, Path(scratch))
-        path = Path(RESULTS.value) / f"{name}.json"
-        whole = results.with_seed(path, CASES[name], steps, seed, found)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        results.save(path, whole)
-        tqdm.write(json.dumps(whole["summary"], indent=1))
+    with tempfile.TemporaryDirectory() as common:
+        for name, seed in tqdm(todo, desc="trainings", unit="pair"):
+            steps = STEPS.value or (TINY_STEPS if tiny else CASES[name].steps)
+            found = measure(CASES[name], seed, steps, tiny, Path(DATA.value), PYTHON.value, Path(common))
+            path = Path(RESULTS.value) / f"{name}.json"
+            whole = results.with_seed(path, CASES[name], steps, seed, found)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            results.save(path, whole)
+            tqdm.write(results.table({name: whole}))
     print(f"written: {RESULTS.value}; next: python -m benchmarks.equal_budget --tables")
 
 

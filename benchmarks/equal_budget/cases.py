@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.equal_budget import foam, quality
+from medjax.weights.ldct_redcnn import RANGE as LDCT_RANGE
 
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 
@@ -17,9 +18,9 @@ class Case:
     """A network that both have.
 
     `config` and what differs from it (`changes`) train it in medjax on the scans in the folder `data`, in `steps` steps;
-    `peer` is the module of `peers`, `settings` what it needs to know. At the size "tiny" both change by `tiny` and
-    `tiny_settings`, and `tiny_config` reads built-in data. At most `test` images are scored, by `scores`. What is not in
-    `data` is drawn by `made`.
+    `peer` is the module of `peers`, `settings` what it needs to know. With `low_dose` the scans are first made into slices
+    of two doses (`lowdose.py`); `made` draws images that are in no folder. At the size "tiny" both change by `tiny` and
+    `tiny_settings`, and `tiny_config` reads built-in data. At most `test` images are scored, by `scores`.
     """
 
     title: str
@@ -29,10 +30,11 @@ class Case:
     changes: Mapping[str, Any]
     data: str
     steps: int
-    tiny_config: str
+    tiny_config: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
     tiny_settings: Mapping[str, Any] = field(default_factory=dict)
+    low_dose: bool = False
     test: int = 66
     scores: Scores = quality.restored
     made: Callable[[Path], None] | None = None
@@ -57,13 +59,55 @@ TINY_FOAM = {"data.spacing_mm": (), "data.source.shape": (24, 24), "data.source.
              "data.fractions": (0.5, 0.0, 0.5), "batch_size": 1}
 TINY = {"data.patch": (24, 24), "data.fractions": (0.5, 0.0, 0.5), "batch_size": 2}
 
+
+def _ldct(title: str, network: str, model: Mapping[str, Any], lr: float, patch: int, batch: int, steps: int,
+          tiny: Mapping[str, Any], tiny_settings: Mapping[str, Any]) -> Case:
+    """A network of ldct-benchmark with the rate and the patch of its config file (configs/*.yaml), in smaller batches."""
+    name = {"redcnn": "redcnn", "cnn10": "cnn", "resnet": "denoising_resnet"}[network]
+    changes = {"data.fractions": (0.5, 0.0, 0.5), "data.range": LDCT_RANGE,
+               "task.source": ("0",), "task.target": "1", "objective.loss": "l2", "data.patch": (patch, patch),
+               "batch_size": batch, "optim.lr": lr, "metric": "psnr"}
+    return Case(title, "ldct-benchmark", "ldct_networks", f"translate:source=files,model={name}", changes | dict(model),
+                "patients/ct_slices", steps, settings={"network": network}, tiny={**TINY, **tiny},
+                tiny_settings=tiny_settings, low_dose=True, test=20, scores=quality.slices_in_hu)
+
+
 CASES: dict[str, Case] = {
+    "ldct_redcnn": _ldct(
+        "RED-CNN", "redcnn", {"model.width": 96, "model.depth": 5, "model.kernel": 5, "model.published": True,
+                              "model.final_relu": False}, 9.583e-5, 64, 2, 100, {"model.width": 4}, {"out_ch": 4}),
+    "ldct_cnn10": _ldct(
+        "CNN-10", "cnn10", {"model.features": (64, 32), "model.kernels": (9, 3, 5), "model.residual": False,
+                            "model.norm": "none"}, 1.584e-4, 92, 8, 400, {}, {}),
+    "ldct_resnet": _ldct(
+        "ResNet", "resnet", {"model.width": 128, "model.blocks": 10, "model.norm": "batch"}, 1e-4, 64, 4, 40,
+        {"model.width": 8, "model.blocks": 1}, {"n_channels": 8, "n_blocks": 1}),
+    "fastmri_unet": Case(
+        "U-Net", "fastMRI", "fastmri_networks", "mri_recon:source=files,model=unet",
+        {**BRAINS, "data.range": (0.0, 1.0), "task.magnitudes": True, "task.measures": ("psnr", "ssim"),
+         "model.width": 32, "model.depth": 5, "model.norm": "instance_plain", "model.act": "leaky_relu",
+         "model.residual": False, "model.pool": "mean", "model.up": "transposed_norm", "model.standardise": True,
+         "optim.name": "rmsprop", "optim.momentum": 0.0, "optim.lr": 1e-3, "batch_size": 1, "data.patch": (128, 128)},
+        "patients/brain_t1", 200, "mri_recon:model=unet", {"chans": 32, "num_pool_layers": 4},
+        {**TINY, "data.range": (0.0, 255.0), "model.width": 4, "model.depth": 2}, {"chans": 4, "num_pool_layers": 1}),
     "deepinv_dncnn": Case(
-        "DnCNN, 20 layers of 64", "deepinv", "deepinv_networks", "quickstart:source=files,model=cnn",
+        "DnCNN", "deepinv", "deepinv_networks", "quickstart:source=files,model=cnn",
         {**BRAINS, "batch_size": 4, "data.patch": (64, 64), "optim.lr": 1e-4, "objective.loss": "l2",
          "model.features": (64,) * 19, "model.kernels": (3,) * 20},
-        "patients/brain_t1", 60, "quickstart:model=cnn", {"network": "DnCNN", "depth": 20, "nf": 64, "sigma": 0.05},
+        "patients/brain_t1", 100, "quickstart:model=cnn", {"network": "DnCNN", "depth": 20, "nf": 64, "sigma": 0.05},
         {**TINY, "model.features": (4, 4), "model.kernels": (3,) * 3}, {"depth": 3, "nf": 4}),
+    "deepinv_drunet": Case(
+        "DRUNet", "deepinv", "deepinv_networks", "quickstart:source=files,model=unet",
+        {**BRAINS, "batch_size": 4, "data.patch": (64, 64), "optim.lr": 1e-4, "objective.loss": "l2", "model.width": 32,
+         "model.depth": 4, "model.block": "residual", "model.norm": "none", "model.up": "transposed"},
+        "patients/brain_t1", 100, "quickstart", {"network": "DRUNet", "nc": (32, 64, 128, 256), "nb": 4, "sigma": 0.05},
+        {**TINY, "data.patch": (32, 32), "model.width": 4}, {"nc": (4, 4, 4, 4), "nb": 1}),
+    "deepinv_modl": Case(
+        "MoDL of 3 iterations", "deepinv", "deepinv_networks", "mri_recon:source=files,model=modl",
+        {**BRAINS, "data.range": (0.0, 1.0), "model.iterations": 3, "model.layers": 7, "model.width": 64,
+         "model.norm": "none", "optim.lr": 1e-3, "objective.loss": "l2", "batch_size": 1, "data.patch": (128, 128)},
+        "patients/brain_t1", 60, "mri_recon:model=modl", {"network": "MoDL", "depth": 7, "num_iter": 3},
+        {**TINY, "data.range": (0.0, 255.0), "model.layers": 2, "model.width": 4}, {"depth": 2, "nf": 4, "num_iter": 2}),
     "monai_unet": Case(
         "3-D U-Net from half the resolution, 3 levels", "MONAI", "monai_segmentation", "hippocampus",
         {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000, "brain_segment",

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,36 +19,69 @@ from medjax.bench.peer import find_python
 from medjax.train.log import read_curves
 from medjax.types import UserError
 
+SUBJECTS = "subjects.csv"  # which lowdose.py writes
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("peers") / "child.py"
 OWN_DATA = ("data.source.", "data.normalise")  # keys that built-in data has not
+PHANTOMS = {"data.source.shape": (48, 48), "data.source.count": 8}
 UNSET = ("JAX_COMPILATION_CACHE_DIR", "PYTHONPATH", "PYTHONHOME")
 
 
-def changes_of(case: Case, seed: int, steps: int, tiny: bool, data: str) -> dict[str, Any]:
-    """What differs from the case's config, by key."""
+def flags_of(case: Case, seed: int, steps: int, tiny: bool, data: Path) -> tuple[list[str], dict[str, Any]]:
+    """What `train.py` would be given, and what of it differs from the config."""
     changes = PLAIN | dict(case.changes)
-    if tiny:
-        changes = {key: value for key, value in changes.items() if not key.startswith(OWN_DATA)} | dict(case.tiny)
+    spec = case.config
+    if tiny and case.tiny_config:
+        spec = case.tiny_config
+        changes = {key: value for key, value in changes.items() if not key.startswith(OWN_DATA)}
     else:
-        changes["data.path"] = str((Path(data) / case.data).resolve())
-    return changes | {"seed": seed, "steps": steps}
+        changes["data.path"] = str(data.resolve())
+        if case.low_dose:
+            changes |= {"data.source.subjects": str(data / SUBJECTS), "data.source.cache": str(data.with_name("cache"))}
+    changes |= (dict(case.tiny) if tiny else {}) | {"seed": seed, "steps": steps}
+    return [_config(spec), *(f"--config.{key}={value}" for key, value in changes.items())], changes
 
 
-def measure(case: Case, seed: int, steps: int, tiny: bool, data: str, python: str, scratch: Path) -> dict[str, Any]:
-    """Seconds of both sides, and their scores by test image. Raises UserError where a process fails."""
-    changes, pairs = changes_of(case, seed, steps, tiny, data), scratch / "pairs"
+def _config(spec: str) -> str:
+    module, colon, argument = spec.partition(":")
+    return f"--config=configs/{module}.py{colon}{argument}"
+
+
+def low_dose(data: Path, tiny: bool, scratch: Path) -> Path:
+    """The folder of slices at two doses, made of the scans in `data`, or of phantoms, once for a command."""
+    folder = scratch / "slices"
+    if not folder.exists():
+        flags = [_config("ct_lowdose"), *(f"--config.{key}={value}" for key, value in PHANTOMS.items())] if tiny else [
+            _config("ct_lowdose:source=files,model=unet"), f"--config.data.path={data}"]
+        _run([sys.executable, "-m", "benchmarks.equal_budget.lowdose", *flags, f"--folder={folder}"], scratch / "slices.log")
+    return folder
+
+
+def measure(case: Case, seed: int, steps: int, tiny: bool, data: Path, python: str, common: Path) -> dict[str, Any]:
+    """Seconds of both sides, and their scores by test image. Raises UserError where a process fails.
+
+    What all seeds need is made once in the folder `common`.
+    """
+    scans = data / case.data
+    scans = low_dose(scans, tiny, common) if case.low_dose else scans
     if case.made and not tiny:
-        changes["data.path"] = str(scratch / "images")
-        case.made(scratch / "images")
-    module, colon, argument = (case.tiny_config if tiny else case.config).partition(":")
-    flags = [f"--config=configs/{module}.py{colon}{argument}", *(f"--config.{k}={v}" for k, v in changes.items())]
+        scans = common / case.made.__module__
+        if not scans.exists():
+            case.made(scans)
+    flags, changes = flags_of(case, seed, steps, tiny, scans)
+    with tempfile.TemporaryDirectory(dir=common) as scratch:
+        return _measured(case, flags, changes, tiny, python, Path(scratch))
+
+
+def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bool, python: str,
+              scratch: Path) -> dict[str, Any]:
+    pairs, seed = scratch / "pairs", changes["seed"]
     test = f"--test={2 if tiny else case.test}"
     _run([sys.executable, "-m", "benchmarks.equal_budget.pairs", *flags, f"--folder={pairs}", test], scratch / "pairs.log")
     people = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
     settings = dict(case.settings) | (dict(case.tiny_settings) if tiny else {})
-    settings |= {"data": changes.get("data.path", ""), "test_people": people, "seed": seed, "steps": steps, "threads": machine.threads(), "batch_size": changes["batch_size"],
-                 "lr": changes["optim.lr"]}
+    settings |= {"data": changes.get("data.path", ""), "test_people": people, "seed": seed, "steps": changes["steps"],
+                 "threads": machine.threads(), "batch_size": changes["batch_size"], "lr": changes["optim.lr"]}
     (pairs / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     ours, theirs = scratch / "medjax", scratch / "peer"
     theirs.mkdir()
@@ -87,7 +121,7 @@ def _timed(words: Sequence[str], log: Path, folder: Path) -> dict[str, Any]:
     seconds = time.time() - began
     marks: Mapping[str, Any] = json.loads((folder / "marks.json").read_text(encoding="utf-8"))
     return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "import_seconds": marks["imported"] - began,
-            **{key: marks[key] for key in ("step_seconds", "versions") if key in marks}}
+            **{key: marks[key] for key in ("step_seconds", "parameters", "versions") if key in marks}}
 
 
 def _run(words: Sequence[str], log: Path) -> Any:

@@ -3,6 +3,8 @@
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from medjax.weights.ldct_redcnn import RANGE as LDCT_RANGE
+
 DRAWS, LEVEL = 10_000, 95
 
 
@@ -15,6 +17,12 @@ def restored(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str
             for x in (found, truth))
     error = np.mean(np.square(a - b), where=mask[..., 0])
     return {"psnr": float(-10 * np.log10(max(error, 1e-12))), "ssim": float(structural_similarity(a, b, data_range=1.0))}
+
+
+def slices_in_hu(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """As `restored`, of CT slices as ldct-benchmark has them, HU less a mean over a deviation; from -1000 to 1000 HU."""
+    low, std = LDCT_RANGE[0], LDCT_RANGE[1] - LDCT_RANGE[0]
+    return restored(*((x * std + low + 1000) / 2000 for x in (found, truth)), mask)
 
 
 def segmented(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,7 +25,6 @@ TEST = flags.DEFINE_integer("test", 0, "Test images at most; 0 for all.")
 
 def predict(workdir: Path, target: Path, test: int) -> None:
     """Saves what the trained network makes of the test images, in the order of `pairs.py`."""
-    import jax
     import numpy as np
 
     from medjax.data.pipeline import eval_batches
@@ -47,8 +47,10 @@ def main() -> None:
     if PREDICT.value:
         predict(workdir, Path(PREDICT.value), TEST.value)
         return
-    train(CONFIG.value, workdir)
-    (workdir / "marks.json").write_text(json.dumps({"imported": IMPORTED, "trained": time.time()}), encoding="utf-8")
+    state = train(CONFIG.value, workdir)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    marks = {"imported": IMPORTED, "trained": time.time(), "parameters": parameters}
+    (workdir / "marks.json").write_text(json.dumps(marks), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ from typing import Any
 import jax
 
 from medjax.bench.cases import Case
-from medjax.train.step import init_state, make_step
+from medjax.train.step import QUICK, init_state, make_step
 from medjax.types import Array, UserError
 
 MODES = ("step", "infer")
-QUICK = {"xla_backend_optimization_level": 0}  # for what runs once: optimised, it takes longer to compile than a train step
 Arguments = tuple[Any, Any]
 """Of a step: the state and a batch; of inference: the variables and an input."""
 

@@ -22,7 +22,7 @@ from medjax.train import padding, sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.optim import optimizer
 from medjax.train.run import Config, Run
-from medjax.train.step import init_state, make_step
+from medjax.train.step import QUICK, init_state, make_step
 from medjax.types import Array, Batch, Key, State, Tree
 
 MEMBER = PartitionSpec("member")
@@ -113,7 +113,7 @@ class OneRun:
         shardings = sharding.state_sharding(self.mesh, jax.eval_shape(initial(self._run), first, key),
                                             self._run.config.mesh.fsdp)
         shardings = sharding.offloaded(shardings) if self._run.config.mesh.offload else shardings
-        return jax.jit(initial(self._run), out_shardings=shardings)(first, key)
+        return jax.jit(initial(self._run), out_shardings=shardings, compiler_options=QUICK)(first, key)
 
     def join(self, states: Sequence[State]) -> State:
         """The only one."""
@@ -146,7 +146,7 @@ class SideBySide:
         self._run, self._configs = run, configs
         self._mesh = member_mesh(len(configs))
         self._place = NamedSharding(self._mesh, MEMBER)
-        self._init = jax.jit(initial(run))
+        self._init = jax.jit(initial(run), compiler_options=QUICK)
         self._rates = jax.device_put(np.array([config.optim.lr for config in configs], np.float32), self._place)
         self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
 

@@ -13,6 +13,8 @@ from medjax.types import Array, Batch, Example, Key, Mean, Objective, Prediction
 
 Optimizers = dict[str, optax.GradientTransformation]
 Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+QUICK = {"xla_backend_optimization_level": 0}
+"""To XLA, of a program that runs once, as the one of the first state: optimised, it takes longer to compile than a step."""
 Terms = Callable[[Tree, dict[str, Variables], Example], tuple[dict[str, Mean], dict[str, Variables]]]
 
 

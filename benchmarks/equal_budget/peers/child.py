@@ -26,9 +26,9 @@ def main(name: str, what: str, pairs: str, folder: str) -> None:
         np.save(target / "predictions.npy", module.predict(stored.Pairs(Path(pairs) / "test", settings), target))
         return
     train = stored.Pairs(Path(pairs) / "train", settings)
-    module.train(train, target)
+    parameters = module.train(train, target)
     marks = {"imported": imported, "trained": time.time(), "step_seconds": train.step_seconds(),
-             "versions": module.versions()}
+             "parameters": parameters, "versions": module.versions()}
     (target / "marks.json").write_text(json.dumps(marks))
 
 
