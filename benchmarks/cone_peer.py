@@ -27,8 +27,9 @@ import numpy as np  # noqa: E402
 def main(folder: Path, operation: str, calls: int) -> None:
     given = dict(np.load(folder / "given.npz"))
     size, views = len(given["volume"]), len(given["angles"])
-    model = mbirjax.ConeBeamModel((views, *given["exact"].shape[1:]), jnp.asarray(given["angles"]),
-                                  source_detector_dist=float(given["detector_mm"]), source_iso_dist=float(given["source_mm"]))
+    model = mbirjax.ConeBeamModel(
+        (views, *given["exact"].shape[1:]), jnp.asarray(given["angles"]), source_detector_dist=float(given["detector_mm"]),
+        source_iso_dist=float(given["source_mm"]))
     model.set_params(no_warning=True, verbose=0, delta_det_channel=float(given["pitch_mm"]), use_ror_mask=False,
                      delta_det_row=float(given["pitch_mm"]), recon_shape=(size,) * 3, delta_voxel=1.0)
     run = {"forward": model.forward_project, "back": model.back_project, "fdk": model.fdk_recon}[operation]

@@ -46,7 +46,8 @@ def means_of_elements(cone: Cone, thing: Ellipsoids) -> np.ndarray:
     for t in theta:
         c, s = np.cos(t), np.sin(t)
         source = np.array([s, -c, 0.0])[:, None, None] * cone.source_mm
-        along = np.stack(np.broadcast_arrays(u * c - cone.detector_distance_mm * s, u * s + cone.detector_distance_mm * c, v))
+        far = cone.detector_distance_mm
+        along = np.stack(np.broadcast_arrays(u * c - far * s, u * s + far * c, v))
         exact = thing.line_integrals(source, along)
         found.append(exact.reshape(rows, PARTS, columns, PARTS).mean((1, 3)))
     return np.stack(found).astype(np.float32)

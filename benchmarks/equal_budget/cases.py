@@ -110,7 +110,8 @@ CASES: dict[str, Case] = {
         {**TINY, "data.range": (0.0, 255.0), "model.layers": 2, "model.width": 4}, {"depth": 2, "nf": 4, "num_iter": 2}),
     "monai_unet": Case(
         "3-D U-Net from half the resolution, 3 levels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000, "brain_segment",
+        {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000,
+        "brain_segment",
         {"network": "UNet", "channels": (16, 32, 64), "classes": 3, "rate": 1e-3},
         {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 2}, {"channels": (4, 8), "classes": 4},
         test=0, scores=quality.segmented),
@@ -138,7 +139,7 @@ CASES: dict[str, Case] = {
         {"network": "MoDLNet", "filters": 32, "depth": 3, "block_depth": 4, "cg_first": 3, "cg": 4},
         {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),
     "scico_odp": Case(
-        "learned primal-dual beside ODP, 4 iterations, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=primal_dual",
+        "learned primal-dual beside ODP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=primal_dual",
         {**FOAM, "optim.lr": 1e-3, "model.iterations": 4, "model.width": 32, "model.memory": 5}, "", 60,
         "ct_recon:model=primal_dual", {"network": "ODPNet", "filters": 32, "depth": 4, "block_depth": 6},
         {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),

@@ -26,7 +26,7 @@ def slices_in_hu(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict
 
 
 def segmented(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Dice of each class but the background where `mask` is, of logits and one-hot labels `(*space, K)`; NaN if in neither."""
+    """Dice of each class but the background where `mask` is, of logits and one-hot labels `(*space, K)`; NaN for none."""
     scores = {}
     for label in range(1, truth.shape[-1]):
         a, b = ((x.argmax(-1) == label) & mask[..., 0] for x in (found, truth))

@@ -61,7 +61,7 @@ def optimizer(model: torch.nn.Module, settings: dict[str, Any]) -> tuple[Any, An
     return rule, torch.optim.lr_scheduler.LambdaLR(rule, lambda step: (1 - step / settings["steps"]) ** 0.9)
 
 
-def train(pairs: Pairs, folder: Path) -> None:
+def train(pairs: Pairs, folder: Path) -> int:
     """One pass over the pairs, which are all of the training."""
     settings = pairs.settings
     model = network(settings).train()
@@ -75,6 +75,7 @@ def train(pairs: Pairs, folder: Path) -> None:
         rule.step()
         schedule.step()
     torch.save(model.state_dict(), folder / "weights.pt")
+    return sum(p.numel() for p in model.parameters())
 
 
 def predict(pairs: Pairs, folder: Path) -> np.ndarray:

@@ -73,7 +73,7 @@ def plan(settings: dict[str, Any], folder: Path) -> None:
     api.preprocess([4], configurations=[CONFIGURATION], num_processes=[1])
 
 
-def train(pairs: Pairs, folder: Path) -> None:
+def train(pairs: Pairs, folder: Path) -> int:
     """As many iterations as medjax's steps, in a few epochs, each validated on one batch."""
     settings = pairs.settings
     places(folder)
@@ -89,6 +89,7 @@ def train(pairs: Pairs, folder: Path) -> None:
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, settings["steps"] // epochs
     trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
+    return sum(p.numel() for p in trainer.network.parameters())
 
 
 def predict(pairs: Pairs, folder: Path) -> np.ndarray:

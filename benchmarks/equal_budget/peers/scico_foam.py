@@ -51,7 +51,7 @@ def given(pairs: Pairs) -> np.ndarray:
     return np.clip(pairs["input"], 0, 1) if pairs.settings["network"] == "UNet" else np.array(pairs["y"])
 
 
-def train(pairs: Pairs, folder: Path) -> None:
+def train(pairs: Pairs, folder: Path) -> int:
     """One pass over the pairs, which are all of the training."""
     settings = pairs.settings
     images, labels = given(pairs), np.array(pairs["target"])
@@ -69,6 +69,7 @@ def train(pairs: Pairs, folder: Path) -> None:
         started = stage(config | {"opt_type": "SGD"}, network(pairs, 1), images[:first], labels[:first])
     found = stage(config, network(pairs), images[first:], labels[first:], started)
     (folder / "weights.msgpack").write_bytes(serialization.msgpack_serialize(serialization.to_state_dict(found)))
+    return sum(leaf.size for leaf in jax.tree.leaves(found["params"]))
 
 
 def stage(config: dict[str, Any], model: Any, images: np.ndarray, labels: np.ndarray, start: Any = None) -> Any:
