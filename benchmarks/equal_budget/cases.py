@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.equal_budget import quality
+from benchmarks.equal_budget import foam, quality
 from medjax.weights.ldct_redcnn import RANGE as LDCT_RANGE
 
 Scores = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -18,8 +19,8 @@ class Case:
 
     `config` and what differs from it (`changes`) train it in medjax on the scans in the folder `data`, in `steps` steps;
     `peer` is the module of `peers`, `settings` what it needs to know. With `low_dose` the scans are first made into slices
-    of two doses (`lowdose.py`). At the size "tiny" both change by `tiny` and `tiny_settings`, and `tiny_config` reads
-    built-in data. At most `test` images are scored, by `scores`.
+    of two doses (`lowdose.py`); `made` draws images that are in no folder. At the size "tiny" both change by `tiny` and
+    `tiny_settings`, and `tiny_config` reads built-in data. At most `test` images are scored, by `scores`.
     """
 
     title: str
@@ -36,12 +37,26 @@ class Case:
     low_dose: bool = False
     test: int = 66
     scores: Scores = quality.restored
+    made: Callable[[Path], None] | None = None
 
 
 # Of every run: no evaluation while it trains, one checkpoint at its end, a plain optimizer.
 PLAIN = {"references": ("none",), "eval_every": 10**9, "checkpoint_every": 10**9, "ema_decay": 0.0, "optim.name": "adam",
          "optim.schedule": "constant", "optim.warmup": 0, "optim.clip": 0.0, "augment.flip": 0.0}
 BRAINS = {"data.source.match": "*_T1w.nii.gz", "data.normalise": "volume", "data.fractions": (0.5, 0.0, 0.5)}
+# Segmentation by the recipe of configs/hippocampus.py.
+OWN_RECIPE = {"ema_decay": 0.98, "optim.name": "adamw", "optim.schedule": "cosine", "optim.warmup": 50, "optim.clip": 1.0,
+              "optim.lr": 4e-3}
+HIPPOCAMPUS = {**OWN_RECIPE, "data.fractions": (0.8, 0.0, 0.2), "data.patch": (24, 40, 24), "batch_size": 2}
+DYNUNET = {"model.widths": (16, 32, 64, 128), "model.depth": 4, "model.norm": "instance", "model.act": "leaky_relu_0.01",
+           "model.pool": "stride", "model.up": "transposed"}
+TINY_VOLUMES = {"data.patch": (8, 16, 8), "data.fractions": (0.9, 0.0, 0.1)}
+# CT of foam from 45 views, without noise: attenuation is so low that intensities are linear in it.
+FOAM = {"data.spacing_mm": (0.1, 0.1), "data.fractions": (0.8, 0.0, 0.2), "data.range": (-1000.0, 1000.0),
+        "task.views": 45, "task.photons": 0.0, "batch_size": 4, "objective.loss": "l2", "optim.name": "adamw",
+        "optim.schedule": "cosine", "optim.warmup": 10, "optim.clip": 1.0}
+TINY_FOAM = {"data.spacing_mm": (), "data.source.shape": (24, 24), "data.source.count": 6, "task.views": 8,
+             "data.fractions": (0.5, 0.0, 0.5), "batch_size": 1}
 TINY = {"data.patch": (24, 24), "data.fractions": (0.5, 0.0, 0.5), "batch_size": 2}
 
 
@@ -93,4 +108,39 @@ CASES: dict[str, Case] = {
          "model.norm": "none", "optim.lr": 1e-3, "objective.loss": "l2", "batch_size": 1, "data.patch": (128, 128)},
         "patients/brain_t1", 60, "mri_recon:model=modl", {"network": "MoDL", "depth": 7, "num_iter": 3},
         {**TINY, "data.range": (0.0, 255.0), "model.layers": 2, "model.width": 4}, {"depth": 2, "nf": 4, "num_iter": 2}),
+    "monai_unet": Case(
+        "3-D U-Net from half the resolution, 3 levels", "MONAI", "monai_segmentation", "hippocampus",
+        {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000,
+        "brain_segment",
+        {"network": "UNet", "channels": (16, 32, 64), "classes": 3, "rate": 1e-3},
+        {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 2}, {"channels": (4, 8), "classes": 4},
+        test=0, scores=quality.segmented),
+    "monai_dynunet": Case(
+        "nnU-Net's network, 4 levels from 16 channels", "MONAI", "monai_segmentation", "hippocampus",
+        {**HIPPOCAMPUS, **DYNUNET}, "patients/hippocampus", 150, "brain_segment",
+        {"network": "DynUNet", "channels": (16, 32, 64, 128), "classes": 3, "rate": 1e-1},
+        {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
+        {"channels": (4, 8, 8), "classes": 4}, test=0, scores=quality.segmented),
+    "nnunet": Case(
+        "nnU-Net's network, 4 levels from 16 channels, each with its own augmentation", "nnU-Net", "nnunet_trainer",
+        "hippocampus", {**HIPPOCAMPUS, **DYNUNET, "model.bias": True}, "patients/hippocampus", 150, "brain_segment",
+        {"widths": (16, 32, 64, 128), "patch": (24, 40, 24), "classes": 3},
+        {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
+        {"widths": (4, 8, 8), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented),
+    "scico_unet": Case(
+        "U-Net after FBP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=unet",
+        {**FOAM, "optim.lr": 2e-3, "model.width": 32, "model.depth": 3, "model.norm": "batch"}, "", 150,
+        "ct_recon:model=unet", {"network": "UNet", "filters": 32, "depth": 2, "block_depth": 2},
+        {**TINY_FOAM, "model.width": 4, "model.depth": 2}, {"filters": 4, "depth": 1}, test=0, made=foam.write),
+    "scico_modl": Case(
+        "MoDL of 3 iterations, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=modl",
+        {**FOAM, "optim.lr": 2e-3, "model.iterations": 3, "model.cg_iterations": 4, "model.layers": 4, "model.width": 32,
+         "model.norm": "batch"}, "", 60, "ct_recon:model=modl",
+        {"network": "MoDLNet", "filters": 32, "depth": 3, "block_depth": 4, "cg_first": 3, "cg": 4},
+        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),
+    "scico_odp": Case(
+        "learned primal-dual beside ODP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=primal_dual",
+        {**FOAM, "optim.lr": 1e-3, "model.iterations": 4, "model.width": 32, "model.memory": 5}, "", 60,
+        "ct_recon:model=primal_dual", {"network": "ODPNet", "filters": 32, "depth": 4, "block_depth": 6},
+        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),
 }

@@ -64,6 +64,10 @@ def measure(case: Case, seed: int, steps: int, tiny: bool, data: Path, python: s
     """
     scans = data / case.data
     scans = low_dose(scans, tiny, common) if case.low_dose else scans
+    if case.made and not tiny:
+        scans = common / case.made.__module__
+        if not scans.exists():
+            case.made(scans)
     flags, changes = flags_of(case, seed, steps, tiny, scans)
     with tempfile.TemporaryDirectory(dir=common) as scratch:
         return _measured(case, flags, changes, tiny, python, Path(scratch))
@@ -74,9 +78,10 @@ def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bo
     pairs, seed = scratch / "pairs", changes["seed"]
     test = f"--test={2 if tiny else case.test}"
     _run([sys.executable, "-m", "benchmarks.equal_budget.pairs", *flags, f"--folder={pairs}", test], scratch / "pairs.log")
+    people = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
     settings = dict(case.settings) | (dict(case.tiny_settings) if tiny else {})
-    settings |= {"seed": seed, "steps": changes["steps"], "threads": machine.threads(), "batch_size": changes["batch_size"],
-                 "lr": changes["optim.lr"]}
+    settings |= {"data": changes.get("data.path", ""), "test_people": people, "seed": seed, "steps": changes["steps"],
+                 "threads": machine.threads(), "batch_size": changes["batch_size"], "lr": changes["optim.lr"]}
     (pairs / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     ours, theirs = scratch / "medjax", scratch / "peer"
     theirs.mkdir()
@@ -98,7 +103,7 @@ def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bo
             **({"input": given} if given.shape == truth.shape else {})}
     for name, images in made.items():
         found.setdefault(name, {})["scores"] = [case.scores(*one) for one in zip(images, truth, mask, strict=True)]
-    found["people"] = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
+    found["people"] = people
     return found
 
 

@@ -25,6 +25,15 @@ def slices_in_hu(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict
     return restored(*((x * std + low + 1000) / 2000 for x in (found, truth)), mask)
 
 
+def segmented(found: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Dice of each class but the background where `mask` is, of logits and one-hot labels `(*space, K)`; NaN for none."""
+    scores = {}
+    for label in range(1, truth.shape[-1]):
+        a, b = ((x.argmax(-1) == label) & mask[..., 0] for x in (found, truth))
+        scores[f"dice_{label}"] = float(2 * (a & b).sum() / (a.sum() + b.sum())) if (a | b).any() else float("nan")
+    return scores
+
+
 def by_person(values: np.ndarray, people: list[str]) -> np.ndarray:
     """The mean of each person's samples, of `values` `(seeds, samples)`: `(seeds, people)`."""
     names = sorted(set(people))

@@ -147,7 +147,7 @@ class _ConeSweep:
     def project(self, stacks: Float[Array, "h w d n"]) -> Float[Array, "v u r n"]:
         """Line integrals along the rays."""
         n, detectors = stacks.shape[-1], self.plane.length.shape[1]
-        chunk = max(1, _CHUNK // (detectors * (self.slices + self.detector_rows) * n))
+        chunk = _even(len(self.plane.views), _CHUNK // (detectors * (self.slices + self.detector_rows) * n))
         wide = jnp.pad(stacks, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
         def project_views(_: None, tables: tuple[Array, ...]) -> tuple[None, Array]:
@@ -179,7 +179,7 @@ class _ConeSweep:
         """The transpose of `project`."""
         n, (rows, columns) = rays.shape[-1], self.plane.shape
         detectors = rays.shape[1]
-        chunk = min(rows, max(1, _CHUNK // ((columns + detectors) * self.slices * n)))
+        chunk = _even(rows, _CHUNK // ((columns + detectors) * self.slices * n))
         padded = jnp.pad(rays * self._lengths(rays.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         rise = tuple(np.pad(t, ((0, 0), (1, 1)), mode="edge") for t in _full(self.rise, rays.shape[:2]))
 
@@ -287,7 +287,7 @@ def _back_project(geometry: Cone, filtered: Float[Array, "v u r n"]) -> Float[Ar
     dz, dy, dx = geometry.spacing
     panel_rows, panel_columns = geometry.detectors
     n = filtered.shape[-1]
-    chunk = min(rows, max(1, _CHUNK // (columns * (slices + panel_rows) * n)))
+    chunk = _even(rows, _CHUNK // (columns * (slices + panel_rows) * n))
     x = (jnp.arange(columns) - (columns - 1) / 2)[None, :] * dx
     z = (jnp.arange(slices) - (slices - 1) / 2)[None, None, :] * dz
 
@@ -329,6 +329,11 @@ def _offsets(profiles: Float[Array, "a b k n"]) -> Int[Array, "a b 1"]:
 
 def _full(lines: Lines, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return tuple(np.broadcast_to(t, shape) for t in lines.tables)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of equal chunks of `count`, `most` or less: the last one must not be filled up with many that are not there."""
+    return -(-count // -(-count // max(1, most)))
 
 
 def _in_chunks(table: Int[np.ndarray, "v u"], chunk: int) -> Int[np.ndarray, "chunks chunk u"]:
