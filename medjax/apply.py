@@ -2,7 +2,9 @@
 
 What is written follows from the task: images and series in the format that was read, label maps, a table, displacement
 fields, reconstructions. Several contrasts: --input=T1:a.nii.gz --input=FLAIR:b.nii.gz --missing=T2. With --uncertainty=flips
-a restoration has beside it RESULT_interval, the half-width of the interval that eval.py has calibrated.
+a restoration has beside it RESULT_interval, the half-width of the interval that eval.py has calibrated. A reconstruction has
+beside it RESULT_check.json, which says how far it is from the measurement; where that is more than noise explains a warning
+is printed. With --removed a denoised image has beside it RESULT_removed: what was taken that noise does not explain.
 """
 
 import hashlib
@@ -10,6 +12,7 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,11 @@ from medjax.data.results import StudyDestination, Table, stem
 from medjax.files import move, staging, write_atomically
 from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
+from medjax.infer.consistency import Check, Limits, limits_of, warn, with_residuals
 from medjax.infer.fit import CHECKS, RESCALE, fitted
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, derivation, make_predict
+from medjax.infer.removed import RemovedOutput, with_removed
 from medjax.train.run import Run
 from medjax.types import Derivation, Output, Record, UserError, check_choice
 
@@ -42,9 +47,21 @@ RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped
 NAMES = flags.DEFINE_bool("names", False, "Write the studies' own names into the table; otherwise pseudonyms.")
 ACCEPT = flags.DEFINE_list("accept", [], f"Differences from the training images to accept: {', '.join(CHECKS)}.")
 UNCERTAINTY = uncertainty.flag()
+REMOVED = flags.DEFINE_bool("removed", False, "Of denoised images, also write what was taken from them, or added, that "
+                            "noise does not explain.")
 
 
 TABLE, MANIFEST = "results.csv", "apply.json"
+
+
+@dataclass(frozen=True)
+class Use:
+    """A run in use: what it makes of a record, what is said of it in headers, and when its reconstructions are warned of."""
+
+    run: Run
+    predict: Predict
+    made_by: Derivation
+    limits: Limits | None
 
 
 def main() -> None:
@@ -56,37 +73,43 @@ def main() -> None:
     paths = reading.parse(INPUT.value, run.task)
     studies = reading.gather(paths, run.task, MISSING.value, SERIES.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
-    predict, made_by = make_predict(run, state), derivation(run, state)
+    predict, limits = make_predict(run, state), limits_of(run, workdir)
     if asked:
         predict = uncertainty.with_intervals(predict, run, state, workdir, asked)
+    if limits is not None:
+        predict = with_residuals(predict, run)
+    if REMOVED.value:
+        predict = with_removed(predict, run)
+    use = Use(run, predict, derivation(run, state), limits)
     if source.is_file() or (len(studies) == 1 and studies[0].main.place == Path(".")):
-        _apply_to_one(run, predict, made_by, studies[0], target)
+        _apply_to_one(use, studies[0], target)
     else:
-        _apply_to_all(run, predict, made_by, studies, target)
+        _apply_to_all(use, studies, target)
 
 
-def _apply_to_one(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path) -> None:
+def _apply_to_one(use: Use, inputs: Inputs, target: Path) -> None:
     study = inputs.main
     if target.exists():
         raise UserError(target, "is there already; name a new file or folder")
     suffix = study.suffix
-    if run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
+    if use.run.task.keeps_format and len(study.paths) == 1 and not target.name.lower().endswith(study.form.SUFFIXES):
         raise UserError(target, f"the format is kept; give a name that ends in {suffix}")
-    made = _apply(run, predict, made_by, inputs, target, Table(), replace=False)
+    made = _apply(use, inputs, target, Table(), replace=False)
     print("written: " + ", ".join(map(str, made)))
 
 
-def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequence[Inputs], target: Path) -> None:
-    done = Done(target, {"checkpoint": made_by.identity, "rescale": RESCALING.value,
+def _apply_to_all(use: Use, studies: Sequence[Inputs], target: Path) -> None:
+    done = Done(target, {"checkpoint": use.made_by.identity, "rescale": RESCALING.value,
                          "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value),
-                         **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {})})
+                         **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {}),
+                         **({"removed": True} if REMOVED.value else {})})
     skipped = 0
     for inputs in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
         if inputs.main.id in done:
             continue
         table = Table()
         try:
-            _apply(run, predict, made_by, inputs, target / inputs.main.place, table, replace=True)
+            _apply(use, inputs, target / inputs.main.place, table, replace=True)
         except UserError as error:
             skipped += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -99,15 +122,14 @@ def _apply_to_all(run: Run, predict: Predict, made_by: Derivation, studies: Sequ
                         "again")
 
 
-def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, target: Path, table: Table,
-           replace: bool) -> list[Path]:
+def _apply(use: Use, inputs: Inputs, target: Path, table: Table, replace: bool) -> list[Path]:
     """Writes all outputs of a study, or none; returns their paths. Raises UserError.
 
     With `replace` the rows are left in the table, and files of that name are replaced; else they are a file beside.
     """
-    outputs, to_source = _outputs(run, predict, inputs)
+    outputs, to_source = _outputs(use, inputs)
     with staging(target.parent) as folder:
-        destination = StudyDestination(inputs.main, folder / target.name, table, to_source, made_by)
+        destination = StudyDestination(inputs.main, folder / target.name, table, to_source, use.made_by)
         for output in outputs:
             output.write(destination)
         if table.rows and not replace:
@@ -119,8 +141,9 @@ def _apply(run: Run, predict: Predict, made_by: Derivation, inputs: Inputs, targ
         return [move(path, target.with_name(path.name)) for path in made]
 
 
-def _outputs(run: Run, predict: Predict, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
+def _outputs(use: Use, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
     """What is to be written of a study, and the way back to the units of each record. The records are let go of."""
+    run = use.run
     records: list[Record] = []
     to_source: dict[str, Units] = {}
     for record in _arranged(run, reading.read(inputs, run.config, run.task)):
@@ -129,7 +152,12 @@ def _outputs(run: Run, predict: Predict, inputs: Inputs) -> tuple[list[Output], 
         records.append(fitting)
         to_source[record.id] = partial(_back, to_units, back)
     bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
-    return run.task.outputs([predict(record) for record in bar], records), to_source
+    predictions = [use.predict(record) for record in bar]
+    checks: list[Output] = [RemovedOutput(predictions)] if REMOVED.value else []
+    if use.limits is not None and (check := Check.of(predictions, use.limits)) is not None:
+        warn(check, inputs.main.id)
+        checks.append(check)
+    return [*run.task.outputs(predictions, records), *checks], to_source
 
 
 def _arranged(run: Run, records: list[Record]) -> list[Record]:
