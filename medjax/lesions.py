@@ -104,8 +104,8 @@ def _notes(done: LesionStudy) -> list[str]:
     """How the numbers came about."""
     notes = ["Recovery: the contrast of a lesion, restored with it less without it in the same noise, over what was "
              f"planted. Lost: recovery below {HALF:g}. Invented: where nothing is planted, a difference from the truth of "
-             f"{HALF:g} of the contrast or more. Means over patients, 95 % intervals by bootstrap; p of a paired permutation "
-             "test against the model (Holm).",
+             f"{HALF:g} of the contrast or more. Means over patients, 95 % intervals by bootstrap; p of a paired "
+             "permutation test against the model (Holm).",
              "d′: a channelised Hotelling observer tells places with a lesion from the same places without one, in noise of "
              "their own; 95 % interval over patients."]
     if not done.run.config.data.domain.spacing_mm:
