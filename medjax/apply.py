@@ -13,27 +13,24 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from medjax import cli
-from medjax.data.normalise import Units, normalised
 from medjax.data.results import StudyDestination, Table, stem
 from medjax.files import move, staging, write_atomically
 from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
 from medjax.infer.consistency import Check, Limits, limits_of, warn, with_residuals
-from medjax.infer.fit import CHECKS, RESCALE, fitted
+from medjax.infer.fit import CHECKS, RESCALE
 from medjax.infer.inputs import Inputs
 from medjax.infer.predict import Predict, derivation, make_predict
 from medjax.infer.removed import RemovedOutput, with_removed
 from medjax.train.run import Run
-from medjax.types import Derivation, Output, Record, UserError, check_choice
+from medjax.types import Derivation, Output, Units, UserError, check_choice
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the trained run.", required=True)
 INPUT = flags.DEFINE_multi_string("input", None, "A file, a DICOM series in a folder, or a folder of images; NAME:PATH "
@@ -144,13 +141,7 @@ def _apply(use: Use, inputs: Inputs, target: Path, table: Table, replace: bool) 
 def _outputs(use: Use, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
     """What is to be written of a study, and the way back to the units of each record. The records are let go of."""
     run = use.run
-    records: list[Record] = []
-    to_source: dict[str, Units] = {}
-    for record in _arranged(run, reading.read(inputs, run.config, run.task)):
-        normal, to_units = normalised(record, run.config.data.normalise)
-        fitting, back = fitted(run.config, normal, RESCALING.value, ACCEPT.value)
-        records.append(fitting)
-        to_source[record.id] = partial(_back, to_units, back)
+    records, to_source = reading.prepared(run, inputs, RESCALING.value, ACCEPT.value)
     bar = tqdm(records, desc="images", unit="image", leave=False, disable=len(records) < 2, dynamic_ncols=True)
     predictions = [use.predict(record) for record in bar]
     checks: list[Output] = [RemovedOutput(predictions)] if REMOVED.value else []
@@ -158,20 +149,6 @@ def _outputs(use: Use, inputs: Inputs) -> tuple[list[Output], dict[str, Units]]:
         warn(check, inputs.main.id)
         checks.append(check)
     return [*run.task.outputs(predictions, records), *checks], to_source
-
-
-def _arranged(run: Run, records: list[Record]) -> list[Record]:
-    """The records as the task takes them. Raises UserError where each has a scale of its own and the task divides them."""
-    found, how = run.task.arrange(records), run.config.data.normalise
-    if how != "none" and [record.id for record in found] != [record.id for record in records]:
-        raise UserError("config.data.normalise", f"{how}, but {run.config.task.name} divides a study otherwise than its "
-                        "files do, so results can't go back to their units; train with none")
-    return found
-
-
-def _back(to_units: Units, to_values: Units, image: np.ndarray) -> np.ndarray:
-    """An image in the run's units in those of its file."""
-    return to_units(to_values(image))
 
 
 class Done:

@@ -97,7 +97,7 @@ def _crops(done: LesionStudy) -> list[report.Crop]:
 
 def _data(done: LesionStudy) -> str:
     count = sum(kind.count for kind in done.kinds)
-    return f"{done.images} test images of {done.patients} patient{'s' * (done.patients != 1)}, {count} lesions"
+    return f"{done.images} test images, {count} lesions in {done.patients} patient{'s' * (done.patients != 1)}"
 
 
 def _notes(done: LesionStudy) -> list[str]:

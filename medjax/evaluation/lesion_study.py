@@ -94,7 +94,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class LesionStudy:
-    """All kinds of lesions; of how many images and patients; the strengths of references; an image with lesions, by method
+    """All kinds of lesions; in how many images, of how many patients have lesions; the strengths of references; an image with lesions, by method
     and as it is without degradation ("truth"), with its record.
     """
 
@@ -143,8 +143,8 @@ def study(workdir: Path, settings: Settings) -> LesionStudy:
             done.append(Kind(text, lesions.lesion, lesions.count, lesions.standings(), lesions.detectability(),
                              lesions.examples()))
     used = {name: strengths[name] for name, reference in references.items() if reference.strengths}
-    return LesionStudy(settings, run, int(state.step), len(records), len({record.subject for record in records}), done,
-                       used, shown, record)
+    having = {one.absent.subject for found in planted.values() for one in found if len(one.places)}
+    return LesionStudy(settings, run, int(state.step), len(records), len(having), done, used, shown, record)
 
 
 def _records(parts: Sequence[Region], ndim: int, samples: int) -> list[Record]:
@@ -248,9 +248,10 @@ class _Lesions:
         return {name: standings(samples, self.owners, metric, "model") for name, metric in MEASURES.items()}
 
     def detectability(self) -> dict[str, Detectability]:
-        """By method, and of the images that were not degraded ("truth")."""
+        """By method; of images without noise the observer has nothing to weigh by."""
         return {row: channelised_hotelling(np.concatenate(found.seen_present), np.concatenate(found.seen_absent),
-                                           self.owners, self._seed) for row, found in self.found.items()}
+                                           self.owners, self._seed)
+                for row, found in self.found.items() if row != "truth"}
 
     def examples(self) -> list[Example]:
         """Three lesions by what the model leaves of them: least, the median, most."""

@@ -54,8 +54,6 @@ def cells(found: Sequence[Lesions]) -> list[list[str]]:
         recovery = kind.standings["recovery"]
         lines += [[kind.name, row, _between(recovery[row]), *(_percent(kind.standings[name][row]) for name in (
             "lost", "invented")), _d_prime(kind.d_prime[row]), _p(recovery[row].p)] for row in recovery]
-        if "truth" in kind.d_prime:
-            lines.append([kind.name, "truth", "1", "0 %", "0 %", _d_prime(kind.d_prime["truth"]), "–"])
     return lines
 
 
