@@ -83,8 +83,10 @@ def _reported(done: LesionStudy, kind: Kind) -> report.Lesions:
 
 
 def _name(done: LesionStudy, kind: Kind) -> str:
-    units = "" if kind.text.endswith("%") else f" {done.run.config.data.domain.units}"
-    return f"{kind.text.replace('-', '−').replace('%', ' %')}{units}, {kind.lesion.diameter_mm:g} mm".replace("  ", " ")
+    units = done.run.config.data.domain.units
+    contrast = f"{kind.text.replace('%', ' %')} ({kind.lesion.contrast:.3g})" if kind.text.endswith("%") else (
+        f"{kind.text} {units}".rstrip())
+    return f"{contrast}, {kind.lesion.diameter_mm:g} mm".replace("-", "−")
 
 
 def _crops(done: LesionStudy) -> list[report.Crop]:

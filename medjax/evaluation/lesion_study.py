@@ -29,7 +29,7 @@ from medjax.tasks._restoration import Restoration
 from medjax.train import sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.run import Run, load_splits, restore_best
-from medjax.types import Metric, Record, Region, UserError
+from medjax.types import Metric, Record, Region, Splits, State, UserError
 
 HALF = 0.5  # of the planted contrast: a lesion with less is lost, a difference of more where there is none is invented
 MEASURES = {"recovery": Metric("recovery", "contrast recovery"), "lost": Metric("lost", "lost", lower_is_better=True),
@@ -94,8 +94,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class LesionStudy:
-    """All kinds of lesions; in how many images, of how many patients have lesions; the strengths of references; an image with lesions, by method
-    and as it is without degradation ("truth"), with its record.
+    """All kinds of lesions; in how many images, how many patients have one; the strengths of references; an image with
+    lesions, by method and as it is without degradation ("truth"), with its record.
     """
 
     settings: Settings
@@ -117,10 +117,14 @@ def study(workdir: Path, settings: Settings) -> LesionStudy:
     measured data, without test images, or without place for a lesion.
     """
     run, state = restore_best(workdir)
+    return study_of(run, state, load_splits(run.config, workdir), workdir, settings)
+
+
+def study_of(run: Run, state: State, splits: Splits, workdir: Path, settings: Settings) -> LesionStudy:
+    """As `study`, of a `run` with its `state` and data; strengths of references are kept in `workdir`."""
     task = run.task
     if not isinstance(task, Restoration) or task.inputs[0] != "image":
         raise UserError(workdir, f"is a run of {run.config.task.name}; lesions are planted for runs that restore one image")
-    splits = load_splits(run.config, workdir)
     records = _records(splits["test"], task.ndim, settings.samples)
     planted = {kind: [plant(record, kind[1], settings.seed) for record in records] for kind in _kinds(records, settings)}
     for (_, lesion), found in planted.items():
@@ -162,9 +166,7 @@ def _kinds(records: Sequence[Record], settings: Settings) -> list[tuple[str, Les
     """The lesions of a study, each with the contrast as it was asked for."""
     units = records[0].units
     texts = settings.contrasts or DEFAULT_CONTRASTS.get(units, DEFAULT_CONTRASTS[""])
-    parts = [record.in_units().mean(-1)[tissue(record, Lesion(diameter_mm=size))]
-             for record in records for size in settings.diameters_mm[:1]]
-    inside = np.concatenate(parts)
+    inside = np.concatenate([record.in_units().mean(-1)[tissue(record)] for record in records])
     middle = float(np.median(inside)) if inside.size else 0.0
     found = []
     for text in texts:

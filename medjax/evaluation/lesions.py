@@ -18,7 +18,7 @@ POINT_SPREAD_MM = 0.47  # standard deviation: an MTF of 0.5 at 0.4 per mm, as a 
 REGION = 5.0  # width of a region, in diameters of the lesion
 LEAST_REGION = 13  # pixels
 INSIDE, AROUND = 0.8, (1.2, 2.0)  # of a lesion and of its surroundings, in radii
-EVEN = 0.5  # of the tissue with room for a lesion, the most even part, where nothing says what tissue is
+EVEN = 0.5  # of the places with room for a lesion
 TISSUE = 0.1  # of the way from the 1st to the 99th percentile: above is tissue, as in `data.statistics.foreground`
 
 
@@ -77,39 +77,41 @@ def _image(region: Region, name: str, at: Any, ndim: int) -> Record:
                   extras={} if region.mask is None else {"mask": region.mask[at]})
 
 
-def tissue(record: Record, lesion: Lesion) -> np.ndarray:
-    """Where lesions may lie, `(*space)` bool: in soft tissue of images in HU, elsewhere in the most even half of the tissue.
-
-    Tissue is told by smoothed values; how even it is, by their standard deviation where a lesion and its surroundings would
-    be.
+def tissue(record: Record) -> np.ndarray:
+    """Where there is tissue, `(*space)` bool, told by smoothed values: soft tissue of images in HU; of others, what lies a
+    tenth of the way from the 1st to the 99th percentile, or more.
     """
-    spacing, grey = spacing_of(record), record.in_units().mean(-1)
-    inside = record.extras["mask"][..., 0] if "mask" in record.extras else np.ones(grey.shape, bool)
-    smooth = ndimage.gaussian_filter(grey, SMOOTH_MM / spacing)
-    if record.units == "HU":
-        return inside & (smooth > SOFT_TISSUE_HU[0]) & (smooth < SOFT_TISSUE_HU[1])
-    if not inside.any():
-        return inside
-    low, high = np.percentile(smooth[inside], (1, 99))
-    found = inside & (smooth > low + TISSUE * (high - low))
-    width = np.maximum(np.round(lesion.diameter_mm * AROUND[1] / spacing), 1).astype(int)
-    mean = ndimage.uniform_filter(smooth.astype(np.float64), width)
-    variance = ndimage.uniform_filter(np.square(smooth, dtype=np.float64), width) - np.square(mean)
-    room = _room(found, lesion, spacing)
-    if not room.any():
-        return found
-    return found & ((variance <= np.quantile(variance[room], EVEN)) | ~room)
+    inside = record.extras["mask"][..., 0] if "mask" in record.extras else np.ones(record.image.shape[:-1], bool)
+    smooth = _smooth(record)
+    low, high = SOFT_TISSUE_HU
+    if record.units != "HU" and inside.any():
+        first, last = np.percentile(smooth[inside], (1, 99))
+        low, high = first + TISSUE * (last - first), np.inf
+    return inside & (smooth > low) & (smooth < high)
 
 
-def _room(tissue: np.ndarray, lesion: Lesion, spacing: np.ndarray) -> np.ndarray:
-    """Where a lesion's middle may be: one diameter from what is no tissue, and half a region from the borders of a slice."""
-    padded = np.pad(tissue, 1)
-    room = ndimage.distance_transform_edt(padded, spacing)[(slice(1, -1),) * tissue.ndim] >= lesion.diameter_mm
-    half = region_size(lesion, float(spacing[-2:].mean())) // 2
-    inside = np.zeros(room.shape, bool)
-    depth = math.ceil(lesion.diameter_mm / 2 / spacing[0])
-    inside[(slice(depth, -depth),) * (tissue.ndim - 2) + (slice(half, -half),) * 2] = True
-    return room & inside
+def _smooth(record: Record) -> np.ndarray:
+    return ndimage.gaussian_filter(record.in_units().mean(-1), SMOOTH_MM / spacing_of(record))
+
+
+def room(record: Record, lesion: Lesion) -> np.ndarray:
+    """Where the middle of a lesion may be, `(*space)` bool: a diameter or more from what is no tissue, and half a region
+    from the borders of a slice.
+
+    Where values don't say what tissue is, in the half of that where a lesion and its surroundings would be most even.
+    """
+    spacing = spacing_of(record)
+    found = ndimage.distance_transform_edt(np.pad(tissue(record), 1), spacing)[(slice(1, -1),) * record.ndim]
+    half, depth = region_size(lesion, float(spacing[-2:].mean())) // 2, math.ceil(lesion.diameter_mm / 2 / spacing[0])
+    inside = np.zeros(found.shape, bool)
+    inside[(slice(depth, -depth),) * (record.ndim - 2) + (slice(half, -half),) * 2] = True
+    places = inside & (found >= lesion.diameter_mm)
+    if record.units == "HU" or not places.any():
+        return places
+    width = np.maximum(np.round(lesion.diameter_mm * AROUND[1] / spacing), 1).astype(int).tolist()
+    smooth = _smooth(record).astype(np.float64)
+    variance = ndimage.uniform_filter(np.square(smooth), width) - np.square(ndimage.uniform_filter(smooth, width))
+    return places & (variance <= np.quantile(variance[places], EVEN))
 
 
 def plant(record: Record, lesion: Lesion, seed: int) -> Planted:
@@ -125,15 +127,15 @@ def plant(record: Record, lesion: Lesion, seed: int) -> Planted:
                         "mm wide; give at least two pixels")
     random = np.random.default_rng((seed, zlib.crc32(record.id.encode())))
     places: list[np.ndarray] = []
-    candidates = np.argwhere(_room(tissue(record, lesion), lesion, spacing))
+    candidates = np.argwhere(room(record, lesion))
     apart = region_size(lesion, float(spacing[-2:].mean())) // 2 + float(radii[-2:].max()) + 1
     while len(candidates) and len(places) < lesion.per_image:
         place = candidates[random.integers(len(candidates))]
         places.append(place)
         candidates = candidates[(np.abs(candidates - place) > apart * spacing[-1] / spacing).any(1)]
     added = np.zeros(image.shape[:-1])
-    for place in np.array(places, float).reshape(-1, record.ndim):
-        added += lesion.contrast * disc(image.shape[:-1], place, radii)
+    for middle in np.array(places, float).reshape(-1, record.ndim).tolist():
+        added += lesion.contrast * disc(image.shape[:-1], middle, radii.tolist())
     added = ndimage.gaussian_filter(added, POINT_SPREAD_MM / spacing)
     plain = replace(record, image=image, slope=1.0, intercept=0.0)
     present = replace(plain, image=image + added[..., None].astype(np.float32), id=f"{record.id}:lesions")

@@ -192,15 +192,16 @@ def _of_region(run: Run, state: State, batch: Batch, operator: Operator | None, 
     finer = np.array(made.shape) / size
     place = np.array(question.place[-made.ndim:] or _middle(made, finer))
     radii = question.diameter_mm / 2 / spacing
-    weights = disc(made.shape, (place + 0.5) * finer - 0.5, radii * finer)
+    middle = ((place + 0.5) * finer - 0.5).tolist()
+    weights = disc(made.shape, middle, (radii * finer).tolist())
     weights = weights / weights.sum()
     what = "the mean of the region"
     if question.lesion:
         if not on_image:
             raise UserError("--lesion", "is planted in images, and this run takes measurements")
-        around = disc(made.shape, (place + 0.5) * finer - 0.5, 2 * radii * finer) * (weights == 0)
+        around = disc(made.shape, middle, (2 * radii * finer).tolist()) * (weights == 0)
         weights, what = weights - around / around.sum(), "the lesion's contrast"
-        batch = _with_lesion(batch, disc(tuple(size), place, radii) * question.lesion)
+        batch = _with_lesion(batch, disc(size.tolist(), place.tolist(), radii.tolist()) * question.lesion)
     reader = Reader(run, state, batch, operator, weights.astype(np.float32))
     given = reader.given
     scope = tuple(slice(0, n) for n in given.shape[1:-1])
