@@ -70,7 +70,7 @@ def main() -> None:
     paths = reading.parse(INPUT.value, run.task)
     studies = reading.gather(paths, run.task, MISSING.value, SERIES.value)
     target, source = Path(OUTPUT.value).expanduser(), next(iter(paths.values()))
-    predict, limits = make_predict(run, state), limits_of(run, workdir)
+    predict, limits = make_predict(run, state), limits_of(run.task, workdir)
     if asked:
         predict = uncertainty.with_intervals(predict, run, state, workdir, asked)
     if limits is not None:

@@ -3,7 +3,6 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -69,33 +68,37 @@ def test_noise_is_estimated_from_measurements():
     chords = 5 * np.sqrt(np.maximum(1 - np.linspace(-1.3, 1.3, 300) ** 2, 0))
     for photons in (1e4, 1e6):
         p = chords + np.exp(chords / 2) / np.sqrt(photons) * random.normal(size=(60, 300))
-        assert float(photons_of(jnp.asarray(p, jnp.float32)[None, ..., None])[0]) == pytest.approx(photons, rel=0.1)
+        assert float(photons_of(jnp.asarray(p, jnp.float32)[None, ..., None])[0]) == pytest.approx(photons, rel=0.15)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ["deblur", "ct", *(pytest.param(name, marks=pytest.mark.slow) for name in (
+    "inpaint", "superres", "mri"))])
 def test_the_truth_leaves_noise_and_what_was_not_measured_leaves_more(name):
-    task = TASKS[name]
-    example = task.example(jax.random.key(0), batch_of(task))
-    found = task.measure(Prediction(example.target), example)
-    np.testing.assert_allclose(found["residual"], found["residual_truth"])
+    task = replace(TASKS[name], measures=())
+    y, x = np.indices((64, 64)) - 30
+    lesion = 0.3 * np.exp(-(np.square(x) + np.square(y)) / 18).astype(np.float32)
+
+    @jax.jit
+    def measured(batch, added):
+        example = task.example(jax.random.key(0), batch)
+        image = example.target.at[..., 0].add(added)
+        return task.measure(Prediction(image), example)
+
+    found, invented = (measured(batch_of(task), jnp.asarray(added)[None]) for added in (0 * lesion, lesion))
+    np.testing.assert_allclose(found["residual"], found["residual_truth"], rtol=1e-5)
     np.testing.assert_allclose(found["residual"], 1, atol=0.2)
-    y, x = np.indices(example.target.shape[1:3]) - 30
-    lesion = jnp.asarray(0.3 * np.exp(-(np.square(x) + np.square(y)) / 18), jnp.float32)[None, ..., None]
-    lesion = jnp.concatenate([lesion, 0 * lesion], -1) if example.target.shape[-1] == 2 else lesion
-    invented = task.measure(Prediction(example.target + lesion), example)
-    assert (invented["residual"] > 1.2 * found["residual"]).all()
-    np.testing.assert_array_equal(invented["residual_truth"], found["residual_truth"])
+    assert (invented["residual"] > (1.05 if name == "mri" else 1.2) * found["residual"]).all()  # a quarter is sampled
+    np.testing.assert_allclose(invented["residual_truth"], found["residual_truth"], rtol=1e-5)
 
 
 def test_without_noise_residuals_are_parts_of_the_measurement():
-    task = replace(TASKS["inpaint"], sigma=0.0)
-    example = task.example(jax.random.key(0), batch_of(task))
+    task = replace(TASKS["inpaint"], sigma=0.0, measures=())
+    example = jax.jit(task.example)(jax.random.key(0), batch_of(task))
     found = task.measure(Prediction(1.1 * example.target), example)
     np.testing.assert_allclose(found["residual"], 0.1, rtol=1e-4)
     np.testing.assert_allclose(found["residual_truth"], 0, atol=1e-6)
     magnitudes = replace(TASKS["mri"], magnitudes=True)
-    example = magnitudes.example(jax.random.key(0), batch_of(magnitudes))
-    assert np.isnan(magnitudes.measure(Prediction(example.target), example)["residual"]).all()
+    assert np.isnan(magnitudes.residuals(example.target, example.input, example.spacing_mm)).all()
 
 
 def test_residuals_are_summed_up_over_patients():
@@ -157,14 +160,11 @@ def test_evaluation_and_use_say_how_an_image_agrees_with_its_measurement(tmp_pat
 
 
 def test_limits_are_those_of_the_evaluation(tmp_path):
-    class Run:
-        task = TASKS["ct"]
-
-    assert limits_of(Run, tmp_path) == pytest.approx(Limits("noise"), nan_ok=True) or np.isnan(
-        limits_of(Run, tmp_path).truth)
+    found = limits_of(TASKS["ct"], tmp_path)
+    assert found.unit == "noise"
+    assert np.isnan([found.truth, found.usual]).all()  # not evaluated
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "metrics.json").write_text(json.dumps({"consistency": {"rows": {
         "truth": {"largest": 1.2}, "model": {"largest": 1.9}}}}))
-    assert limits_of(Run, tmp_path) == Limits("noise", 1.2, 1.9)
-    Run.task = Denoise((0.0, 1.0), 2)
-    assert limits_of(Run, Path(tmp_path)) is None
+    assert limits_of(TASKS["ct"], tmp_path) == Limits("noise", 1.2, 1.9)
+    assert limits_of(Denoise((0.0, 1.0), 2), tmp_path) is None

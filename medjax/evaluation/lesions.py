@@ -98,7 +98,8 @@ def room(record: Record, lesion: Lesion) -> np.ndarray:
     """Where the middle of a lesion may be, `(*space)` bool: a diameter or more from what is no tissue, and half a region
     from the borders of a slice.
 
-    Where values don't say what tissue is, in the half of that where a lesion and its surroundings would be most even.
+    Where values don't say what tissue is, in the half of that where a lesion and its surroundings would be most even, and
+    the lesion not darker than the 1st percentile.
     """
     spacing = spacing_of(record)
     found = ndimage.distance_transform_edt(np.pad(tissue(record), 1), spacing)[(slice(1, -1),) * record.ndim]
@@ -106,10 +107,13 @@ def room(record: Record, lesion: Lesion) -> np.ndarray:
     inside = np.zeros(found.shape, bool)
     inside[(slice(depth, -depth),) * (record.ndim - 2) + (slice(half, -half),) * 2] = True
     places = inside & (found >= lesion.diameter_mm)
-    if record.units == "HU" or not places.any():
+    if record.units == "HU":
+        return places
+    smooth = _smooth(record).astype(np.float64)
+    places &= smooth + lesion.contrast >= np.percentile(smooth, 1)
+    if not places.any():
         return places
     width = np.maximum(np.round(lesion.diameter_mm * AROUND[1] / spacing), 1).astype(int).tolist()
-    smooth = _smooth(record).astype(np.float64)
     variance = ndimage.uniform_filter(np.square(smooth), width) - np.square(ndimage.uniform_filter(smooth, width))
     return places & (variance <= np.quantile(variance[places], EVEN))
 

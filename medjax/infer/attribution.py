@@ -29,7 +29,7 @@ Advance = Callable[[int], object]
 STEPS = 32  # nodes of the Gauss-Legendre quadrature between baseline and image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by itself, as jit needs it
 class Reader:
     """What is read of a run's prediction for one input, as a weighted sum: `weights` `(K,)` of the numbers that a classifier
     gives, or `(*space)` of an image, as the task compares it, in unit range.
@@ -80,7 +80,7 @@ def prediction(run: Run, state: State, batch: Batch, operator: Operator | None, 
 def _unit(run: Run, batch: Batch) -> Array:
     low, high = run.task.data_range
     row = (slice(None),) + (None,) * (batch["image"].ndim - 1)
-    units = batch["image"].astype(jnp.float32) * batch["slope"][row] + batch["intercept"][row]
+    units = jnp.asarray(batch["image"], jnp.float32) * batch["slope"][row] + batch["intercept"][row]
     return (units - low) / (high - low)
 
 
@@ -141,8 +141,11 @@ def grad_cam(score: Score, image: Array) -> np.ndarray:
 
     Raises UserError for a network without such activations.
     """
+    def anew(x: Array) -> Array:  # a function that has been traced before would not be called again
+        return score(x)
+
     with recorded() as found:
-        jax.eval_shape(score, image)
+        jax.eval_shape(anew, image)
     gridded = [one for one in found if len(one.shape) == image.ndim and min(one.shape[1:-1]) > 1]
     if not gridded:
         raise UserError("--workdir", "the network has no activations on a grid, which Grad-CAM needs")

@@ -16,7 +16,7 @@ from medjax.measures.consistency import RESIDUAL
 from medjax.tasks._base import spacing_of
 from medjax.tasks._reconstruction import Reconstruction
 from medjax.train.run import Run
-from medjax.types import Array, Batch, Destination, Operator, Prediction, Record, Tree
+from medjax.types import Array, Batch, Destination, Operator, Prediction, Record, Task, Tree
 
 EVALUATED = Path("eval") / "metrics.json"
 NAME = "check"
@@ -35,9 +35,8 @@ class Limits:
     usual: float = math.nan
 
 
-def limits_of(run: Run, workdir: Path) -> Limits | None:
-    """The limits of a run, from its evaluation; None of a run whose images are not compared with measurements."""
-    task = run.task
+def limits_of(task: Task, workdir: Path) -> Limits | None:
+    """The limits of a run of a task, from its evaluation; None where images are not compared with measurements."""
     if not isinstance(task, Reconstruction):
         return None
     unit = "noise" if task.noisy else "measurement"

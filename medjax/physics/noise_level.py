@@ -13,10 +13,10 @@ def kspace_noise(y: Complex[Array, "b coils *space"]) -> Float[Array, " b"]:
     From the median power of what was measured in its outermost part: of an image with much detail there it is an upper
     bound. NaN where nothing was measured there.
     """
-    outside = jnp.zeros((1,) * (y.ndim - 2), bool)
-    for axis, n in enumerate(y.shape[2:]):
+    outside = jnp.zeros((1,) * y.ndim, bool)
+    for axis, n in enumerate(y.shape[2:], start=2):
         far = jnp.abs(jnp.arange(n) - n // 2) >= OUTER * (n // 2)
-        outside = outside | far.reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim - 2)))
+        outside = outside | far.reshape(tuple(-1 if a == axis else 1 for a in range(y.ndim)))
     power = jnp.square(jnp.abs(y))
     counted = jnp.where(outside & (power > 0), power, jnp.nan)
     # Power of complex normal noise is exponentially distributed, with the mean 2 sigma^2.
