@@ -5,6 +5,8 @@ COMMANDS = {
     "python eval.py --workdir=RUN": "evaluate a trained run",
     "python -m medjax.compare RUN RUN ... --output=FOLDER": "rank runs on the same test patients",
     "python -m medjax.dose --workdir=RUN --doses=0.1,0.25,0.5,1": "image quality of a low-dose CT run over dose",
+    "python -m medjax.lesions RUN": "planted lesions: which are lost, which invented, by every method",
+    "python -m medjax.explain RUN INPUT ...": "what a run's results depend on: maps, and how right they are",
     "python -m medjax.apply --workdir=RUN --input=FILE_OR_FOLDER --output=RESULT": "apply a run to files",
     "python -m medjax.serve --workdir=RUN": "serve a run by HTTP and DICOM",
     "python -m medjax.view INPUT OUTPUT --output=view.html": "a page that shows two images side by side",

@@ -2,7 +2,9 @@
 
 What is written follows from the task: images and series in the format that was read, label maps, a table, displacement
 fields, reconstructions. Several contrasts: --input=T1:a.nii.gz --input=FLAIR:b.nii.gz --missing=T2. With --uncertainty=flips
-a restoration has beside it RESULT_interval, the half-width of the interval that eval.py has calibrated.
+a restoration has beside it RESULT_interval, the half-width of the interval that eval.py has calibrated. A reconstruction has
+beside it RESULT_check.json, which says how far it is from the measurement; where that is more than noise explains a warning
+is printed. With --removed a denoised image has beside it RESULT_removed: what was taken that noise does not explain.
 """
 
 import hashlib
@@ -38,6 +40,8 @@ RESCALING = flags.DEFINE_enum("rescale", "none", RESCALE, "How values are mapped
 NAMES = flags.DEFINE_bool("names", False, "Write the studies' own names into the table; otherwise pseudonyms.")
 ACCEPT = flags.DEFINE_list("accept", [], f"Differences from the training images to accept: {', '.join(CHECKS)}.")
 UNCERTAINTY = uncertainty.flag()
+REMOVED = flags.DEFINE_bool("removed", False, "Of denoised images, also write what was taken from them, or added, that "
+                            "noise does not explain.")
 
 
 TABLE, MANIFEST = "results.csv", "apply.json"
@@ -45,7 +49,8 @@ TABLE, MANIFEST = "results.csv", "apply.json"
 
 def main() -> None:
     """Applies the run to every study, one by one; what is done stays, and the same command does the rest."""
-    application = Application.restore(Path(WORKDIR.value), tuple(UNCERTAINTY.value), RESCALING.value, ACCEPT.value)
+    application = Application.restore(Path(WORKDIR.value), tuple(UNCERTAINTY.value), RESCALING.value, ACCEPT.value,
+                                      REMOVED.value)
     task = application.run.task
     paths = reading.parse(INPUT.value, task)
     studies = reading.gather(paths, task, MISSING.value, SERIES.value)
@@ -68,7 +73,8 @@ def _apply_to_one(application: Application, inputs: Inputs, target: Path) -> Non
 def _apply_to_all(application: Application, studies: Sequence[Inputs], target: Path) -> None:
     done = Done(target, {"checkpoint": application.made_by.identity, "rescale": RESCALING.value,
                          "missing": sorted(MISSING.value), "accept": sorted(ACCEPT.value),
-                         **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {})})
+                         **({"uncertainty": UNCERTAINTY.value} if UNCERTAINTY.value else {}),
+                         **({"removed": True} if REMOVED.value else {})})
     skipped = 0
     for inputs in tqdm(studies, desc="apply", unit="study", dynamic_ncols=True):
         if inputs.main.id in done:

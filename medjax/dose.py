@@ -27,7 +27,7 @@ from medjax.types import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 DOSES = flags.DEFINE_list("doses", ["0.1", "0.25", "0.5", "1"], "Fractions of full dose.")
 OUTPUT = flags.DEFINE_string("output", "", "Folder of the results; dose/ in the run's folder if empty.")
-CONTRAST = flags.DEFINE_float("contrast", Lesion.contrast_hu, "Of planted lesions and the phantom's insert, in HU.")
+CONTRAST = flags.DEFINE_float("contrast", Lesion.contrast, "Of planted lesions and the phantom's insert, in HU.")
 DIAMETER = flags.DEFINE_float("diameter", Lesion.diameter_mm, "Of planted lesions, in mm.")
 SAMPLES = flags.DEFINE_integer("samples", 32, "Test slices at most, evenly spread; 0 for all.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the lesions' places and the phantom's noise.")
@@ -109,7 +109,7 @@ def _data(done: DoseStudy) -> str:
 def _notes(done: DoseStudy) -> list[str]:
     """How the numbers came about."""
     lesion = done.settings.lesion
-    disc = f"{lesion.contrast_hu:g} HU"
+    disc = f"{lesion.contrast:g} HU"
     notes = ["Test images: PSNR and SSIM as means over patients; CNR and d′ (channelised Hotelling observer, 95 % interval "
              f"over patients) of discs of {disc} and {lesion.diameter_mm:g} mm in soft tissue; mean error by tissue.",
              f"Water phantom ({REPEATS} images): noise; mean frequency of its power; where the transfer function of inserts "

@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 
 from medjax.data.pipeline import eval_batches
-from medjax.evaluation.dose import Settings, _slices
-from medjax.evaluation.lesions import Lesion, contrast_to_noise, plant, region_size, regions, seen
+from medjax.evaluation.dose import Settings
+from medjax.evaluation.lesions import Lesion, contrast_to_noise, images_of, plant, region_size, regions, seen
 from medjax.evaluation.water_phantom import WaterPhantom
 from medjax.measures.detection import channelised_hotelling
 from medjax.types import Record, Region, UserError
@@ -149,9 +149,9 @@ def test_slices_are_named_as_in_an_evaluation(tissue):
     mask[1] = False
     record = Record(volume, "scan", "someone", slope=2.0, intercept=-1.0, spacing_mm=(3.0, 1.0, 1.0), extras={"mask": mask})
     region = Region(record, 1, 5)
-    found = _slices([region], 0)
+    found = images_of([region], 2)
     evaluated = [name for batch in eval_batches([region], batch_size=2) for name in batch["name"] if name]
     assert [one.id for one in found] == evaluated
     np.testing.assert_array_equal(found[0].image, 2.0 * volume[2] - 1)
     assert found[0].spacing_mm == (1.0, 1.0)
-    assert [one.id for one in _slices([region], 1)] == ["scan:z3"]
+    assert [one.id for one in images_of([region], 2, 1)] == ["scan:z3"]

@@ -19,8 +19,8 @@ LAYERS = [
     {"evaluation", "serve"},
     {"cli", "sweep"},
     # Commands, run with python -m.
-    {"align", "apply", "build", "compare", "convert", "deidentify", "dose", "download", "export", "readers", "view",
-     "__main__"},
+    {"align", "apply", "build", "compare", "convert", "deidentify", "dose", "download", "explain", "export", "lesions",
+     "readers", "view", "__main__"},
 ]
 TOP = len(LAYERS)  # train.py, eval.py, configs
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

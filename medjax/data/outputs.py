@@ -16,17 +16,17 @@ from medjax.types import Destination, Record
 class ImageOutput:
     """Images `(*space, C)` in physical units, one per record of the study, in the study's format, header and dtype.
 
-    An image of another size keeps the field of view. `name` is added to the study's name; "" for the main output. With
-    `widths` they are half-widths of intervals around images: differences of values, not values.
+    An image of another size keeps the field of view. `name` is added to the study's name; "" for the main output. Where they
+    are differences of values, not values, `difference` says of what kind, for headers ("Half-width of the interval").
     """
 
     images: Sequence[np.ndarray]
     name: str = ""
-    widths: bool = False
+    difference: str = ""
 
     def write(self, destination: Destination) -> None:
         """Writes a file, or a DICOM series."""
-        destination.write_images(self.name, self.images, self.widths)
+        destination.write_images(self.name, self.images, self.difference)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class NiftiOutput:
     """An image `(*space, C)` float32 as NIfTI in its own geometry, for what was measured in a format without images.
 
     With `vectors`, the C channels are a vector field along the spatial axes, in mm (NIfTI intent "vector"). With
-    `source_units`, values of a scan that was rescaled for the model go back to its own; `widths` as `ImageOutput` has them.
+    `source_units`, values of a scan that was rescaled for the model go back to its own; with `difference` they are
+    differences of values.
     """
 
     image: np.ndarray
@@ -55,7 +56,7 @@ class NiftiOutput:
     name: str = ""
     vectors: bool = False
     source_units: bool = False
-    widths: bool = False
+    difference: bool = False
 
     def write(self, destination: Destination) -> None:
         """Writes a `.nii.gz` file."""
@@ -65,7 +66,7 @@ class NiftiOutput:
         else:
             image = self.image
             if self.source_units:
-                image = destination.in_source_units(self.image, self.record, self.widths)
+                image = destination.in_source_units(self.image, self.record, self.difference)
             nifti.write_image(target, image, self.record)
 
 

@@ -50,21 +50,21 @@ class StudyDestination:
     to_source: Mapping[str, Units] = field(default_factory=dict)
     derivation: Derivation = UNSAID
 
-    def write_images(self, name: str, images: Sequence[np.ndarray], widths: bool = False) -> None:
-        """Has the study's own format write a file or series; `widths` of a lossy format become PNG.
+    def write_images(self, name: str, images: Sequence[np.ndarray], difference: str = "") -> None:
+        """Has the study's own format write a file or series; a `difference` of a lossy format becomes PNG.
 
         Raises UserError for a format that can't be written.
         """
         back = list(self.to_source.values()) or [np.asarray]
         if len(back) != len(images):  # a task that takes the frames of a study as other records, of one scale
             back = back[:1] * len(images)
-        if widths:
-            back = [partial(_width, to_source) for to_source in back]
+        if difference:
+            back = [partial(_difference, to_source) for to_source in back]
         found = [to_source(image) for to_source, image in zip(back, images, strict=True)]
         target, made_by = self._named(name), self.derivation
-        if widths:
+        if difference:
             target = self._lossless(target)
-            made_by = replace(made_by, description=f"Half-width of the interval of: {made_by.description}")
+            made_by = replace(made_by, description=f"{difference} of: {made_by.description}")
         write(target, found, self.study, made_by)
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -77,10 +77,10 @@ class StudyDestination:
         base.parent.mkdir(parents=True, exist_ok=True)
         return base
 
-    def in_source_units(self, image: np.ndarray, record: Record, widths: bool = False) -> np.ndarray:
-        """An image, or `widths`, in the task's physical units in those of the record's source."""
+    def in_source_units(self, image: np.ndarray, record: Record, difference: bool = False) -> np.ndarray:
+        """An image, or a `difference` of values, in the task's physical units in those of the record's source."""
         to_source = self.to_source[record.id]
-        return _width(to_source, image) if widths else to_source(image)
+        return _difference(to_source, image) if difference else to_source(image)
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row."""
@@ -97,9 +97,9 @@ class StudyDestination:
         return self.target.with_name(f"{base}_{name}{self.target.name.removeprefix(base)}")
 
 
-def _width(to_source: Units, width: np.ndarray) -> np.ndarray:
+def _difference(to_source: Units, image: np.ndarray) -> np.ndarray:
     """A difference of values in the units of the source, whose scale may begin elsewhere."""
-    return np.abs(to_source(width) - to_source(np.zeros((1,) * width.ndim, width.dtype)))
+    return np.abs(to_source(image) - to_source(np.zeros((1,) * image.ndim, image.dtype)))
 
 
 def stem(target: Path, study: Study) -> str:

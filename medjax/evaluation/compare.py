@@ -1,14 +1,17 @@
 """A trained model beside its input and the methods without training, on one part of the split."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from medjax.evaluation.references import measured, together
+from medjax.infer.removed import NoiseOf
+from medjax.tasks._restoration import Restoration
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluated, Evaluator, scalars
 from medjax.train.run import Run, described
@@ -21,7 +24,8 @@ WORST = 2  # and the worst ones of the model, by the leading metric
 @dataclass(frozen=True)
 class Sample:
     """One sample for a figure: images `(*space, C)` in physical units by row, the `mask` `(*space,)` of what counts, and the
-    metrics; the `spread` `(*space, C)` of the model's predictions in physical units, where it has any.
+    metrics; the `spread` `(*space, C)` of the model's predictions in physical units, where it has any; what the model
+    `removed` `(*space,)` from the input that noise does not explain, where it denoises.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Sample:
     mask: np.ndarray
     metrics: dict[str, dict[str, float]]
     spread: np.ndarray | None = None
+    removed: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     names: list[str] = []
     records = {region.record.id: region.record for region in regions}
     pictures: list[Sample] = []
+    noise = NoiseOf(run.task) if isinstance(run.task, Restoration) and run.task.noise_alone else None
     hardest: list[tuple[float, Sample]] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
                disable=not distributed.is_primary())
@@ -87,7 +93,8 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
         for i, name in enumerate(batch.names):
             scores = {row: found[i] for row, found in rows.items()} | {"model": batch.metrics[i]}
             if len(names) in pictured_at and batch.example is not None:
-                pictures.append(_sample(run, batch, i, made, scores, owner(name, records)))
+                sample = _sample(run, batch, i, made, scores, owner(name, records))
+                pictures.append(sample if noise is None else replace(sample, removed=_removed(noise, batch, i)))
             elif batch.example is not None and _is_worse(merit := _merit(run, scores), hardest, worst):
                 hardest.append((merit, _sample(run, batch, i, made, scores, owner(name, records))))
                 hardest = sorted(hardest, key=lambda one: one[0])[:worst]
@@ -135,6 +142,21 @@ def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Predictio
     std = predictions["model"].std
     return Sample(batch.names[index], record, images, _cut(np.asarray(example.mask), example)[..., 0], leading,
                   None if std is None else _cut(np.asarray(std) * (high - low), example))
+
+
+def _removed(noise: NoiseOf, batch: Evaluated, index: int) -> np.ndarray:
+    """What the model took from a sample's input, or added, that noise on its true image does not explain; 0 elsewhere."""
+    example, pred = batch.example, batch.prediction
+    assert example is not None
+    assert pred is not None
+    given, truth, mask, ids, spacing = (np.asarray(array)[index] for array in (
+        example.input.image, example.target, example.mask, example.ids, example.spacing_mm))
+    sample = {"image": truth, "slope": np.float32(1), "intercept": np.float32(0), "count": np.float32(1), "id": ids,
+              "spacing_mm": spacing}
+    made = np.asarray(pred.image[index])
+    found = noise({name: jnp.asarray(value)[None] for name, value in sample.items()}, given, made, truth, mask[..., 0])
+    whole = Example(NetworkInput(jnp.asarray(given)), *(jnp.asarray(a) for a in (truth, mask, ids, spacing)))
+    return _cut(found.shown[..., None], whole)[..., 0]
 
 
 def owner(name: str, records: Mapping[str, Record]) -> Record:

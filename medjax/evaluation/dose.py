@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,12 +17,14 @@ from medjax.evaluation.lesions import (
     Lesion,
     Planted,
     contrast_to_noise,
+    images_of,
     plant,
     region_size,
     regions,
     seen,
 )
-from medjax.evaluation.references import FILE, choose_strengths, measured, references_of
+from medjax.evaluation.references import FILE, choose_strengths, references_of
+from medjax.evaluation.restored import Methods, Restored
 from medjax.evaluation.water_phantom import Measured, WaterPhantom
 from medjax.measures.detection import Detectability, channelised_hotelling
 from medjax.measures.statistics import Standing, by_patient, interval, standings
@@ -32,7 +33,7 @@ from medjax.tasks.ct_lowdose import CtLowDose
 from medjax.train import sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.run import Config, Run, assemble, load_splits, restore_best
-from medjax.types import Array, Record, Reference, Region, Splits, State, UserError, Value
+from medjax.types import Record, Splits, State, UserError, Value
 
 REPEATS = 6  # images of the water phantom at each dose
 TISSUES_HU = {"soft tissue": SOFT_TISSUE_HU, "bone": (250.0, 3000.0)}  # of smoothed images, for the bias in them
@@ -121,35 +122,15 @@ def study(workdir: Path, settings: Settings) -> DoseStudy:
 def _data(run: Run, splits: Splits, settings: Settings) -> _Data:
     if not splits["test"]:
         raise UserError("config.data.fractions", "the data has no test part")
-    slices = _slices(splits["test"], settings.samples)
+    slices = [replace(record, modality="CT", units="HU") for record in images_of(splits["test"], 2, settings.samples)]
     planted = [plant(record, settings.lesion, settings.seed) for record in slices]
     if not any(len(one.places) for one in planted):
         raise UserError("--diameter", f"no test image has even soft tissue with room for a lesion of "
                         f"{settings.lesion.diameter_mm} mm; give a smaller one")
     first = planted[0].absent
     height, width = first.image.shape[:2]
-    phantom = WaterPhantom((height, width), float(np.mean(first.spacing_mm)), settings.lesion.contrast_hu)
+    phantom = WaterPhantom((height, width), float(np.mean(first.spacing_mm)), settings.lesion.contrast)
     return _Data(planted, phantom, splits)
-
-
-def _slices(parts: Sequence[Region], limit: int) -> list[Record]:
-    """Slices as records in HU, named as `eval.py` names them: all with something inside their mask, or `limit` of those."""
-    places: list[tuple[Region, str, Any]] = []
-    for region in parts:
-        whole: list[tuple[str, Any]] = [(f":from{region.start}" if region.start else "", ...)]
-        if region.record.ndim == 3:
-            whole = [(f":z{region.start + z}", z) for z in range(region.stop - region.start)]
-        places += [(region, name, at) for name, at in whole if region.mask is None or region.mask[at].any()]
-    if limit and limit < len(places):
-        places = [places[int((i + 0.5) * len(places) / limit)] for i in range(limit)]
-    return [_slice(*place) for place in places]
-
-
-def _slice(region: Region, name: str, at: Any) -> Record:
-    record = region.record
-    image = replace(record, image=region.image).in_units(at)
-    return Record(image, record.id + name, record.subject, spacing_mm=record.spacing_mm[-2:], modality="CT", units="HU",
-                  extras={} if region.mask is None else {"mask": region.mask[at]})
 
 
 def _at_dose(workdir: Path, config: Config, state: State, data: _Data, settings: Settings, dose: float,
@@ -164,10 +145,11 @@ def _at_dose(workdir: Path, config: Config, state: State, data: _Data, settings:
     chooser = assemble(config) if truthless else run
     references, chooses = references_of(run), Evaluator(chooser, sharding.make_mesh())
     strengths = choose_strengths(chooser, chooses, data.splits["val"], workdir, references, file)
-    predict = partial(_predictions, run, state, evaluator, references, strengths, advance)
+    predict = partial(Methods(run, state, evaluator, references, strengths).restored, advance=advance)
     images = _on_images(run, data.planted, predict, settings, truthless)
     bare = _run_at(config, dose, False)  # the phantom has no noise of its own
-    on_phantom = partial(_predictions, bare, state, Evaluator(bare, sharding.make_mesh()), references, strengths, advance)
+    bare_methods = Methods(bare, state, Evaluator(bare, sharding.make_mesh()), references, strengths)
+    on_phantom = partial(bare_methods.restored, advance=advance)
     made = [_stacked(on_phantom(data.phantom.records(REPEATS, settings.seed, inserts))) for inserts in (True, False)]
     found = {row: Quality(*images[row][:3], data.phantom.measure(made[0][row], made[1][row]), images[row][3])
              for row in images}
@@ -180,47 +162,10 @@ def _run_at(config: Config, dose: float, measured: bool) -> Run:
     return assemble(changed)
 
 
-Predictions = Callable[[Sequence[Record]], Iterator["_Shown"]]
+Predictions = Callable[[Sequence[Record]], Iterator[Restored]]
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """One image: the record, images in HU `(H, W)` by method, the truth, and the task's metrics by method."""
-
-    record: Record
-    images: dict[str, np.ndarray]
-    truth: np.ndarray
-    metrics: dict[str, dict[str, Value]]
-
-
-def _predictions(run: Run, state: State, evaluator: Evaluator, references: Mapping[str, Reference],
-                 strengths: Mapping[str, float], advance: Callable[[int], object],
-                 records: Sequence[Record]) -> Iterator[_Shown]:
-    """What every method makes of each record, on the record's own grid."""
-    measure, known = measured(run), {record.id: record for record in records}
-    for batch in evaluator(state, evaluator.batches([Region.whole(record) for record in records])):
-        assert batch.example is not None
-        assert batch.prediction is not None
-        made = {name: jax.device_get(reference.run(batch.example, strengths[name]))
-                for name, reference in references.items()}
-        scores = {name: measure(image, batch.example) for name, image in made.items()}
-        made["model"], scores["model"] = batch.prediction.image, batch.metrics
-        for i, name in enumerate(batch.names):
-            record = known[name]
-            yield _Shown(record, {row: _own_grid(run, image[i], record) for row, image in made.items()},
-                         _own_grid(run, batch.example.target[i], record), {row: found[i] for row, found in scores.items()})
-        advance(len(batch.names))
-
-
-def _own_grid(run: Run, image: np.ndarray | Array, record: Record) -> np.ndarray:
-    """An image `(H, W, C)` in unit range in HU, without the padding that lies around it to both sides."""
-    low, high = run.task.data_range
-    start = [(padded - own) // 2 for padded, own in zip(image.shape, record.image.shape[:2], strict=False)]
-    at = tuple(slice(s, s + n) for s, n in zip(start, record.image.shape[:2], strict=True))
-    return np.asarray(image[at][..., 0], np.float32) * (high - low) + low
-
-
-def _stacked(shown: Iterator[_Shown]) -> dict[str, np.ndarray]:
+def _stacked(shown: Iterator[Restored]) -> dict[str, np.ndarray]:
     images = [one.images for one in shown]
     return {row: np.stack([image[row] for image in images]) for row in images[0]}
 
@@ -271,7 +216,7 @@ def _channels(image: np.ndarray, planted: Planted, lesion: Lesion) -> tuple[np.n
     return seen(around, lesion, pixel), contrast_to_noise(around, lesion, pixel)
 
 
-def _bias(image: np.ndarray, shown: _Shown) -> dict[str, float]:
+def _bias(image: np.ndarray, shown: Restored) -> dict[str, float]:
     """The mean error by tissue; NaN where an image has none.
 
     Tissue is told by smoothed values, at a distance from other tissue: pixels that were chosen by their own value, noise

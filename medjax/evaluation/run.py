@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from medjax.data.split import fingerprint, held_parts
 from medjax.data.storage.names import pseudonym
 from medjax.evaluation.compare import WORST, Comparison, Sample, compare, metrics_of, owner
+from medjax.evaluation.consistency import consistency
 from medjax.evaluation.intervals import Collected, calibrated
 from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
@@ -26,7 +27,7 @@ from medjax.infer.uncertainty import Asked, name_of, restore
 from medjax.measures.intervals import Calibration, Checked, check, numbers
 from medjax.measures.statistics import Standing, standings
 from medjax.report import page
-from medjax.report.table import aligned, best, interval_cells, standing_cells, table
+from medjax.report.table import aligned, best, consistency_cells, interval_cells, standing_cells, table
 from medjax.tasks._restoration import Restoration
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
@@ -155,6 +156,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
            strengths: Mapping[str, float], intervals: Intervals | None) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
+    agreement = consistency(run.task, found.per_sample, found.patients)
     folder.mkdir(exist_ok=True)
     summary: dict[str, Any] = {
         **identity, "n": n, "data_range": list(data_range), "rows": rows, "strengths": strengths,
@@ -164,6 +166,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
                              standings(found.per_sample, found.patients, metric, "model", run.task.summarise).items()}
                       for name, metric in metrics.items()},
         **({"intervals": numbers(intervals.checked, intervals.calibration)} if intervals else {}),
+        **({"consistency": agreement} if agreement else {}),
         "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
     write_atomically(folder / "per_sample.csv", _csv(found))
@@ -172,7 +175,8 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
                panels=_panels(found, run, intervals.calibration if intervals else None),
                shown=_shown(found, intervals.calibration if intervals else None),
                standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
-               config=run.config.to_json(indent=1), intervals=summary.get("intervals"), units=run.config.data.domain.units)
+               config=run.config.to_json(indent=1), intervals=summary.get("intervals"), consistency=agreement,
+               units=run.config.data.domain.units)
     write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
     _print(workdir, folder, run, summary, intervals.asked if intervals else ())
 
@@ -197,6 +201,10 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any], as
         print(f"intervals, by {summary['uncertainty']}:")
         print(aligned(interval_cells(summary["intervals"], run.config.data.domain.units)))
         print(f"calibration: {workdir / CALIBRATIONS}")
+    if "consistency" in summary:
+        print("agreement with the measurement (about 1 of noise: right; above the truth: not all of it was measured):"
+              if summary["consistency"]["unit"] == "noise" else "agreement with the measurement, which has no noise:")
+        print(aligned(consistency_cells(summary["consistency"])))
     print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
     print(next_command(workdir, asked))
 
@@ -267,7 +275,8 @@ def _planes(sample: Sample, shown: list[str], window: tuple[float, float],
         images = {row: _drawable(sample.images[row][at]) for row in shown}
         yield page.Panel(sample.name + plane, images, window, tuple(np.delete(spacing, cut)), sample.metrics,
                          anatomical=record.affine is not None, mask=sample.mask[at],
-                         half_width=None if width is None else width[at])
+                         half_width=None if width is None else width[at],
+                         removed=None if sample.removed is None else sample.removed[at])
 
 
 def _half_width(sample: Sample, calibration: Calibration | None) -> np.ndarray | None:

@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from medjax.data.io import Study, discover
+from medjax.data.normalise import normalised
 from medjax.data.sources.multicontrast import TOP, UNITS, unit
-from medjax.train.run import Config
-from medjax.types import Record, Task, UserError
+from medjax.infer.fit import fitted
+from medjax.train.run import Config, Run
+from medjax.types import Record, Task, Units, UserError
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,34 @@ def read(inputs: Inputs, config: Config, task: Task) -> list[Record]:
     if len(counts) > 1:
         raise UserError(inputs.main.paths[0], "the inputs have different numbers of frames; give volumes of one kind")
     return [_together({name: records[name][i] for name in records}, config, task) for i in range(counts.pop())]
+
+
+def prepared(run: Run, inputs: Inputs, rescale: str = "none",
+             accept: Collection[str] = ()) -> tuple[list[Record], dict[str, Units]]:
+    """The records of an input as the run takes them, and the way back to the units of each, by its id.
+
+    `rescale` and `accept` are as `medjax.infer.fit` has them. Raises UserError for records that don't fit the run, or have a
+    scale each that the task would mix.
+    """
+    config, how = run.config, run.config.data.normalise
+    records: list[Record] = []
+    to_source: dict[str, Units] = {}
+    found = read(inputs, config, run.task)
+    arranged = run.task.arrange(found)
+    if how != "none" and [record.id for record in arranged] != [record.id for record in found]:
+        raise UserError("config.data.normalise", f"{how}, but {config.task.name} divides a study otherwise than its files "
+                        "do, so results can't go back to their units; train with none")
+    for record in arranged:
+        normal, to_units = normalised(record, how)
+        fitting, back = fitted(config, normal, rescale, accept)
+        records.append(fitting)
+        to_source[record.id] = partial(_back, to_units, back)
+    return records, to_source
+
+
+def _back(to_units: Units, to_values: Units, image: np.ndarray) -> np.ndarray:
+    """An image in the run's units in those of its file."""
+    return to_units(to_values(image))
 
 
 def _together(records: Mapping[str, Record], config: Config, task: Task) -> Record:

@@ -33,18 +33,24 @@ class Detectability:
     auc_high: float
 
 
-def disc(shape: Sequence[int], centre: Sequence[float], radius: float, samples: int = 8) -> np.ndarray:
-    """How much of every pixel of `shape` `(H, W)` a disc covers, 0 … 1; `centre` (row, column) and `radius` in pixels.
+def disc(shape: Sequence[int], centre: Sequence[float], radius: float | Sequence[float], samples: int = 8) -> np.ndarray:
+    """How much of every pixel of `shape` `(H, W)` a disc covers, 0 … 1, or of every voxel of `(D, H, W)` a ball.
 
-    Pixels at the edge are sampled at `samples` squared places.
+    `centre` has one number for each axis, and so may `radius`; both in pixels. Pixels at the edge are sampled at `samples`
+    places along each axis.
     """
-    y, x = np.indices(tuple(shape))
-    distance = np.hypot(y - centre[0], x - centre[1])
-    covered = (distance < radius).astype(np.float64)
-    edge = np.abs(distance - radius) < 1
+    radii = np.broadcast_to(np.asarray(radius, np.float64), len(shape))
+    places = [(np.arange(n) - c) / r for n, c, r in zip(shape, centre, radii, strict=True)]
+    distance = np.sqrt(sum(np.square(p).reshape([-1 if i == a else 1 for a in range(len(shape))])
+                           for i, p in enumerate(places)))
+    covered = (distance < 1).astype(np.float64)
+    edge = np.argwhere(np.abs(distance - 1) * radii.min() < 1)
     steps = (np.arange(samples) + 0.5) / samples - 0.5
-    places = np.hypot(y[edge][:, None, None] + steps[:, None] - centre[0], x[edge][:, None, None] + steps - centre[1])
-    covered[edge] = (places < radius).mean((1, 2))
+    square = np.zeros((len(edge), *(1,) * len(shape)))
+    for i, (c, r) in enumerate(zip(centre, radii, strict=True)):
+        along = (edge[:, i, None] + steps - c) / r
+        square = square + np.square(along).reshape(len(edge), *[samples if a == i else 1 for a in range(len(shape))])
+    covered[tuple(edge.T)] = (square < 1).mean(tuple(range(1, 1 + len(shape))))
     return covered
 
 

@@ -10,10 +10,11 @@ import jinja2
 import numpy as np
 
 from medjax.files import write_atomically
+from medjax.measures.removed import LEVEL
 from medjax.measures.statistics import Standing
 from medjax.report import charts
-from medjax.report.pictures import Panel, colour_bar, error_png, half_width_png, image_png, outside_png
-from medjax.report.table import arrow, best, columns, interval_cells, standing_cells, texts
+from medjax.report.pictures import Panel, colour_bar, error_png, half_width_png, image_png, outside_png, removed_png
+from medjax.report.table import arrow, best, columns, consistency_cells, interval_cells, standing_cells, texts
 from medjax.report.viewer import Setting, Shown, content, scores
 from medjax.types import Metric
 
@@ -28,14 +29,15 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
           metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
           shown: Sequence[Shown], standings: Mapping[str, Standing], patients: int, config: str,
-          intervals: Mapping[str, Any] | None = None, units: str = "") -> None:
+          intervals: Mapping[str, Any] | None = None, consistency: Mapping[str, Any] | None = None, units: str = "") -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
     is the same for each sample, `names` what the samples are called. `metrics` says what each metric is. `shown` are the
     samples of the viewer, in the order in which they are kept until the page is full. `standings` are
     the methods over the `patients` by the first metric. `curves` are what the run logged, by name (`train/...`,
-    `eval/...`), as (step, value). `intervals` are what `medjax.measures.intervals.numbers` has of the model's, in `units`.
+    `eval/...`), as (step, value). `intervals` are what `medjax.measures.intervals.numbers` has of the model's, in `units`;
+    `consistency` what `medjax.evaluation.consistency` has of reconstructions.
     """
     leading, others = _curves(curves, metrics)
     html = template("page.html").render(
@@ -43,10 +45,13 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
         headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
         table=_table(rows, metrics), patients=patients,
         standings=standing_cells(standings, metrics[columns(rows)[0]], "model") if standings else [],
-        intervals=_intervals(intervals, units) if intervals else None, panels=[_panel(panel, metrics) for panel in panels],
+        intervals=_intervals(intervals, units) if intervals else None,
+        consistency={"cells": consistency_cells(consistency), "unit": consistency["unit"]} if consistency else None,
+        panels=[_panel(panel, metrics) for panel in panels],
         anatomical=any(sample.anatomical for sample in shown), strips=_strips(rows, per_sample, metrics),
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
         viewer=content(shown, Setting(data_range, data_range, units)), scores=scores(names, per_sample, metrics),
+        removed=f"{100 * LEVEL:g} %" if any(panel.removed is not None for panel in panels) else "",
         config=config, versions=versions(), colour_bar=colour_bar())
     write_atomically(path, html)
 
@@ -108,6 +113,10 @@ def _panel(panel: Panel, metrics: Metrics) -> dict[str, Any]:
         figures.append({"name": "outside", "image": outside_png(panel), "error": half_width_png(panel),
                         "below": "half-width of the interval",
                         "note": "of the interval; below, its half-width"})
+    if panel.removed is not None:
+        share = float((panel.removed != 0)[... if panel.mask is None else panel.mask].mean())
+        figures.append({"name": "removed", "image": removed_png(panel), "error": "", "below": "",
+                        "note": f"by the model, or added, beyond the noise: {100 * share:.1f} % of the voxels"})
     length, fraction = panel.scale_bar
     bar = {"percent": f"{100 * fraction:.2f}", "label": f"{length:g} mm"} if panel.spacing_mm else None
     return {"name": panel.name, "figures": figures, "aspect": f"{width:g} / {height:g}", "bar": bar,

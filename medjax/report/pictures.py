@@ -21,7 +21,8 @@ class Panel:
     each. `spacing_mm` is (row, column), empty where unknown. `anatomical` images have rows towards Anterior or Superior
     and columns towards Right (sagittal: Anterior); they are shown with anterior or superior up and the patient's right
     (sagittal: anterior) on the left. Where `mask` `(H, W)` is False nothing counts, and no error is drawn. `half_width`
-    `(H, W)` is that of intervals around the image "model".
+    `(H, W)` is that of intervals around the image "model"; `removed` what it took from the image "input", or added, that
+    noise does not explain, 0 elsewhere.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Panel:
     anatomical: bool = False
     mask: np.ndarray | None = None
     half_width: np.ndarray | None = None
+    removed: np.ndarray | None = None
 
     @property
     def extent_mm(self) -> tuple[float, float]:
@@ -79,6 +81,12 @@ def half_width_png(panel: Panel) -> str:
     assert panel.half_width is not None
     width = panel.half_width if panel.mask is None else np.where(panel.mask, panel.half_width, 0)
     return _png(palette()[_bytes(width / panel.error_limit())], panel)
+
+
+def removed_png(panel: Panel) -> str:
+    """What noise does not explain, without sign, in colours on the panel's error scale, as base64 of a PNG."""
+    assert panel.removed is not None
+    return _png(palette()[_bytes(np.abs(panel.removed) / panel.error_limit())], panel)
 
 
 def outside_png(panel: Panel) -> str:

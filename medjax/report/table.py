@@ -86,6 +86,15 @@ def interval_cells(found: Mapping[str, Any], units: str) -> list[list[str]]:
     return cells
 
 
+def consistency_cells(found: Mapping[str, Any]) -> list[list[str]]:
+    """What `medjax.evaluation.consistency` has, in words; a head comes first."""
+    cells = [["", f"residual over the {found['unit']}", "95 % interval", "largest"]]
+    for row, numbers in found["rows"].items():
+        between = "–" if numbers["low"] is None else f"{numbers['low']:.3f} … {numbers['high']:.3f}"
+        cells.append([row, f"{numbers['mean']:.3f}", between, f"{numbers['largest']:.3f}"])
+    return cells
+
+
 def aligned(cells: Sequence[Sequence[str]]) -> str:
     """Lines of cells, of which the first is the head, as text in columns."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]

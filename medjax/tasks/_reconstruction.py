@@ -6,9 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from medjax.classical._declared import methods
+from medjax.measures.consistency import RESIDUAL, TRUTH, residual
 from medjax.physics.sampling import Subset
 from medjax.tasks._restoration import Restoration
-from medjax.types import Array, Batch, Context, Example, Measurement, NetworkInput, Operator, Reference, Tree, UserError
+from medjax.types import (
+    Array,
+    Batch,
+    Context,
+    Example,
+    Measurement,
+    NetworkInput,
+    Operator,
+    Prediction,
+    Reference,
+    Tree,
+    UserError,
+)
 
 Solver = Callable[[Operator, Array, float], Array]
 
@@ -17,8 +30,33 @@ class Reconstruction(Restoration):
     """The clean image from what an operator measured of it.
 
     The context is the measurement, by an operator of norm about 1 on images in unit range: networks with physics inside
-    read it. The input image is `operator.init(y)`.
+    read it. The input image is `operator.init(y)`. Every image is checked against the measurement (`residuals`).
     """
+
+    @property
+    def noisy(self) -> bool:
+        """Whether measurements have noise, of the size that `noise` says."""
+        return False
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """The standard deviation of a measurement's noise, broadcastable to its `y`. Only of tasks that are `noisy`."""
+        raise NotImplementedError
+
+    def residuals(self, image: Array, given: NetworkInput, spacing_mm: Array) -> Array:
+        """How far images `(B, *space, C)` are from the measurement of `given`: `(B,)`, see `medjax.measures.consistency`.
+
+        NaN where nothing was measured that an image could be compared with.
+        """
+        if not isinstance(given.context, Measurement):
+            return jnp.full(image.shape[0], jnp.nan)
+        found = given.context
+        return residual(found.operator(image), found.y, self.noise(found, spacing_mm) if self.noisy else None)
+
+    def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
+        """As any restoration's, and the residuals of the prediction and of the truth."""
+        images = {RESIDUAL: pred.image, TRUTH: example.target}
+        return super().measure(pred, example) | {
+            name: self.residuals(image, example.input, example.spacing_mm) for name, image in images.items()}
 
     @property
     def flip_axes(self) -> tuple[int, ...]:

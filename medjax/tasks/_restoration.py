@@ -14,6 +14,7 @@ from medjax.types import Array, Batch, Example, Key, Mean, Metric, Output, Port,
 
 HALF_WIDTH = "half_width"  # among the extras of a prediction: of its interval, in physical units
 INTERVAL = "interval"  # what outputs with it are called
+WIDTHS = "Half-width of the interval"
 LEAST_CONTRAST = 0.05  # of the data's range, between the least and the greatest value of an image that shows something
 
 
@@ -29,6 +30,7 @@ class Restoration(TaskBase):
     keeps_format = True
     has_intervals = True  # whether what is compared with the truth is what `outputs` writes
     on_coarser_grid = staticmethod(on_coarser_grid)
+    noise_alone = False  # whether `simulate` adds noise and does nothing else, on the grid of the image
 
     @property
     def flip_axes(self) -> tuple[int, ...]:
@@ -72,12 +74,13 @@ class Restoration(TaskBase):
         An empty slice at the end of a volume is restored by any method, without an error, and has no PSNR.
         """
         low, high = self.data_range
-        image, target = (x * (high - low) + low for x in (pred.image, example.target))
+        truth = self.compared(example.target)
+        image, target = (x * (high - low) + low for x in (self.compared(pred.image), truth))
         found = measure(self.measures, **example.extras, pred=image, target=target, data_range=high - low,
                         data_low=low, mask=example.mask)
         axes = tuple(range(1, target.ndim))
-        contrast = jnp.max(example.target, axes, where=example.mask, initial=-jnp.inf) - jnp.min(
-            example.target, axes, where=example.mask, initial=jnp.inf)
+        contrast = jnp.max(truth, axes, where=example.mask, initial=-jnp.inf) - jnp.min(
+            truth, axes, where=example.mask, initial=jnp.inf)
         return {name: jnp.where(contrast >= LEAST_CONTRAST, value, jnp.nan) for name, value in found.items()}
 
     def references(self) -> dict[str, Reference]:
@@ -100,7 +103,7 @@ class Restoration(TaskBase):
             mask = record.extras.get("mask")
             if mask is not None and image.shape == record.image.shape:
                 np.copyto(image, record.in_units(), where=~mask)
-        return [ImageOutput(images), *([ImageOutput(widths, INTERVAL, widths=True)]
+        return [ImageOutput(images), *([ImageOutput(widths, INTERVAL, WIDTHS)]
                                        if (widths := half_widths(predictions, records)) else [])]
 
     def nifti_outputs(self, predictions: Sequence[Prediction], records: Sequence[Record], name: str = "",
@@ -114,7 +117,7 @@ class Restoration(TaskBase):
             if widths:
                 called = f"{name}_{INTERVAL}" if name else INTERVAL
                 found.append(NiftiOutput(widths[i], record, numbered(called, i, len(records)), source_units=source_units,
-                                         widths=True))
+                                         difference=True))
         return found
 
 

@@ -39,6 +39,8 @@ class CtLowDose(Restoration):
     measured: bool = True
     filter: str = "hann"
 
+    noise_alone = True
+
     def __post_init__(self) -> None:
         if self.ndim != 2:
             raise UserError("config.data.ndim", f"{self.ndim}; CT is simulated slice by slice: set it to 2")

@@ -15,6 +15,7 @@ from medjax.ops.window import WATER_PER_MM
 from medjax.physics import ct
 from medjax.physics.dose import LowDose
 from medjax.physics.fbp import WINDOWS
+from medjax.physics.noise_level import photons_of
 from medjax.tasks._base import check_spacing, spacing_of, whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, operator_of, restricted
 from medjax.types import (
@@ -120,7 +121,7 @@ class CtRecon(Reconstruction):
     def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
         """Sinograms of line integrals `(B, views, detectors, 1)` on a grid `oversampling` times finer, with photon noise."""
         geometry, n = self.operator(clean.shape[1:-1]).geometry, self.oversampling
-        y = _element_means(geometry.oversampled(n)(_interpolated(clean, n)) * self._per_pixel(batch), n)
+        y = _element_means(geometry.oversampled(n)(_interpolated(clean, n)) * self._per_pixel(spacing_of(batch, 2)), n)
         if self.photons:
             y = self.per_sample(key, batch, LowDose(self.photons, self.dose, self.electronic), y)
         return self.with_image(batch, clean) | {"sinogram": y}
@@ -129,11 +130,24 @@ class CtRecon(Reconstruction):
         """The filtered back-projection of the sinogram; the context has the sinogram and its scanner."""
         given = operator_of(batch)
         operator = given if isinstance(given, Scan) else self.operator(batch["image"].shape[1:-1])
-        return self.measured(operator, batch["sinogram"] / (operator.norm * self._per_pixel(batch)))
+        return self.measured(operator, batch["sinogram"] / (operator.norm * self._per_pixel(spacing_of(batch, 2))))
 
-    def _per_pixel(self, batch: Batch) -> Array:
+    def _per_pixel(self, spacing_mm: Array) -> Array:
         """What the top of the range attenuates per pixel, `(B, 1, 1, 1)`."""
-        return (self.attenuation * spacing_of(batch, 2).mean(1)).reshape(-1, 1, 1, 1)
+        return (self.attenuation * spacing_mm.mean(1)).reshape(-1, 1, 1, 1)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there are `photons`."""
+        return self.photons > 0
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """That of as many photons as the sinogram's own noise shows: of measured ones nobody has said how many."""
+        operator = measurement.operator
+        assert isinstance(operator, Scan)
+        scale = operator.norm * self._per_pixel(spacing_mm)
+        p = measurement.y * scale
+        return jnp.exp(p / 2) / jnp.sqrt(photons_of(p)).reshape(-1, 1, 1, 1) / scale
 
     def solvers(self) -> dict[str, tuple[Solver, tuple[float, ...]]]:
         """FBP with a smooth filter, SIRT, and those for any operator."""

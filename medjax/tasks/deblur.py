@@ -12,7 +12,7 @@ from medjax.physics.optics import Blur
 from medjax.physics.sampling import PerSample
 from medjax.tasks._base import draw
 from medjax.tasks._reconstruction import Reconstruction, operator_of, with_operator
-from medjax.types import Array, Batch, Key, NetworkInput, UserError, check_bounds, check_choice
+from medjax.types import Array, Batch, Key, Measurement, NetworkInput, UserError, check_bounds, check_choice
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class Deblur(Reconstruction):
         check_bounds("config.task.size", self.size)
         if self.blur == "motion" and self.ndim != 2:
             raise UserError("config.task.blur", "motion is 2-D: set config.data.ndim=2, or blur=gaussian")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether `sigma` is above 0."""
+        return self.sigma > 0
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """`sigma`."""
+        return jnp.asarray(self.sigma)
 
     def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
         """Blurred, noisy images, and the operator that blurred them."""

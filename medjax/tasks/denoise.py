@@ -34,6 +34,8 @@ class Denoise(Restoration):
     noise: str = "rician"
     strength: tuple[float, float] = (0.05, 0.05)
 
+    noise_alone = True
+
     def __post_init__(self) -> None:
         check_choice("config.task.noise", self.noise, NOISES)
         check_bounds("config.task.strength", self.strength)

@@ -12,7 +12,7 @@ from medjax.physics.noise import Gaussian
 from medjax.physics.optics import Mask, random_boxes, random_pixels
 from medjax.physics.sampling import PerSample
 from medjax.tasks._reconstruction import Reconstruction, measurement_of
-from medjax.types import Array, Batch, Example, Key, NetworkInput, Port, Reference, UserError, check_choice
+from medjax.types import Array, Batch, Example, Key, Measurement, NetworkInput, Port, Reference, UserError, check_choice
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ class Inpaint(Reconstruction):
         if not 0 < self.keep < 1 or self.boxes < 1 or self.size < 1:
             raise UserError("config.task.keep", f"keeps {self.keep}, {self.boxes} boxes of {self.size}; keep lies between "
                             "0 and 1, boxes and size are at least 1")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether `sigma` is above 0."""
+        return self.sigma > 0
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """`sigma`."""
+        return jnp.asarray(self.sigma)
 
     def simulate(self, key: Key, batch: Batch, clean: Array) -> Batch:
         """Images with holes, and which of their voxels are known."""

@@ -19,6 +19,7 @@ from medjax.physics.mri import (
     to_complex,
 )
 from medjax.physics.noise import CoilNoise
+from medjax.physics.noise_level import kspace_noise
 from medjax.physics.sampling import ComplexChannels
 from medjax.tasks._base import whole_sizes
 from medjax.tasks._reconstruction import Reconstruction, Solver, measurement_of
@@ -180,7 +181,20 @@ class MriRecon(Reconstruction):
         """As in every restoration, on magnitudes; or the residual in the held-out samples over their norm."""
         if self.held_out:
             return {HELD_OUT.name: _residual(pred.image, example)}
-        return super().measure(Prediction(magnitude(pred.image)), _magnitudes(example))
+        return super().measure(pred, example)
+
+    def residuals(self, image: Array, given: NetworkInput, spacing_mm: Array) -> Array:
+        """As of any measurement; NaN of magnitudes, from which k-space does not follow."""
+        return jnp.full(image.shape[0], jnp.nan) if self.magnitudes else super().residuals(image, given, spacing_mm)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether `sigma` is above 0."""
+        return self.sigma > 0
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """That of the outermost samples: of measured k-space nobody has said how strong it is."""
+        return kspace_noise(measurement.y).reshape(-1, *(1,) * (measurement.y.ndim - 1))
 
     @property
     def has_intervals(self) -> bool:  # type: ignore[override]

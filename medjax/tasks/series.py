@@ -14,7 +14,7 @@ from medjax.classical._declared import by_sample
 from medjax.data.outputs import ImageOutput
 from medjax.measures._declared import measure
 from medjax.physics.optics import Decimate
-from medjax.tasks._restoration import INTERVAL, half_widths
+from medjax.tasks._restoration import INTERVAL, WIDTHS, half_widths
 from medjax.tasks.denoise import Denoise
 from medjax.types import Array, Batch, Example, Key, Output, Prediction, Record, Reference, UserError, check_choice
 
@@ -39,6 +39,11 @@ class Series(Denoise):
         if self.factor not in (1, 2, 3, 4):
             raise UserError("config.task.factor", f"{self.factor} is not 1, 2, 3 or 4")
         check_choice("config.task.frames", self.frames, ("slices", "times"))
+
+    @property
+    def noise_alone(self) -> bool:  # type: ignore[override]
+        """Not where frames are made finer, nor of times, whose files hold images of another shape."""
+        return self.factor == 1 and self.frames == "slices"
 
     @property
     def flip_axes(self) -> tuple[int, ...]:
@@ -121,4 +126,4 @@ class Series(Denoise):
 
         found: list[Output] = [ImageOutput(by_time([self.in_units(pred.image) for pred in predictions]))]
         widths = half_widths(predictions, records)
-        return [*found, ImageOutput(by_time(widths), INTERVAL, widths=True)] if widths else found
+        return [*found, ImageOutput(by_time(widths), INTERVAL, WIDTHS)] if widths else found

@@ -53,6 +53,15 @@ class SuperRes(Reconstruction):
         """Fine to coarse."""
         return Decimate(factor=self.factors, psf=self.psf, fwhm=self.fwhm)
 
+    @property
+    def noisy(self) -> bool:
+        """Whether `sigma` is above 0."""
+        return self.sigma > 0
+
+    def noise(self, measurement: Measurement, spacing_mm: Array) -> Array:
+        """`sigma`."""
+        return jnp.asarray(self.sigma)
+
     def clean(self, batch: Batch) -> tuple[Array, Array]:
         """The fine images, cut to a multiple of the factors."""
         image, mask = self.unit(batch)

@@ -150,11 +150,11 @@ class WritableFormat(Format, Protocol):
 class Destination(Protocol):
     """Where the outputs of one study go: files named after it, and a row of the table of all studies."""
 
-    def write_images(self, name: str, images: Sequence[np.ndarray], widths: bool = False) -> None:
+    def write_images(self, name: str, images: Sequence[np.ndarray], difference: str = "") -> None:
         """Images `(*space, C)` in physical units, one per record, in the study's own format.
 
-        `name` is added to the study's, "" for the main output. `widths` are differences of values, as the half-widths of
-        intervals. Raises UserError.
+        `name` is added to the study's, "" for the main output. Where they are differences of values, as the half-widths of
+        intervals, `difference` says of what kind. Raises UserError.
         """
 
     def write_labels(self, name: str, labels: Sequence[np.ndarray], names: Sequence[str]) -> None:
@@ -163,8 +163,10 @@ class Destination(Protocol):
     def file(self, name: str, suffix: str) -> Path:
         """Where a file of any other kind goes."""
 
-    def in_source_units(self, image: np.ndarray, record: Record, widths: bool = False) -> np.ndarray:
-        """An image, or `widths`, in the task's physical units in those of the record's source, where that was rescaled."""
+    def in_source_units(self, image: np.ndarray, record: Record, difference: bool = False) -> np.ndarray:
+        """An image, or a `difference` of values, in the task's physical units in those of the record's source, where that
+        was rescaled.
+        """
 
     def add_row(self, values: Mapping[str, str | float]) -> None:
         """Adds columns to the study's row of the table."""
