@@ -25,8 +25,8 @@ class Application:
     """A trained run with the settings that it is applied with; `made_by` goes into the headers of results.
 
     `rescale` and `accept` are said at `medjax.infer.fit.fitted`. With `removed` what a denoiser took away beyond noise is
-    written, too. Above `limits` a reconstruction is warned of. `progress` is told of the records of a study, their slices and
-    tiles.
+    written, too. Above `limits` a reconstruction is warned of. `progress` is told of the records of a study, their slices
+    and tiles.
     """
 
     run: Run
