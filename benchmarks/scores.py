@@ -43,6 +43,11 @@ ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
 DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
 QUALITY, UNCERTAINTY = ROOT / "docs" / "quality.md", ROOT / "docs" / "uncertainty.md"
+LESIONS, EXPLAIN = ROOT / "docs" / "lesions.md", ROOT / "docs" / "explain.md"
+CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: the file of results, and the rows it is of
+    name: (SCORES.with_name(f"{name}.json"), rows) for name, rows in {
+        "lesions_brains": ("brain_denoise",), "lesions_slices": ("slices_lowdose",),
+        "consistency": ("inpaint", "mri_recon", "ct_recon"), "explanations": ("xray_classify",)}.items()}
 PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
 MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
@@ -244,6 +249,60 @@ def intervals() -> str:
     return "\n".join(lines)
 
 
+def checked(name: str) -> dict[str, Any]:
+    """What `benchmarks.checks` has measured, by row; nothing where it has not."""
+    path, _ = CHECKED[name]
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+    return found
+
+
+def _between_bounds(numbers: Mapping[str, float | None], scale: float = 1.0, decimals: int = 2) -> str:
+    """A mean with its interval."""
+    mean, low, high = (None if numbers[key] is None else scale * numbers[key] for key in ("mean", "low", "high"))
+    bounds = "" if low is None else f" ({low:.{decimals}f} … {high:.{decimals}f})"
+    return f"{mean:.{decimals}f}{bounds}".replace("-", "−")
+
+
+def planted(name: str) -> str:
+    """The table of planted lesions of a row."""
+    lines = ["| lesion | method | recovery (95 %) | lost % | invented % | d′ (95 %) |", "|---" * 6 + "|"]
+    for found in checked(name).values():
+        for kind in found["kinds"]:
+            units = "" if kind["asked"].endswith("%") else f" {found['units']}"
+            called = f"{kind['asked'].replace('%', ' %')}{units}, {kind['diameter_mm']:g} mm".replace("-", "−")
+            for row, values in kind["methods"].items():
+                seen = {key: kind["observer"][row][f"d_prime{end}"] for key, end in (("mean", ""), ("low", "_low"),
+                                                                                    ("high", "_high"))}
+                numbers = [_between_bounds(values["recovery"]), *(_between_bounds(values[key], 100, 0) for key in (
+                    "lost", "invented")), "–" if seen["mean"] is None else _between_bounds(seen)]
+                method = f"**{row}**" if row == "model" else row
+                lines.append(f"| {called} | {method} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def agreement() -> str:
+    """The table of residuals of reconstructions."""
+    lines = ["| config | residual in parts of | method | mean (95 %) | largest |", "|---" * 5 + "|"]
+    for row, found in checked("consistency").items():
+        command = command_of(row).removeprefix("python train.py --config=configs/")
+        for method, numbers in found["rows"].items():
+            called = f"**{method}**" if method == "model" else method
+            lines.append(f"| `{command}` | the {found['unit']} | {called} | {_between_bounds(numbers, decimals=3)} | "
+                         f"{numbers['largest']:.3f} |")
+    return "\n".join(lines)
+
+
+def explained() -> str:
+    """The table of explanations of a classifier."""
+    keys = ("deletion", "insertion", "in_finding")
+    lines = ["| map | deletion area (95 %) | insertion area (95 %) | in the finding, times chance (95 %) |",
+             "|---" * 4 + "|"]
+    for found in checked("explanations").values():
+        lines += [f"| {name} | {' | '.join(_between_bounds(numbers[key]) for key in keys)} |"
+                  for name, numbers in found["maps"].items()]
+    return "\n".join(lines)
+
+
 def first_run() -> str:
     """The table of the first run: every method with all metrics that have a decided number of digits."""
     found = json.loads((SCORES / "quickstart.json").read_text(encoding="utf-8"))
@@ -296,7 +355,12 @@ def pages() -> dict[Path, str]:
         page = _between(page, name, by_sample(name))
     found = {PAGE: page, QUALITY: _between(QUALITY.read_text(encoding="utf-8"), "dose", quality()),
              UNCERTAINTY: _between(UNCERTAINTY.read_text(encoding="utf-8"), "intervals", intervals()),
+             EXPLAIN: _between(EXPLAIN.read_text(encoding="utf-8"), "explanations", explained()),
              README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
+    found[LESIONS] = LESIONS.read_text(encoding="utf-8")
+    for name, text in (("lesions_brains", planted("lesions_brains")), ("lesions_slices", planted("lesions_slices")),
+                       ("consistency", agreement())):
+        found[LESIONS] = _between(found[LESIONS], name, text)
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)
     return found

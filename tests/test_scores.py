@@ -12,6 +12,18 @@ def test_a_page_says_what_was_measured(path, text):
     assert path.read_text(encoding="utf-8") == text, "run `python -m benchmarks.scores --tables`"
 
 
+@pytest.mark.parametrize("name", scores.CHECKED)
+def test_a_checked_config_has_not_changed_since(name):
+    path, rows = scores.CHECKED[name]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert tuple(found["rows"]) == rows
+    for row in rows:
+        now = scores.values_of(scores.config_of(row))
+        changed = {key: (value, now.get(key)) for key, value in found["configs"][row].items() if now.get(key) != value}
+        assert not changed, f"run `python -m benchmarks.checks {name}`"
+        assert found["commands"][row] == scores.command_of(row)
+
+
 @pytest.mark.parametrize("path", [*sorted(scores.SCORES.glob("*.json")), scores.INTERVALS], ids=lambda path: path.stem)
 def test_a_measured_config_has_not_changed_since(path):
     """A key that has come since has its default, and changes nothing."""

@@ -135,13 +135,14 @@ def _sample(run: Run, batch: Evaluated, index: int, made: Mapping[str, Predictio
     image, others = whole.input.image, (whole.target, whole.mask, whole.ids, whole.spacing_mm, whole.extras)
     example = Example(NetworkInput(image[index]), *jax.tree.map(lambda a: a[index], others))  # operators have no rows
     predictions = {row: jax.tree.map(lambda a: a[index], pred) for row, pred in {**made, "model": batch.prediction}.items()}
-    images = {row: _cut(image, example) for row, image in run.task.render(example, predictions).items()}
+    mask = np.asarray(example.mask)
+    images = {row: _cut(image, mask) for row, image in run.task.render(example, predictions).items()}
     numbers = {row: scalars(found) for row, found in scores.items()}
     leading = {row: {name: found[name] for name in metrics_of(run) if name in found} for row, found in numbers.items()}
     low, high = run.task.data_range
     std = predictions["model"].std
-    return Sample(batch.names[index], record, images, _cut(np.asarray(example.mask), example)[..., 0], leading,
-                  None if std is None else _cut(np.asarray(std) * (high - low), example))
+    return Sample(batch.names[index], record, images, _cut(mask, mask)[..., 0], leading,
+                  None if std is None else _cut(np.asarray(std) * (high - low), mask))
 
 
 def _removed(noise: NoiseOf, batch: Evaluated, index: int) -> np.ndarray:
@@ -155,8 +156,7 @@ def _removed(noise: NoiseOf, batch: Evaluated, index: int) -> np.ndarray:
               "spacing_mm": spacing}
     made = np.asarray(pred.image[index])
     found = noise({name: jnp.asarray(value)[None] for name, value in sample.items()}, given, made, truth, mask[..., 0])
-    whole = Example(NetworkInput(jnp.asarray(given)), *(jnp.asarray(a) for a in (truth, mask, ids, spacing)))
-    return _cut(found.shown[..., None], whole)[..., 0]
+    return _cut(found.shown, mask)
 
 
 def owner(name: str, records: Mapping[str, Record]) -> Record:
@@ -166,7 +166,8 @@ def owner(name: str, records: Mapping[str, Record]) -> Record:
     return records[name]
 
 
-def _cut(image: np.ndarray, example: Example) -> np.ndarray:
-    inside = np.argwhere(example.mask[..., 0])
+def _cut(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of an image `(*space, ...)` that holds all that its mask `(*space, 1)` counts."""
+    inside = np.argwhere(mask[..., 0])
     low, high = inside.min(0), inside.max(0) + 1
     return image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]

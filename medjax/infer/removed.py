@@ -71,8 +71,8 @@ def with_removed(predict: Predict, run: Run) -> Predict:
         masks = record.extras.get("mask")
         each = []
         for i, image in enumerate(made.image if volume else [made.image]):
-            batch, mask = whole_batch(record, ndim, i), None if masks is None else (masks[i] if volume else masks)[..., 0]
-            image = np.asarray(image)
+            batch: dict[str, Tree] = {**whole_batch(record, ndim, i)}
+            image, mask = np.asarray(image), None if masks is None else (masks[i] if volume else masks)[..., 0]
             each.append(noise(batch, noise.given(batch), image, image, mask))
         maps: Tree = np.stack([one.shown for one in each]).astype(np.float32)
         share: Tree = np.float32(np.mean([one.significant.mean() for one in each]))
