@@ -8,7 +8,6 @@ seconds, those of the processor, and the most memory of the process as JSON.
 
 import json
 import os
-import resource
 import sys
 import time
 import warnings
@@ -42,7 +41,8 @@ def main(folder: Path, operation: str, calls: int) -> None:
         marks.append((time.perf_counter(), time.process_time()))
     result = np.asarray(found)
     np.save(folder / f"mbirjax_{operation}.npy", result if operation == "forward" else np.transpose(result, (2, 0, 1)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
     seconds, cpu_seconds = np.diff(np.array(marks), axis=0).T.tolist()
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak,
                       "versions": {"mbirjax": version("mbirjax"), "mbirjax's jax": jax.__version__}}))

@@ -9,7 +9,6 @@ averaged over each detector element, both are compared with; and a ball, for val
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,13 +27,13 @@ from medjax.physics.cone import Cone
 from medjax.physics.ct import angles
 
 OPERATIONS = ("forward", "back", "fdk")
-PARTS = 3  # of an element along each side, for its mean
+PARTS = 3  # of an element or a voxel along each side, for its mean
 
 
 def geometry(size: int, views: int) -> Cone:
-    """A full circle of views of a cube of `size` mm, magnified twice onto a panel that is larger than its shadow."""
-    panel = int(1.25 * size)
-    return Cone((size,) * 3, 1.0, angles(views, 360), (panel, panel), 2.0, 4.0 * size, 8.0 * size)
+    """A full circle of views of a cube of `size` mm, magnified twice onto a panel that its inscribed cylinder shadows."""
+    panel = (2 * round(0.58 * size), 2 * round(0.52 * size))
+    return Cone((size,) * 3, 1.0, angles(views, 360), panel, 2.0, 4.0 * size, 8.0 * size)
 
 
 def means_of_elements(cone: Cone, thing: Ellipsoids) -> np.ndarray:
@@ -70,7 +69,8 @@ def alone(args: argparse.Namespace) -> None:
         jax.block_until_ready(run(x))
         marks.append((time.perf_counter(), time.process_time()))
     np.save(folder / f"medjax_{args.alone}.npy", np.asarray(found)[0, ..., 0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024  # `ru_maxrss` counts the parent's memory before the exec
     seconds, cpu_seconds = np.diff(np.array(marks), axis=0).T.tolist()
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak, "versions": versions()}))
 
@@ -137,7 +137,7 @@ def main() -> None:
     cone = geometry(args.size, args.views)
     head = shepp_logan(0.9 * args.size / 2, ndim=3)
     random = np.random.default_rng(0)
-    given = {"volume": head.image(cone.shape, cone.spacing)[..., 0], "exact": means_of_elements(cone, head),
+    given = {"volume": head.image(cone.shape, cone.spacing, PARTS)[..., 0], "exact": means_of_elements(cone, head),
              "noise": random.normal(size=(args.views, *cone.detectors)).astype(np.float32), "angles": np.array(cone.angles)}
     scalars = {"source_mm": cone.source_mm, "detector_mm": cone.detector_distance_mm, "pitch_mm": cone.pitch_mm[0]}
     with tempfile.TemporaryDirectory() as folder:

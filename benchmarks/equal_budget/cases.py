@@ -117,7 +117,7 @@ CASES: dict[str, Case] = {
         test=0, scores=quality.segmented),
     "monai_dynunet": Case(
         "nnU-Net's network, 4 levels from 16 channels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, **DYNUNET}, "patients/hippocampus", 150, "brain_segment",
+        {**HIPPOCAMPUS, **DYNUNET}, "patients/hippocampus", 400, "brain_segment",
         {"network": "DynUNet", "channels": (16, 32, 64, 128), "classes": 3, "rate": 1e-1},
         {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
         {"channels": (4, 8, 8), "classes": 4}, test=0, scores=quality.segmented),

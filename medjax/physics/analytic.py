@@ -21,8 +21,8 @@ class Ellipsoids:
         fine = [(np.arange(n * oversample) + 0.5) / oversample - n / 2 for n in shape]
         world = [f * d * (-1 if axis == len(shape) - 2 else 1)
                  for axis, (f, d) in enumerate(zip(fine, spacing, strict=True))]
-        points = np.meshgrid(*world, indexing="ij")[::-1]
-        total = np.zeros(points[0].shape)
+        points = np.meshgrid(*world, indexing="ij", sparse=True)[::-1]
+        total = np.zeros([len(f) for f in fine])
         for centre, half_axes, angle, value in self._each():
             local = _turn([p - c for p, c in zip(points, centre, strict=True)], angle)
             total += value * (sum((p / a) ** 2 for p, a in zip(local, half_axes, strict=True)) <= 1)

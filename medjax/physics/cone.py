@@ -167,7 +167,13 @@ class _ConeSweep:
         at = position(tables[:3], i)
         column = jnp.clip((at >> self.plane.lines.bits) + self.plane.shape[1] // 2, -2, self.plane.shape[1]) + 2
         weight = fraction(at, self.plane.lines.bits)[..., None, None]
-        profiles = (1 - weight) * take(slab, column) + weight * take(slab, column + 1)
+
+        # A loop of its own, so that XLA does not compute a profile anew for each row of the panel that looks it up.
+        def profile(of_view: tuple[Array, Array]) -> Array:
+            column, weight = of_view
+            return (1 - weight) * take(slab, column) + weight * take(slab, column + 1)
+
+        profiles = lax.map(profile, (column, weight))
         height = self._height(position(tables[3:], i)[..., None], jnp.arange(self.detector_rows)[None, None])
         index = jnp.clip((height >> self.bits) + self.slices // 2, -2, self.slices) + 2
         index += _offsets(profiles)
@@ -195,25 +201,26 @@ class _ConeSweep:
     def _add_view(self, i: Int[Array, "k 1"], total: Float[Array, "k w d n"],
                   step: tuple[Array, tuple[Array, ...], Any]) -> tuple[Float[Array, "k w d n"], None]:
         view, rise, tables = step
-        profiles = self._profiles(view, position(tuple(t[None] for t in rise), i))
+        # A loop of its own, so that XLA does not compute a profile anew for each pixel that looks it up.
+        profiles = lax.map(functools.partial(self._profiles, view), position(tuple(t[None] for t in rise), i))
         flat = profiles.reshape(-1, *profiles.shape[2:])
         base = jnp.arange(i.shape[0])[:, None] * profiles.shape[1]
         for detector, weight in self.plane.footprint.meet(tables, i, centred(self.plane.shape[1])[None]):
             total = total + weight[..., None, None] * take(flat, base + detector)
         return total, None
 
-    def _profiles(self, view: Float[Array, "u2 r2 n"], rise: Int[Array, "k u2"]) -> Float[Array, "k u2 d n"]:
-        """What the rays of one view bring to rows of the grid, over slices: `(rows, columns of the panel, slices, n)`."""
-        z = centred(self.slices)[None, None]
-        per_row = rise[..., None].astype(jnp.float32) * 2.0 ** (1 - self.bits - self.extra)
+    def _profiles(self, view: Float[Array, "u2 r2 n"], rise: Int[Array, " u2"]) -> Float[Array, "u2 d n"]:
+        """What the rays of one view bring to a row of the grid, over slices: `(columns of the panel, slices, n)`."""
+        z = centred(self.slices)[None]
+        per_row = rise[:, None].astype(jnp.float32) * 2.0 ** (1 - self.bits - self.extra)
         middle, odd = (self.detector_rows - 1) / 2, self.slices % 2
         first = jnp.floor((z - 1 + (1 - odd) / 2) / per_row + middle - _SLACK).astype(jnp.int32) + 1
         flat = view.reshape(-1, view.shape[-1])
-        base = jnp.arange(view.shape[0])[None, :, None] * view.shape[1]
+        base = jnp.arange(view.shape[0])[:, None] * view.shape[1]
         total: Any = 0
         for tap in range(self.taps):
             row = jnp.clip(first + tap, -1, self.detector_rows)
-            distance = self._height(rise[..., None], row) - (z << self.bits)
+            distance = self._height(rise[:, None], row) - (z << self.bits)
             total = total + hat(distance, self.bits)[..., None] * take(flat, base + row + 1)
         return total
 
@@ -294,7 +301,13 @@ def _back_project(geometry: Cone, filtered: Float[Array, "v u r n"]) -> Float[Ar
     def add_view(y: Array, total: Array, step: tuple[Array, Array, Array]) -> tuple[Array, None]:
         view, c, s = step
         index, weight = _neighbours(geometry.plane.detector(c, s, x, y), panel_columns)
-        stacks = (1 - weight)[..., None] * take(view, index) + weight[..., None] * take(view, index + 1)
+
+        # As in `_ConeSweep`, a loop of its own.
+        def stack(of_row: tuple[Array, Array]) -> Array:
+            index, weight = of_row
+            return (1 - weight) * take(view, index) + weight * take(view, index + 1)
+
+        stacks = lax.map(stack, (index, weight[..., None]))
         scale = geometry.plane.magnification(c, s, x, y)[..., None]
         height = z * scale * (geometry.detector_distance_mm / geometry.source_mm / geometry.pitch_mm[0])
         index, weight = _neighbours(height + (panel_rows - 1) / 2, panel_rows)
