@@ -208,3 +208,12 @@ def test_samples_are_compared_one_by_one():
     alone = [image_quality.ssim(pred[i:i + 1], truth[i:i + 1], 1.0)[0] for i in range(3)]
     np.testing.assert_allclose(together, alone, rtol=1e-6)
     assert jax.jit(image_quality.ssim, static_argnums=2)(pred, truth, 1.0).shape == (3,)
+
+
+@pytest.mark.parametrize("metric", [image_quality.mse, image_quality.psnr, image_quality.ssim, image_quality.nmse])
+@pytest.mark.parametrize("shape", [(1, 16, 1, 1), (2, 16, 16, 1), (1, 16, 15, 1)])
+def test_images_of_two_shapes_are_refused(unchecked, metric, shape):
+    """Those that broadcast, too: each of two images against one, a row against all."""
+    data_range = {} if metric is image_quality.mse else {"data_range": 1.0}
+    with pytest.raises(UserError, match="compares images of one shape, not"):
+        metric(jnp.zeros(shape), jnp.zeros((1, 16, 16, 1)), **data_range)

@@ -23,7 +23,7 @@ from medjax.ops import threshold
 from medjax.tasks.segment import Segment
 from medjax.train.optim import optimizer
 from medjax.train.step import init_state, make_predict, make_step
-from medjax.types import Record, Region, UserError
+from medjax.types import Prediction, Record, Region, UserError
 
 KEY = jax.random.key(0, impl="unsafe_rbg")  # compiles faster
 CLASSES = ("background", "lesion")
@@ -90,8 +90,35 @@ def test_distances_agree_with_scipy(spacing):
     cross = ndimage.generate_binary_structure(3, 1)
     rims = [m & ~ndimage.binary_erosion(m, cross, border_value=0) for m in (found, truth)]
     to_other = [ndimage.distance_transform_edt(~rims[1 - i], sampling=spacing)[rims[i]] for i in range(2)]
-    got = measured.hausdorff95(*(jnp.asarray(m)[None, ..., None] for m in (found, truth)), jnp.array([spacing]))
-    assert float(got[0, 0]) == pytest.approx(np.percentile(np.concatenate(to_other), 95), abs=1e-5)
+    both = np.concatenate(to_other)
+    expected = {"hausdorff": both.max(), "hausdorff95": np.percentile(both, 95), "surface_distance": both.mean(),
+                "surface_dice": (both <= 1.0).mean()}
+    got = measured.measured(list(expected), *(jnp.asarray(m)[None, ..., None] for m in (found, truth)),
+                            jnp.array([spacing]), 1.0)
+    assert {name: float(value[0, 0]) for name, value in got.items()} == pytest.approx(expected, abs=1e-5)
+
+
+def test_surfaces_of_regions_that_are_missing():
+    """A region that is not found has no distance, and none of its surface is near; where neither is, there is no number."""
+    one = jnp.zeros((1, 5, 5, 2), bool).at[0, 1:3, 1:3, 0].set(True)
+    got = measured.measured(list(measured.OF_REGIONS), one, jnp.zeros_like(one), jnp.ones((1, 2)), 10.0)
+    nothing = [name for name, value in got.items() if np.isnan(value[0, 0])]
+    assert nothing == ["hausdorff95", "hausdorff", "surface_distance"]
+    assert float(got["surface_dice"][0, 0]) == 0
+    assert all(np.isnan(value[0, 1]) for value in got.values())
+
+
+def test_the_measures_of_a_segmentation_are_chosen():
+    names = ("surface_dice", "hausdorff")
+    task, batch = Segment((0.0, 1.0), 2, measures=names, tolerance_mm=0.5), batch_of(2)
+    example = task.example(KEY, batch)
+    shifted = jnp.roll(example.target, 1, 2) * 10.0
+    found = {name: np.asarray(value) for name, value in task.measure(Prediction(shifted), example).items()}
+    assert [metric.name for metric in task.metrics] == ["volume_dice", *names]
+    np.testing.assert_allclose(found["hausdorff"], 0.5, atol=1e-5)  # a voxel of the last axis
+    np.testing.assert_array_equal(found["surface_dice"], 1)
+    assert set(task.summarise([{name: value[i].tolist() for name, value in found.items()} for i in range(2)])) == {
+        "volume_dice", *names}
 
 
 def test_losses_agree_with_their_definition_under_a_mask():
@@ -185,6 +212,8 @@ MISTAKES = {
     "an empty class": ({"classes": (*CLASSES, "oedema")}, np.eye(4, dtype=int)[..., None], "no training voxel is oedema"),
     "no label": ({}, None, "r: has no label"),
     "unknown prior": ({"prior": "otso"}, None, "unknown 'otso'; choose from none, otsu"),
+    "unknown measure": ({"measures": ("dice", "hd")}, None, "unknown 'hd'; choose from dice, iou, hausdorff95, hausdorff"),
+    "a tolerance below 0": ({"tolerance_mm": -1.0}, None, "tolerance_mm: -1; give 0 or more"),
     "one class": ({"classes": ("all",)}, None, "at least one more"),
     "an order of others": ({"order": (1, 2)}, None, "each number below 2 once"),
 }

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from medjax import registry
 from medjax.types import Array, Metric, UserError
@@ -13,10 +13,23 @@ Function = TypeVar("Function", bound=Callable[..., Array])
 
 def image_metric(label: str = "", unit: str = "", lower_is_better: bool = False,
                  decimals: int | None = None) -> Callable[[Function], Function]:
-    """Declares a function as the metric of its name (see `Metric`): `(B,)` from what it names of pred, target, …"""
+    """Declares a function as the metric of its name (see `Metric`): `(B,)` from what it names of pred, target, …
+
+    It raises UserError where `pred` and `target` differ in shape: arrays that broadcast would give a number of other images.
+    """
     def declare(function: Function) -> Function:
-        function.metric = Metric(function.__name__, label, unit, lower_is_better, decimals)  # type: ignore[attr-defined]
-        return function
+        names = list(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Array:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            pred, target = (given.get(name) for name in ("pred", "target"))
+            if pred is not None and target is not None and pred.shape != target.shape:
+                raise UserError(function.__name__, f"compares images of one shape, not {pred.shape} with {target.shape}")
+            return function(*args, **kwargs)
+
+        checked.metric = Metric(function.__name__, label, unit, lower_is_better, decimals)  # type: ignore[attr-defined]
+        return cast(Function, checked)
 
     return declare
 

@@ -1,5 +1,7 @@
 """How well regions are found: overlap and distance, per sample."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
@@ -9,10 +11,29 @@ from medjax.types import Array, Metric
 DICE = Metric("dice", "Dice", decimals=4)
 IOU = Metric("iou", "IoU", decimals=4)
 MCC = Metric("mcc", "Matthews correlation", decimals=4)
-HAUSDORFF95 = Metric("hausdorff95", "95 % Hausdorff distance", "{length}", lower_is_better=True)
+OF_REGIONS = {metric.name: metric for metric in (
+    DICE, IOU, Metric("hausdorff95", "95 % Hausdorff distance", "{length}", lower_is_better=True),
+    Metric("hausdorff", "Hausdorff distance", "{length}", lower_is_better=True),
+    Metric("surface_distance", "average surface distance", "{length}", lower_is_better=True),
+    Metric("surface_dice", "surface Dice", decimals=4))}
+"""What `measured` has, by name."""
 
 Regions = Bool[Array, "b *space k"]
 PerRegion = Float[Array, "b k"]
+Apart = Float[Array, "b 2 *space k"]
+
+
+def measured(names: Sequence[str], pred: Regions, target: Regions, spacing_mm: Float[Array, "b n"],
+             tolerance_mm: float) -> dict[str, PerRegion]:
+    """Those of `OF_REGIONS` that are named, of each region; `tolerance_mm` is that of `surface_dice`."""
+    found = {}
+    if {"dice", "iou"} & set(names):
+        found["dice"], found["iou"] = overlap(pred, target)
+    if set(names) - {"dice", "iou"}:
+        apart = distances(pred, target, spacing_mm)
+        found |= {"hausdorff": hausdorff(apart), "hausdorff95": hausdorff(apart, 95),
+                  "surface_distance": surface_distance(apart), "surface_dice": surface_dice(apart, tolerance_mm)}
+    return {name: found[name] for name in names}
 
 
 def overlap(pred: Regions, target: Regions) -> tuple[PerRegion, PerRegion]:
@@ -35,20 +56,49 @@ def mcc(pred: Regions, target: Regions) -> PerRegion:
     return jnp.where(spread > 0, (both - ours * theirs) / jnp.sqrt(jnp.where(spread > 0, spread, 1)), jnp.nan)
 
 
-def hausdorff95(pred: Regions, target: Regions, spacing_mm: Float[Array, "b n"]) -> PerRegion:
-    """The 95th percentile, in mm, of the distances from either region's surface voxels to the other's, both ways.
+def distances(pred: Regions, target: Regions, spacing_mm: Float[Array, "b n"]) -> Apart:
+    """In mm, from the surface voxels of `pred` to the nearest of `target` (first) and back (second); NaN elsewhere.
 
-    A surface voxel has a neighbour across a face, or the image's side, outside the region. NaN where a region is empty.
+    A surface voxel has a neighbour across a face, or the image's side, outside the region. Infinite where there is no other.
     """
     def one(pred: Array, target: Array, spacing: Array) -> Array:
         p, t = surface(pred), surface(target)
-        distances = jnp.stack([distance(t, spacing), distance(p, spacing)])
-        known = jnp.where(jnp.stack([p, t]), distances, jnp.nan)
-        value = jnp.nanpercentile(known, 95)
-        return jnp.where(p.any() & t.any(), value, jnp.nan)
+        return jnp.where(jnp.stack([p, t]), jnp.stack([distance(t, spacing), distance(p, spacing)]), jnp.nan)
 
-    each_region = jax.vmap(one, (-1, -1, None))
+    each_region = jax.vmap(one, (-1, -1, None), -1)
     return jax.lax.map(lambda sample: each_region(*sample), (pred, target, spacing_mm))
+
+
+def hausdorff(apart: Apart, percentile: float = 100.0) -> PerRegion:
+    """The Hausdorff distance (1914) of each region, or a percentile of the `distances` of both ways taken together, in mm.
+
+    Percentiles are as in MedPy, whose `hd95` is the 95th. NaN where a region is empty.
+    """
+    value = jnp.nanpercentile(apart, percentile, axis=_but_the_ends(apart))
+    return jnp.where(_both(apart), value, jnp.nan)
+
+
+def surface_distance(apart: Apart) -> PerRegion:
+    """The average symmetric surface distance in mm: the mean of the `distances` of both ways; NaN where a region is empty."""
+    return jnp.where(_both(apart), jnp.nanmean(apart, _but_the_ends(apart)), jnp.nan)
+
+
+def surface_dice(apart: Apart, tolerance_mm: float) -> PerRegion:
+    """The share of both surfaces that is no farther from the other than the tolerance (Nikolov et al., 2021).
+
+    A surface is its voxels, whatever their area. 0 where one of the regions is empty, NaN where both are.
+    """
+    known, near = (found.sum(_but_the_ends(apart)) for found in (~jnp.isnan(apart), apart <= tolerance_mm))
+    return jnp.where(known > 0, near / jnp.maximum(known, 1), jnp.nan)
+
+
+def _both(apart: Apart) -> Bool[Array, "b k"]:
+    """Whether neither region is empty."""
+    return (~jnp.isnan(apart)).any(tuple(range(2, apart.ndim - 1))).all(1)
+
+
+def _but_the_ends(apart: Apart) -> tuple[int, ...]:
+    return tuple(range(1, apart.ndim - 1))
 
 
 def surface(region: Bool[Array, "*space"]) -> Bool[Array, "*space"]:

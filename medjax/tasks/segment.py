@@ -53,18 +53,25 @@ class Segment(TaskBase):
 
     `prior` (hybrid segmentation) adds the result of a classical method as a channel: none, otsu, edges, region_growing.
     `order` has the classes from the darkest to the brightest, for methods without training; () takes it from the training
-    images.
+    images. `measures` are of dice, iou, hausdorff95, hausdorff, surface_distance (average, symmetric) and surface_dice, which
+    counts a surface that is off by `tolerance_mm` at most as found.
     """
 
     classes: tuple[str, ...] = ("background", "lesion")
     prior: str = "none"
     order: tuple[int, ...] = ()
+    measures: tuple[str, ...] = ("dice", "iou", "hausdorff95")
+    tolerance_mm: float = 1.0
 
     keeps_format = True
     on_coarser_grid = staticmethod(on_coarser_grid)
 
     def __post_init__(self) -> None:
         check_choice("config.task.prior", self.prior, PRIORS)
+        for name in self.measures:
+            check_choice("config.task.measures", name, regions.OF_REGIONS)
+        if self.tolerance_mm < 0:
+            raise UserError("config.task.tolerance_mm", f"{self.tolerance_mm:g}; give 0 or more")
         if len(self.classes) < 2:
             raise UserError("config.task.classes", f"{self.classes}; give the background and at least one more")
         if self.order and sorted(self.order) != list(range(len(self.classes))):
@@ -80,7 +87,7 @@ class Segment(TaskBase):
         """Of the volume as a whole, of samples, and of each class."""
         own = self.classes[1:] if len(self.classes) > 2 else ()
         return (Metric("volume_dice", "Dice of all voxels", decimals=4, pooled=True),
-                regions.DICE, regions.IOU, regions.HAUSDORFF95,
+                *(regions.OF_REGIONS[name] for name in self.measures),
                 *(Metric(f"volume_dice_{name}", f"Dice of {name}", decimals=4, pooled=True) for name in own))
 
     def out_channels(self, channels: int) -> int:
@@ -131,21 +138,21 @@ class Segment(TaskBase):
         return {name: fn(pred, example.target, example.mask) for name, fn in losses.SEGMENTATION.items()}
 
     def measure(self, pred: Prediction, example: Example) -> dict[str, Array]:
-        """Per sample, Dice, IoU and Hausdorff distance (95 %, in mm; in voxels where their size is not known), means over
-        the classes but the background; voxel counts.
+        """Per sample, the `measures` as means over the classes but the background (distances in mm; in voxels where their
+        size is not known); voxel counts.
 
-        Dice and IoU leave out classes that are neither there nor found, the distance those that are not both; NaN where
-        that leaves none. The counts, of hits and of found and true voxels together, are by class, `(B, K - 1)`.
+        Dice, IoU and surface Dice leave out classes that are neither there nor found, distances those that are not both; NaN
+        where that leaves none. The counts, of hits and of found and true voxels together, are by class, `(B, K - 1)`.
         """
         logits = pred.image
         classes = jnp.arange(1, len(self.classes))
         found = (logits.argmax(-1, keepdims=True) == classes.reshape((1,) * (logits.ndim - 1) + (-1,))) & example.mask
         truth = (example.target[..., 1:] > 0.5) & example.mask
-        dice, iou = regions.overlap(found, truth)
-        far = regions.hausdorff95(found, truth, jnp.where(jnp.isnan(example.spacing_mm), 1.0, example.spacing_mm))
+        spacing = jnp.where(jnp.isnan(example.spacing_mm), 1.0, example.spacing_mm)
+        measured = regions.measured(self.measures, found, truth, spacing, self.tolerance_mm)
         axes = tuple(range(1, logits.ndim - 1))
-        return {"dice": jnp.nanmean(dice, -1), "iou": jnp.nanmean(iou, -1), "hausdorff95": jnp.nanmean(far, -1),
-                "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
+        return {name: jnp.nanmean(values, -1) for name, values in measured.items()} | {
+            "hits": (found & truth).sum(axes), "voxels": found.sum(axes) + truth.sum(axes)}
 
     def summarise(self, samples: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """Means over samples and classes where there is a number; `volume_dice` counts the voxels of all samples as one.
@@ -155,7 +162,7 @@ class Segment(TaskBase):
         pooled = {name: np.sum([s[name] for s in samples], axis=0) for name in ("hits", "voxels")}
         volume = np.where(pooled["voxels"] > 0, 2 * pooled["hits"] / np.maximum(pooled["voxels"], 1), np.nan)
         summary: dict[str, Value] = {"volume_dice": mean_of_numbers(list(volume))}
-        for name in ("dice", "iou", "hausdorff95"):
+        for name in self.measures:
             summary[name] = mean_of_numbers([s[name] for s in samples])
         if len(self.classes) > 2:
             summary |= {f"volume_dice_{name}": float(v) for name, v in zip(self.classes[1:], volume, strict=True)}
