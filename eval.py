@@ -16,6 +16,7 @@ SERIES = flags.DEFINE_string("series", None, "--data: which series of a folder; 
 ACCEPT = flags.DEFINE_list("accept", [], f"--data: differences from the training images to accept: {', '.join(CHECKS)}.")
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "Which split of the data.")
 NAMES = flags.DEFINE_bool("names", False, "Write the names of files into tables and report; otherwise pseudonyms.")
+MEMBERSHIP = flags.DEFINE_bool("membership", False, "Also measure how well training patients are told from test patients.")
 UNCERTAINTY = uncertainty.flag()
 JOIN = distributed.joining()
 
@@ -24,7 +25,7 @@ def main() -> None:
     JOIN()
     evaluate_run(Path(WORKDIR.value), SPLIT.value, names=NAMES.value,
                  data=Path(DATA.value).expanduser() if DATA.value else None, accept=ACCEPT.value, series=SERIES.value,
-                 asked=tuple(UNCERTAINTY.value))
+                 asked=tuple(UNCERTAINTY.value), members=MEMBERSHIP.value)
 
 
 if __name__ == "__main__":

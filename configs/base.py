@@ -10,7 +10,7 @@ import ml_collections
 
 from medjax import registry
 from medjax.data import augment
-from medjax.train import optim
+from medjax.train import optim, privacy
 from medjax.types import UserError
 
 
@@ -30,6 +30,7 @@ def get_config(**structure: str) -> ml_collections.ConfigDict:
     config.features_workdir = ""  # a run whose network a perceptual loss or a Fréchet distance looks through
     config.init_workdir = ""  # a run whose weights this one starts from: trained before, or converted
     config.optim = registry.keywords(optim.optimizer)
+    config.privacy = privacy.default()  # differential privacy of the training patients, off while epsilon and noise are 0
 
     config.data = ml_collections.ConfigDict()
     config.data.path = ""  # a file or folder of your own images: where the source reads, or in place of a built-in one

@@ -45,5 +45,9 @@ class Key:
         """By how many days the dates of a patient are moved: 1 to 3650 back."""
         return -1 - int.from_bytes(self._digest("days", patient)[:8], "big") % MAX_DAYS
 
+    def seed(self, purpose: str) -> int:
+        """A seed of 64 bits for random numbers that nobody without the key can repeat."""
+        return int.from_bytes(self._digest("seed", purpose)[:8], "big")
+
     def _digest(self, kind: str, text: str) -> bytes:
         return hmac.new(self.secret, f"{kind}\0{text}".encode("utf-8", "surrogateescape"), hashlib.sha256).digest()

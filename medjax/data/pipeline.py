@@ -181,8 +181,12 @@ class Patches:
         room = np.maximum(self._room[regions], 0)
         corners = np.minimum((draws[:, 2:] * (room + 1)).astype(int), room)
         for row, place in enumerate(zip(regions.tolist(), indices.tolist(), corners.tolist(), strict=True)):
-            points = self._points[place[0]] if draws[row, 0] < self._share else None
-            yield place if points is None or not len(points) else self._around(points, place, draws[row])
+            yield self.moved(place, draws[row])
+
+    def moved(self, place: Place, draws: np.ndarray) -> Place:
+        """The place, moved with the probability of tissue to where its patch has some in it."""
+        points = self._points[place[0]] if draws[0] < self._share else None
+        return place if points is None or not len(points) else self._around(points, place, draws)
 
     def _around(self, points: np.ndarray | Stored, place: Place, draws: np.ndarray) -> Place:
         """The place moved to where its patch has one of the points in it."""

@@ -18,6 +18,7 @@ from medjax.data.storage.names import pseudonym
 from medjax.evaluation.compare import WORST, Comparison, Sample, compare, metrics_of, owner
 from medjax.evaluation.consistency import consistency
 from medjax.evaluation.intervals import Collected, calibrated
+from medjax.evaluation.membership import check_parts, membership
 from medjax.evaluation.references import FILE as CHOSEN
 from medjax.evaluation.references import choose_strengths, references_of
 from medjax.files import write_atomically
@@ -25,27 +26,39 @@ from medjax.infer.fit import fitted
 from medjax.infer.uncertainty import FILE as CALIBRATIONS
 from medjax.infer.uncertainty import Asked, name_of, restore
 from medjax.measures.intervals import Calibration, Checked, check, numbers
+from medjax.measures.membership import Attack
 from medjax.measures.statistics import Standing, standings
 from medjax.report import page
-from medjax.report.table import aligned, best, consistency_cells, interval_cells, standing_cells, table
+from medjax.report.table import (
+    aligned,
+    attack_cells,
+    best,
+    consistency_cells,
+    interval_cells,
+    standing_cells,
+    table,
+)
 from medjax.tasks._restoration import Restoration
 from medjax.train import distributed, sharding
 from medjax.train.evaluator import Evaluator, scalars
 from medjax.train.log import read_curves
-from medjax.train.run import Run, held_split, load_records, load_splits, write_split
+from medjax.train.privacy import plan_of, stated
+from medjax.train.run import Run, held_split, load_records, load_splits, open_checkpoints, write_split
 from medjax.types import Region, Splits, UserError, Value
 
 METRICS, REPORT = "metrics.json", "report.html"
 
 
 def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: bool = False, data: Path | None = None,
-                 accept: Collection[str] = (), series: str | None = None, asked: Asked = ()) -> None:
+                 accept: Collection[str] = (), series: str | None = None, asked: Asked = (),
+                 members: bool = False) -> None:
     """Evaluates the run's best checkpoint on `split`; writes `eval/` in its folder, prints the table and where it is.
 
     With `data`, a file or folder that the run need never have seen, all of it is the test part, and `eval_data/` is written;
     scans that differ from those of training are refused, but for the differences in `accept` (see `medjax.infer.fit`);
     `series` stands for the run's own choice of a series. The uncertainty that is `asked` for (`medjax.infer.uncertainty`)
-    is calibrated on the validation part, whatever the data, and checked on `split`.
+    is calibrated on the validation part, whatever the data, and checked on `split`. With `members` it is also measured how
+    well the training patients are told from those of the test part (`medjax.measures.membership`).
     Unless `again`, an evaluation of the same checkpoint, data and references is only printed, and a part that the data has
     not is left out. Samples have pseudonyms, by
     the salt of the run's split, or with `names` those of their files. Several processes evaluate together, and the first
@@ -58,6 +71,8 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         if asked and (split == "val" or distributed.several()):
             raise UserError("--uncertainty", "intervals are calibrated on the validation part, by one process; evaluate "
                             "another part in one process")
+        if members:
+            check_parts(splits, split, data)
         if held_split(workdir) is None and distributed.is_primary():  # a run of converted weights: the salt of pseudonyms
             write_split(workdir, splits)
         if not splits[split] and again:
@@ -68,7 +83,8 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         return
     wanted = references_of(run)
     identity = {"task": run.config.task.name, "split": split, "step": step, "data": fingerprint(splits),
-                "references": sorted(wanted), "names": names, "uncertainty": name_of(asked) or None}
+                "references": sorted(wanted), "names": names, "uncertainty": name_of(asked) or None, "membership": members,
+                **_privacy(run, workdir)}
     current = "yes" if not again and distributed.is_primary() and _is_current(folder, identity) else ""
     if distributed.broadcast_from_primary(current):
         if distributed.is_primary():
@@ -91,10 +107,11 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         intervals = Intervals(asked, calibration, check(collected.patients(), calibration))
     else:
         found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST)
+    attacks = membership(run, state, evaluator, splits["train"], found, references, strengths) if members else {}
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         named = found if names else under_pseudonyms(found, workdir, splits[split])
-        _write(workdir, folder, run, identity, named, chosen, intervals)
+        _write(workdir, folder, run, identity, named, chosen, intervals, attacks)
 
 
 @dataclass(frozen=True)
@@ -153,7 +170,7 @@ def _is_current(folder: Path, identity: Mapping[str, object]) -> bool:
 
 
 def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object], found: Comparison,
-           strengths: Mapping[str, float], intervals: Intervals | None) -> None:
+           strengths: Mapping[str, float], intervals: Intervals | None, attacks: Mapping[str, Attack]) -> None:
     rows, n, task, data_range = found.rows, len(found.names), run.config.task.name, run.task.data_range
     metrics, split = metrics_of(run), str(identity["split"])
     agreement = consistency(run.task, found.per_sample, found.patients)
@@ -167,6 +184,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
                       for name, metric in metrics.items()},
         **({"intervals": numbers(intervals.checked, intervals.calibration)} if intervals else {}),
         **({"consistency": agreement} if agreement else {}),
+        **({"attacks": {name: attack.numbers for name, attack in attacks.items()}} if attacks else {}),
         "tables": {row: {k: np.asarray(v).tolist() for k, v in one.items()} for row, one in found.tables.items()}}
     per_sample = [{row: scalars(values) for row, values in sample.items()} for sample in found.per_sample]
     write_atomically(folder / "per_sample.csv", _csv(found))
@@ -176,7 +194,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
                shown=_shown(found, intervals.calibration if intervals else None),
                standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
                config=run.config.to_json(indent=1), intervals=summary.get("intervals"), consistency=agreement,
-               units=run.config.data.domain.units)
+               units=run.config.data.domain.units, attacks=summary.get("attacks"), private=_private(summary))
     write_atomically(folder / METRICS, json.dumps(summary, indent=1))  # last: it says that all the others are there
     _print(workdir, folder, run, summary, intervals.asked if intervals else ())
 
@@ -205,8 +223,27 @@ def _print(workdir: Path, folder: Path, run: Run, summary: Mapping[str, Any], as
         print("agreement with the measurement (about 1 of noise: right; above the truth: not all of it was measured):"
               if summary["consistency"]["unit"] == "noise" else "agreement with the measurement, which has no noise:")
         print(aligned(consistency_cells(summary["consistency"])))
+    if "attacks" in summary:
+        print("membership inference: training patients told from test patients:")
+        print(aligned(attack_cells(summary["attacks"])))
+    if "privacy" in summary:
+        print(_private(summary))
     print(f"{summary['n']} {summary['split']} samples; pictures and curves: {folder / REPORT}")
     print(next_command(workdir, asked))
+
+
+def _privacy(run: Run, workdir: Path) -> dict[str, Any]:
+    """What a private run has spent by its last checkpoint, whichever is the best one: that was chosen among all."""
+    plan = plan_of(run.config)
+    if plan is None:
+        return {}
+    with open_checkpoints(run.config, workdir) as checkpoints:
+        return {"privacy": plan.facts(checkpoints.latest() or 0)}
+
+
+def _private(summary: Mapping[str, Any]) -> str:
+    facts = summary.get("privacy")
+    return f"privacy of each of {facts['patients']} training patients: {stated(facts)}" if facts else ""
 
 
 def next_command(workdir: Path, asked: Asked = ()) -> str:

@@ -14,7 +14,7 @@ from medjax.measures.removed import LEVEL
 from medjax.measures.statistics import Standing
 from medjax.report import charts
 from medjax.report.pictures import Panel, colour_bar, error_png, half_width_png, image_png, outside_png, removed_png
-from medjax.report.table import arrow, best, columns, consistency_cells, interval_cells, standing_cells, texts
+from medjax.report.table import arrow, attack_cells, best, columns, consistency_cells, interval_cells, standing_cells, texts
 from medjax.report.viewer import Setting, Shown, content, scores
 from medjax.types import Metric
 
@@ -29,7 +29,8 @@ PACKAGES = ("medjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str], data_range: tuple[float, float],
           metrics: Metrics, rows: Rows, per_sample: Sequence[Rows], curves: Curves, panels: Sequence[Panel],
           shown: Sequence[Shown], standings: Mapping[str, Standing], patients: int, config: str,
-          intervals: Mapping[str, Any] | None = None, consistency: Mapping[str, Any] | None = None, units: str = "") -> None:
+          intervals: Mapping[str, Any] | None = None, consistency: Mapping[str, Any] | None = None, units: str = "",
+          attacks: Mapping[str, Any] | None = None, private: str = "") -> None:
     """Writes the page to `path`, whole or not at all.
 
     `rows` are the means by method ("input", the references, "model") and metric; the first metric leads. `per_sample`
@@ -37,7 +38,8 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
     samples of the viewer, in the order in which they are kept until the page is full. `standings` are
     the methods over the `patients` by the first metric. `curves` are what the run logged, by name (`train/...`,
     `eval/...`), as (step, value). `intervals` are what `medjax.measures.intervals.numbers` has of the model's, in `units`;
-    `consistency` what `medjax.evaluation.consistency` has of reconstructions.
+    `consistency` what `medjax.evaluation.consistency` has of reconstructions. `attacks` are those of membership inference by
+    name (`Attack.numbers`), `private` says what privacy was spent.
     """
     leading, others = _curves(curves, metrics)
     html = template("page.html").render(
@@ -52,7 +54,8 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
         hardest=_hardest(rows, per_sample, names, metrics), curves=leading, more_curves=others,
         viewer=content(shown, Setting(data_range, data_range, units)), scores=scores(names, per_sample, metrics),
         removed=f"{100 * LEVEL:g} %" if any(panel.removed is not None for panel in panels) else "",
-        config=config, versions=versions(), colour_bar=colour_bar())
+        config=config, versions=versions(), colour_bar=colour_bar(), attacks=attack_cells(attacks) if attacks else [],
+        private=private)
     write_atomically(path, html)
 
 

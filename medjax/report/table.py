@@ -95,6 +95,18 @@ def consistency_cells(found: Mapping[str, Any]) -> list[list[str]]:
     return cells
 
 
+def attack_cells(attacks: Mapping[str, Any]) -> list[list[str]]:
+    """What `medjax.measures.membership.Attack.numbers` has by the name of an attack, in words; a head comes first."""
+    def text(value: Mapping[str, float] | None) -> str:
+        return "too few" if value is None else f"{value['value']:.2f} ({value['low']:.2f} … {value['high']:.2f})"
+
+    first = next(iter(attacks.values()))
+    heads = [f"found at {100 * float(rate):g} % false alarms" for rate in first["found"]]
+    people = f"{first['members']} against {first['others']} patients"
+    return [[people, "AUC (95 % interval)", *heads],
+            *([name, text(found["auc"]), *map(text, found["found"].values())] for name, found in attacks.items())]
+
+
 def aligned(cells: Sequence[Sequence[str]]) -> str:
     """Lines of cells, of which the first is the head, as text in columns."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]

@@ -16,13 +16,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax import registry
 from medjax.data.augment import Augment
+from medjax.data.key import Key as Secret
 from medjax.data.pipeline import HostBatch, Share
 from medjax.data.prefetch import Position
 from medjax.train import padding, sharding
 from medjax.train.evaluator import Evaluator
 from medjax.train.optim import optimizer
+from medjax.train.privacy import noise_key, plan_of
 from medjax.train.run import Config, Run
-from medjax.train.step import QUICK, init_state, make_step
+from medjax.train.step import QUICK, Step, init_state, make_step
 from medjax.types import Array, Batch, Key, State, Tree
 
 MEMBER = PartitionSpec("member")
@@ -44,9 +46,10 @@ class Layout(Protocol):
     """Where members' states and batches lie, and the program that moves them on by a step."""
 
     evaluator: Evaluator
+    secret: Secret | None
     initial: Callable[[Batch, Key], State]
     """A member's first state, from one row of a batch; jitted, so that it is traced once for all who call it."""
-    step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
+    step: Step
     """A member's step alone; jitted, as `initial`."""
 
     @property
@@ -87,11 +90,11 @@ def initial(run: Run) -> Callable[[Batch, Key], State]:
 
 
 class OneRun:
-    """A run over a mesh `(data, space)`."""
+    """A run over a mesh `(data, space)`; the `secret` is that of a private one."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, secret: Secret | None = None):
         config = run.config
-        self._run = run
+        self._run, self.secret = run, secret
         self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.space)
         sharding.check_mode(self.mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
         sharding.check_batch(self.mesh, config.batch_size, config.accumulate)
@@ -152,7 +155,8 @@ class OneRun:
         config = self._run.config
         step = self.step if config.mesh.mode == "jit" else train_step(self._run, axis="data")
         shardings = jax.tree.map(lambda array: array.sharding, state)
-        return sharding.parallel(step, self.mesh, config.mesh.mode, shardings, config.remat)
+        more = () if self.secret is None else (jax.device_put(noise_key(self.secret), sharding.replicated(self.mesh)),)
+        return sharding.parallel(step, self.mesh, config.mesh.mode, shardings, config.remat, more)
 
     def member(self, tree: Tree, index: int) -> Tree:
         """The whole."""
@@ -161,6 +165,8 @@ class OneRun:
 
 class SideBySide:
     """Runs that differ in seed or learning rate alone, in one program without communication between them."""
+
+    secret = None
 
     def __init__(self, run: Run, configs: Sequence[Config]):
         self._run, self._configs = run, configs
@@ -251,12 +257,12 @@ def probe(batch: HostBatch, share: Share) -> HostBatch:
     return {name: np.repeat(array[:1], share.planes, 1) if array.ndim > 2 else array[:1] for name, array in batch.items()}
 
 
-def train_step(run: Run, axis: str | None = None) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
+def train_step(run: Run, axis: str | None = None) -> Step:
     """A run's step (see `make_step`)."""
     config = run.config
     augment = Augment(**registry.frozen(config.augment))
     return make_step(run.task, run.objective, run.optimizers, config.ema_decay, augment, config.accumulate, axis,
-                     config.remat)
+                     config.remat, plan_of(config))
 
 
 def member_mesh(members: int) -> Mesh:

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 
 from medjax import registry
+from medjax.data.patients import patient_stream
 from medjax.data.pipeline import Stream, train_stream
 from medjax.data.prefetch import DeviceBatches, to_device
 from medjax.data.split import describe, describe_series, fingerprint
-from medjax.train import distributed, evaluator
+from medjax.train import distributed, evaluator, privacy
 from medjax.train.checkpoint import Checkpoints, versions
 from medjax.train.layouts import FREE, HostStream, Layout, OneRun, SideBySide, probe, shared
 from medjax.train.log import Log
@@ -59,10 +60,11 @@ def train(config: Config, workdir: Path, profile: tuple[int, int] = (0, 0)) -> S
         splits = load_splits(config, workdir)
         config = resolve(config, splits, workdir)
         run = assemble(config)
+        secret = privacy.secret_of(workdir) if privacy.is_private(config) else None
     distributed.check_same({"steps": config.steps, **registry.flat(config), **versions(), "data": fingerprint(splits)})
     if distributed.is_primary():
-        print(*describe(splits), *describe_series(splits), sep="\n")
-    return _train(run, OneRun(run), [config], [workdir], [splits], Profile(workdir, profile))
+        print(*describe(splits), *describe_series(splits), *privacy.describe(config), sep="\n")
+    return _train(run, OneRun(run, secret), [config], [workdir], [splits], Profile(workdir, profile))
 
 
 def train_side_by_side(configs: Sequence[Config], workdirs: Sequence[Path]) -> list[str]:
@@ -71,6 +73,8 @@ def train_side_by_side(configs: Sequence[Config], workdirs: Sequence[Path]) -> l
     Returns for each why it has diverged, "" where it has not. Raises UserError where they differ in more than their seeds
     and learning rates.
     """
+    if any(privacy.is_private(config) for config in configs):
+        raise UserError("--side_by_side", "private runs have a secret each; leave it out")
     splits = [load_splits(config, workdir) for config, workdir in zip(configs, workdirs, strict=True)]
     configs = [resolve(*given) for given in zip(configs, splits, workdirs, strict=True)]
     if len({shared(config) for config in configs}) > 1:
@@ -100,6 +104,8 @@ def _train(run: Run, layout: Layout, configs: Sequence[Config], workdirs: Sequen
                 if distributed.is_primary():
                     stack.enter_context(lock_workdir(workdir))
                     write_config(workdir, config)
+                    if layout.secret is not None:
+                        privacy.keep_secret(workdir, layout.secret)
                     for line in write_split(workdir, own):
                         print(line)
         folders = [stack.enter_context(open_checkpoints(*pair)) for pair in zip(configs, workdirs, strict=True)]
@@ -133,9 +139,12 @@ def _restore(folders: Sequence[Checkpoints], states: list[State], streams: Seque
 @contextmanager
 def open_stream(run: Run, config: Config, splits: Splits, layout: Layout) -> Iterator[Stream]:
     """The training batches of a run, as its layout takes them; on leaving, reading threads and processes are ended."""
-    data = config.data
-    open_ = partial(train_stream, splits["train"], batch_size=config.batch_size * run.objective.batches,
-                    patch=registry.frozen(data.patch), ndim=data.ndim, seed=config.seed, foreground=data.foreground)
+    data, plan = config.data, privacy.plan_of(config)
+    how = {"patch": registry.frozen(data.patch), "ndim": data.ndim, "seed": config.seed, "foreground": data.foreground}
+    if plan is None or layout.secret is None:
+        open_ = partial(train_stream, splits["train"], batch_size=config.batch_size * run.objective.batches, **how)
+    else:
+        open_ = partial(patient_stream, splits["train"], plan.drawing(layout.secret.seed("patients drawn")), **how)
     multiple = layout.multiple_of(lambda: {name: array[:1] for name, array in open_().first().items()})
     stream = open_(workers=data.workers, multiple_of=multiple, share=layout.share)
     try:
@@ -147,11 +156,14 @@ def open_stream(run: Run, config: Config, splits: Splits, layout: Layout) -> Ite
 def _check(run: Run, layout: Layout, stream: HostStream) -> State:
     """The state's shapes, by tracing a step: what doesn't fit together is said before anything is compiled or written."""
     metric_of(run.config)
-    rows = run.config.batch_size * run.objective.batches
+    plan = privacy.plan_of(run.config)
+    rows = run.config.batch_size * run.objective.batches if plan is None else plan.drawing(0).rows
     row = probe(stream.first(), layout.share)
     first = {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in row.items()}
     state = jax.eval_shape(layout.initial, row, jax.random.PRNGKey(0))
-    jax.eval_shape(layout.step, *layout.placed(state, first))
+    if plan is not None:
+        privacy.check(run.objective, state)
+    jax.eval_shape(layout.step, *layout.placed(state, first), *([] if plan is None else [jax.random.PRNGKey(0)]))
     return state
 
 
@@ -235,7 +247,9 @@ def _report(members: Sequence[Member], step: int, logs: dict[str, Array]) -> Non
                 raise DivergedError(f"step {step}", member.diverged)
             member.log.say(f"{member.workdir}: step {step}: {member.diverged}")
         elif step % member.config.log_every == 0 or step == member.config.steps:
-            member.log.train(step, scalars)
+            plan = privacy.plan_of(member.config)
+            spent = {} if plan is None else {"privacy/epsilon": plan.spent(step)}
+            member.log.train(step, scalars | spent)
 
 
 def _validate(evaluate: evaluator.Evaluator, state: State, member: Member, step: int) -> dict[str, float]:

@@ -14,11 +14,12 @@ import ml_collections
 from medjax import registry
 from medjax.data.domain import domain_of
 from medjax.data.normalise import normalised
-from medjax.data.split import assignment, changes, fingerprint, split
+from medjax.data.split import assignment, changes, fingerprint, held_parts, split
 from medjax.data.statistics import value_range
 from medjax.data.storage.tfds_layout import is_prepared
 from medjax.files import locked, write_atomically
 from medjax.models.features import FeatureNetwork, Features
+from medjax.train import privacy
 from medjax.train.checkpoint import Checkpoints
 from medjax.train.optim import optimizer
 from medjax.train.step import Optimizers
@@ -91,16 +92,35 @@ def resolve(config: Config, splits: Splits, workdir: Path | None = None) -> Conf
     """
     config = Config(config.to_dict())
     saved = load_config(workdir) if workdir is not None and (workdir / CONFIG).exists() else None
+    private = privacy.is_private(config)
+    if private:
+        _check_unseen(config, splits)
+        privacy.resolve(config, splits, saved)
     config.data.channels = int(splits["train"][0].image.shape[-1])
     config.data.domain = domain_of(splits) if saved is None else saved.data.domain
+    if private:
+        config.data.domain.percentiles = config.data.range
     if not config.data.range:
         config.data.range = value_range(splits["train"]) if saved is None else saved.data.range
     low, high = config.data.range
     if not low < high:
         raise UserError("config.data.range", f"from {low} to {high} there is nothing; give a range, or images that vary")
     for key, value in build_task(config).resolve_from_data(splits).items():
+        if private and isinstance(value, tuple) and any(isinstance(one, float) for one in value):
+            raise UserError(f"config.task.{key}", "would be taken from the training images, which is not private; give it")
         config.task[key] = value if saved is None else saved.task[key]
     return config
+
+
+def _check_unseen(config: Config, splits: Splits) -> None:
+    """Raises UserError where a private run begins with, or looks through, a network that has seen its patients."""
+    subjects = {region.record.subject for region in splits["train"]}
+    for key in ("init_workdir", "features_workdir"):
+        held = held_split(Path(config[key])) if config[key] else None
+        seen = [part for part in held_parts(held or {}, subjects).values() if part != "test"]
+        if seen:
+            raise UserError(f"config.{key}", f"{config[key]} was trained on {len(seen)} of the patients that are to be "
+                            "private; give a run that has not seen them")
 
 
 def held_split(workdir: Path | None) -> dict[str, str] | None:
@@ -200,6 +220,7 @@ def write_config(workdir: Path, config: Config) -> None:
 def _completed(config: Config) -> Config:
     """The config of a run with the keys that its task, objective, networks and source have got since, at their defaults."""
     config = Config(config.to_dict())
+    config.privacy = config.get("privacy", privacy.default())
     networks = registry.find("objectives", config.objective.name).networks  # type: ignore[attr-defined]
     named = {"tasks": [config.task], "objectives": [config.objective], "data.sources": [config.data.source],
              "models": [config[key] for key in networks if key in config]}

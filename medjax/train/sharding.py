@@ -89,27 +89,32 @@ def offloaded(shardings: State) -> State:
     return replace(shardings, opt_state=away)
 
 
-def parallel(step: Step, mesh: Mesh, mode: str, shardings: State, remat: str = "none") -> Step:
+def parallel(step: Step, mesh: Mesh, mode: str, shardings: State, remat: str = "none", more: tuple[Array, ...] = ()) -> Step:
     """The step as one program over the mesh, its state kept as `shardings` say.
 
     "jit": the compiler splits it. "shard_map" and "pmap": each device runs the step (made with `axis="data"`) on its own
-    samples, and gradients are averaged; no `space`, no fsdp, batch statistics of each device. `remat` is the step's.
+    samples, and gradients are averaged; no `space`, no fsdp, batch statistics of each device. `remat` is the step's. `more`
+    are arguments of the step behind the batch that stay, the same on every device.
     """
     options = compiler_options(remat)
     if mode == "jit":
-        def fetched(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-            return step(replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device)), batch)
+        def fetched(state: State, batch: Batch, *more: Array) -> tuple[State, dict[str, Array]]:
+            return step(replace(state, opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device)), batch, *more)
 
         away = any(place.memory_kind == "pinned_host" for place in jax.tree.leaves(shardings))
-        return jax.jit(fetched if away else step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)),
-                       compiler_options=options)
+        program = jax.jit(fetched if away else step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)),
+                          compiler_options=options)
+        return (lambda state, batch: program(state, batch, *more)) if more else program
     if mode == "shard_map":
         everywhere, split = PartitionSpec(), PartitionSpec("data")
-        mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere)
-        return jax.jit(mapped, donate_argnums=0, compiler_options=options)
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(everywhere, split, *(everywhere for _ in more)),
+                               out_specs=everywhere)
+        program = jax.jit(mapped, donate_argnums=0, compiler_options=options)
+        return (lambda state, batch: program(state, batch, *more)) if more else program
     ways = mesh.shape["data"]
-    program = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=list(mesh.devices[:, 0]))
-    return lambda state, batch: program(state, jax.tree.map(lambda a: a.reshape(ways, -1, *a.shape[1:]), batch))
+    program = jax.pmap(step, axis_name="data", in_axes=(None, 0, *(None for _ in more)), out_axes=None,
+                       devices=list(mesh.devices[:, 0]))
+    return lambda state, batch: program(state, jax.tree.map(lambda a: a.reshape(ways, -1, *a.shape[1:]), batch), *more)
 
 
 def compiler_options(remat: str) -> dict[str, str] | None:

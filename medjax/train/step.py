@@ -9,10 +9,11 @@ import optax
 
 from medjax.models.rematerialise import rematerialised
 from medjax.registry import file_of
+from medjax.train.privacy import Plan, patient_gradient
 from medjax.types import Array, Batch, Example, Key, Mean, Objective, Prediction, State, Task, Tree, UserError, Variables
 
 Optimizers = dict[str, optax.GradientTransformation]
-Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+Step = Callable[..., tuple[State, dict[str, Array]]]
 QUICK = {"xla_backend_optimization_level": 0}
 """To XLA, of a program that runs once, as the one of the first state: optimised, it takes longer to compile than a step."""
 Terms = Callable[[Tree, dict[str, Variables], Example], tuple[dict[str, Mean], dict[str, Variables]]]
@@ -28,15 +29,16 @@ def init_state(task: Task, objective: Objective, optimizers: Optimizers, ema_dec
 
 def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_decay: float,
               augment: Callable[[Key, Batch], Batch] = lambda key, batch: batch, accumulate: int = 1,
-              axis: str | None = None, remat: str = "none") -> Step:
+              axis: str | None = None, remat: str = "none", privacy: Plan | None = None) -> Step:
     """One update of every player, in turn; logs come as scalars `<player>/<name>`.
 
     `accumulate` microbatches go through one after the other, for the memory of one; loss and gradient are those of the
     whole batch, whatever its masks. `axis` names the mapped axis of devices under `shard_map` or `pmap`, where each sees
-    its own samples; under `jit` there is none. `remat`: see `models.rematerialise`.
+    its own samples; under `jit` there is none. `remat`: see `models.rematerialise`. With `privacy` the step takes the secret
+    key of its noise as a third argument, and batches are those of its `drawing`.
     """
 
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Batch, secret: Key | None = None) -> tuple[State, dict[str, Array]]:
         example_key, augment_key, play_key = step_keys(state.key, state.step)
         batch = augment(augment_key, batch)
         batches = _dealt(batch, objective.batches)
@@ -44,7 +46,7 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
         params, variables, opt_state = dict(state.params), state.variables, dict(state.opt_state)
         logs: dict[str, Array] = {}
         for turn, player in enumerate(objective.players):
-            if turn < len(batches):
+            if turn < len(batches) and privacy is None:
                 examples.append(_examples(lambda rows: task.example(example_key, rows), batches[turn], accumulate))
 
             def terms_of(own: Tree, variables: dict[str, Variables], example: Example, player: str = player,
@@ -53,7 +55,15 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
                     return _checked(objective, objective.losses(others | {player: own}, player, variables, example,
                                                                 jax.random.fold_in(play_key, turn)))
 
-            loss, terms, variables, grads = _gradient(terms_of, params[player], variables, examples[-1], accumulate, axis)
+            if privacy is None:
+                loss, terms, variables, grads = _gradient(terms_of, params[player], variables, examples[-1], accumulate,
+                                                          axis)
+            else:
+                def of_rows(own: Tree, rows: Batch, terms_of: Terms = terms_of) -> dict[str, Mean]:
+                    return terms_of(own, state.variables, task.example(example_key, rows))[0]
+
+                loss, terms, grads = patient_gradient(of_rows, params[player], batch, privacy,
+                                                      jax.random.fold_in(secret, state.step), axis)
             updates, opt_state[player] = optimizers[player].update(grads, opt_state[player], params[player])
             params = params | {player: optax.apply_updates(params[player], updates)}
             logs |= {f"{player}/{name}": value for name, value in terms.items()}
