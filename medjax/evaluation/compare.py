@@ -59,11 +59,12 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region], references: Mapping[str, Reference],
             strengths: Mapping[str, float], limit: int = 0, shown: int = SHOWN, worst: int = 0,
-            watch: Callable[[Evaluated], None] = lambda batch: None) -> Comparison:
+            watch: Callable[[Evaluated], None] = lambda batch: None, removed: bool = False) -> Comparison:
     """Evaluates the model and every reference, at its strength, on all samples of `regions`, or on `limit` of them.
 
     Both these and the `shown` ones that the result has images of are evenly spread; it has images of the `worst` ones, too,
-    by the run's metric. `watch` sees every batch.
+    by the run's metric. `watch` sees every batch. With `removed` the `shown` ones of a run that denoises have what it took
+    that noise does not explain.
     All devices evaluate together; of several processes the first has the result, the others one without samples.
     """
     batches = evaluator.batches(regions, limit)
@@ -75,7 +76,7 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     names: list[str] = []
     records = {region.record.id: region.record for region in regions}
     pictures: list[Sample] = []
-    noise = NoiseOf(run.task) if isinstance(run.task, Restoration) and run.task.noise_alone else None
+    noise = NoiseOf(run.task) if removed and isinstance(run.task, Restoration) and run.task.noise_alone else None
     hardest: list[tuple[float, Sample]] = []
     bar = tqdm(total=batches.samples, desc="evaluate", unit="image", dynamic_ncols=True,
                disable=not distributed.is_primary())

@@ -103,11 +103,16 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
         assert isinstance(run.task, Restoration)
         calibration = calibrated(run, state, evaluator, splits["val"], workdir, asked)
         collected = Collected(run.task, splits[split], evaluator.batches(splits[split]).samples)
-        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST, watch=collected.add)
+        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST, watch=collected.add,
+                        removed=True)
         intervals = Intervals(asked, calibration, check(collected.patients(), calibration))
     else:
+<<<<<<< HEAD
         found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST)
     attacks = membership(run, state, evaluator, splits["train"], found, references, strengths) if members else {}
+=======
+        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST, removed=True)
+>>>>>>> trust
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         named = found if names else under_pseudonyms(found, workdir, splits[split])

@@ -47,7 +47,7 @@ class Layout(Protocol):
 
     evaluator: Evaluator
     secret: Secret | None
-    initial: Callable[[Batch, Key], State]
+    initial: Callable[[Tree, Key], State]
     """A member's first state, from one row of a batch; jitted, so that it is traced once for all who call it."""
     step: Step
     """A member's step alone; jitted, as `initial`."""
@@ -65,7 +65,7 @@ class Layout(Protocol):
     def start(self, stream: HostStream, seed: int) -> State:
         """A member's state before its first step."""
 
-    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+    def placed(self, state: State, batch: Tree) -> tuple[State, Tree]:
         """The shapes of a member's state and batch, with where they lie if its step is to be traced so."""
 
     def join(self, states: Sequence[State]) -> State:
@@ -99,8 +99,8 @@ class OneRun:
         sharding.check_mode(self.mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
         sharding.check_batch(self.mesh, config.batch_size, config.accumulate)
         self.evaluator = Evaluator(run, self.mesh, only_metrics=True)
-        self.initial = jax.jit(initial(run), inline=True)
-        self.step = jax.jit(train_step(run), inline=True)
+        self.initial: Callable[[Tree, Key], State] = jax.jit(initial(run), inline=True)
+        self.step: Step = jax.jit(train_step(run), inline=True)
 
     @property
     def share(self) -> Share:
@@ -125,7 +125,7 @@ class OneRun:
         shardings = self._places(jax.eval_shape(self.initial, first, key))
         return jax.jit(self.initial, out_shardings=shardings, compiler_options=QUICK)(first, key)
 
-    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+    def placed(self, state: State, batch: Tree) -> tuple[State, Tree]:
         """Over the mesh, where the compiler splits the step."""
         if self._run.config.mesh.mode != "jit":
             return state, batch
@@ -166,14 +166,14 @@ class OneRun:
 class SideBySide:
     """Runs that differ in seed or learning rate alone, in one program without communication between them."""
 
-    secret = None
+    secret: Secret | None = None
 
     def __init__(self, run: Run, configs: Sequence[Config]):
         self._run, self._configs = run, configs
         self._mesh = member_mesh(len(configs))
         self._place = NamedSharding(self._mesh, MEMBER)
-        self.initial = jax.jit(initial(run), compiler_options=QUICK)
-        self.step = jax.jit(train_step(run), inline=True)
+        self.initial: Callable[[Tree, Key], State] = jax.jit(initial(run), compiler_options=QUICK)
+        self.step: Step = jax.jit(train_step(run), inline=True)
         self._rates = jax.device_put(np.array([config.optim.lr for config in configs], np.float32), self._place)
         self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
 
@@ -190,7 +190,7 @@ class SideBySide:
         """The first state, on one device."""
         return self.initial({name: array[:1] for name, array in stream.first().items()}, jax.random.PRNGKey(seed))
 
-    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+    def placed(self, state: State, batch: Tree) -> tuple[State, Tree]:
         """As they are."""
         return state, batch
 

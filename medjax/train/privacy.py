@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from medjax.types import Key as NoiseKey
 
 FILE = "privacy.key"
 OVERFLOW = 1e-20  # how likely a batch draws more patients than it has room for: far below any delta
-Config = ml_collections.ConfigDict
+Config: TypeAlias = ml_collections.ConfigDict
 
 
 @dataclass(frozen=True)

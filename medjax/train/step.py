@@ -59,6 +59,8 @@ def make_step(task: Task, objective: Objective, optimizers: Optimizers, ema_deca
                 loss, terms, variables, grads = _gradient(terms_of, params[player], variables, examples[-1], accumulate,
                                                           axis)
             else:
+                assert secret is not None
+
                 def of_rows(own: Tree, rows: Batch, terms_of: Terms = terms_of) -> dict[str, Mean]:
                     return terms_of(own, state.variables, task.example(example_key, rows))[0]
 
