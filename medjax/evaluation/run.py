@@ -107,12 +107,8 @@ def evaluate_run(workdir: Path, split: str = "test", again: bool = True, names: 
                         removed=True)
         intervals = Intervals(asked, calibration, check(collected.patients(), calibration))
     else:
-<<<<<<< HEAD
-        found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST)
-    attacks = membership(run, state, evaluator, splits["train"], found, references, strengths) if members else {}
-=======
         found = compare(run, state, evaluator, splits[split], references, strengths, worst=WORST, removed=True)
->>>>>>> trust
+    attacks = membership(run, state, evaluator, splits["train"], found, references, strengths) if members else {}
     if distributed.is_primary():
         chosen = {name: strengths[name] for name, reference in references.items() if reference.strengths}
         named = found if names else under_pseudonyms(found, workdir, splits[split])
