@@ -16,6 +16,7 @@ from medjax import registry
 from medjax.train.converted import give_back
 from medjax.train.run import load_config, restore_best
 from medjax.types import UserError
+from medjax.weights._table import find
 from tests.commands import command
 from tests.converted import convert
 
@@ -213,6 +214,16 @@ def test_a_file_with_other_blocks_is_refused(tmp_path):
     save_file({name: np.float32(value) for name, value in state.items()}, tmp_path / "weights.safetensors")
     with pytest.raises(UserError, match=r"BottleneckD.*nnunet has those of two"):
         convert("nnunet", tmp_path / "weights.safetensors", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"deep_supervision": 0}, "deep_supervision: 0, and nnU-Net's files have an output for each coarser level of the "
+                              "decoder; give 2"),
+    ({"deep_supervision": 2, "norm": "group"}, "norm: group; nnU-Net's files have instance or batch"),
+])
+def test_networks_that_nnunets_files_cannot_have_are_named(changes, said):
+    with pytest.raises(UserError, match=f"^config.model.{said}"):
+        find("nnunet").rows(registry.spec("models", "nnunet", **changes))
 
 
 @pytest.mark.parametrize(("settings", "said"), [

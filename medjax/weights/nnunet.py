@@ -80,8 +80,13 @@ def beside(file: Path, found: Mapping[str, object]) -> dict[str, object]:
 
 def rows(model: Mapping[str, Any]) -> list[Row]:
     """The table. The original has each layer twice, the second time as a step of its block, and the encoder also inside of
-    the decoder.
+    the decoder. Raises UserError for networks that nnU-Net's files can't have.
     """
+    if model["deep_supervision"] != model["depth"] - 2:
+        raise UserError("config.model.deep_supervision", f"{model['deep_supervision']}, and nnU-Net's files have an output "
+                        f"for each coarser level of the decoder; give {model['depth'] - 2}")
+    if model["norm"] not in ("instance", "batch"):
+        raise UserError("config.model.norm", f"{model['norm']}; nnU-Net's files have instance or batch")
     depth, bias, batch = model["depth"], model["bias"], model["norm"] == "batch"
     widths, blocks, decoder_blocks = sizes(dict(model)).values()
     strides = tuple(model["strides"]) or (1, *[2] * depth)
