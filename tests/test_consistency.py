@@ -71,8 +71,8 @@ def test_noise_is_estimated_from_measurements():
         assert float(photons_of(jnp.asarray(p, jnp.float32)[None, ..., None])[0]) == pytest.approx(photons, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["deblur", "ct", *(pytest.param(name, marks=pytest.mark.slow) for name in (
-    "inpaint", "superres", "mri"))])
+@pytest.mark.parametrize("name", ["deblur", *(pytest.param(name, marks=pytest.mark.slow) for name in TASKS
+                                              if name != "deblur")])
 def test_the_truth_leaves_noise_and_what_was_not_measured_leaves_more(name):
     task = replace(TASKS[name], measures=())
     y, x = np.indices((64, 64)) - 30
@@ -91,6 +91,7 @@ def test_the_truth_leaves_noise_and_what_was_not_measured_leaves_more(name):
     np.testing.assert_allclose(invented["residual_truth"], found["residual_truth"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_noise_residuals_are_parts_of_the_measurement():
     task = replace(TASKS["inpaint"], sigma=0.0, measures=())
     example = jax.jit(task.example)(jax.random.key(0), batch_of(task))

@@ -62,6 +62,8 @@ def test_a_region_of_a_restored_volume_is_explained(denoiser, tmp_path):
     assert code == 0, err
     (image,) = json.loads((out / "explain.json").read_text())["images"]
     assert image["explained"] == "the lesion's contrast"
+    code, _, err = command("-m", "medjax.explain", denoiser)
+    assert (code, err) == (2, "error: medjax.explain: give the folder of a run, and files or folders of images\n")
     for words, says in ((("--at=4,16",), "error: --at: 4,16 is no voxel of scan, of 6 x 32 x 30; give 3 numbers from 0"),
                         (("--class=tumour",), "error: --class: is for classifiers; a run of denoise makes images")):
         code, _, err = command("-m", "medjax.explain", denoiser, tmp_path / "scan.nii.gz", *words, "--accept=spacing,values")
@@ -131,6 +133,3 @@ def test_maps_are_drawn_over_their_image():
 def test_what_can_not_be_asked_is_refused():
     with pytest.raises(UserError, match="--diameter"):
         Question(diameter_mm=0)
-    for words, says in (((), "medjax.explain: give the folder of a run, and files or folders of images"),):
-        code, _, err = command("-m", "medjax.explain", *words)
-        assert (code, err) == (2, f"error: {says}\n")
