@@ -59,7 +59,8 @@ peers: .peers/.done
 	@touch $@
 
 peers-test: .venv peers
-	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py
+	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py \
+		tests/test_budget_environments.py
 
 onnx: .onnx/.done  # .venv, and what `medjax.export --formats=onnx` needs beside it
 

@@ -76,6 +76,7 @@ def measure(case: Case, seed: int, steps: int, tiny: bool, data: Path, python: s
 def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bool, python: str,
               scratch: Path) -> dict[str, Any]:
     pairs, seed = scratch / "pairs", changes["seed"]
+    peer = [python_of(case, python), str(CHILD), case.peer]
     test = f"--test={2 if tiny else case.test}"
     _run([sys.executable, "-m", "benchmarks.equal_budget.pairs", *flags, f"--folder={pairs}", test], scratch / "pairs.log")
     people = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
@@ -85,7 +86,6 @@ def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bo
     (pairs / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     ours, theirs = scratch / "medjax", scratch / "peer"
     theirs.mkdir()
-    peer = [python_of(case, python), str(CHILD), case.peer]
     turns = {"medjax": ([sys.executable, "-m", "benchmarks.equal_budget.side", *flags, f"--workdir={ours}"], ours),
              "peer": ([*peer, "train", str(pairs), str(theirs)], theirs)}
     found: dict[str, Any] = {"first": "medjax" if seed % 2 == 0 else "peer"}
