@@ -79,7 +79,7 @@ CASES: dict[str, Case] = {
         "RED-CNN", "redcnn", {"model.width": 96, "model.depth": 5, "model.kernel": 5, "model.published": True,
                               "model.final_relu": False}, 9.583e-5, 64, 2, 100, {"model.width": 4}, {"out_ch": 4}),
     "ldct_cnn10": _ldct(
-        "CNN-10", "cnn10", {"model.features": (64, 32), "model.kernels": (9, 3, 5), "model.residual": False,
+        "CNN-10", "cnn10", {"model.features": (64, 32), "model.kernels": (9, 3, 5),
                             "model.norm": "none"}, 1.584e-4, 92, 8, 400, {}, {}),
     "ldct_resnet": _ldct(
         "ResNet", "resnet", {"model.width": 128, "model.blocks": 10, "model.norm": "batch"}, 1e-4, 64, 4, 40,

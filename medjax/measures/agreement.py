@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from medjax.measures.summary import mean_of_numbers
 
@@ -114,9 +114,9 @@ def rating_difference(differences: np.ndarray, margin: float) -> Difference:
     mean, (error, freedom) = float(differences.mean()), standard_error(differences)
     if not error > 0:
         return Difference(mean)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    return Difference(mean, mean - reach, mean + reach, 2 * float(stats.t.sf(abs(mean) / error, freedom)),
-                      float(stats.t.sf((mean + margin) / error, freedom)))
+    reach = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    return Difference(mean, mean - reach, mean + reach, 2 * float(special.stdtr(freedom, -abs(mean) / error)),
+                      float(special.stdtr(freedom, -(mean + margin) / error)))
 
 
 def preference_difference(wins: np.ndarray, losses: np.ndarray, answers: int, margin: float) -> Difference:
@@ -130,8 +130,8 @@ def preference_difference(wins: np.ndarray, losses: np.ndarray, answers: int, ma
     if not n > 0:
         return Difference(won - lost)
     low, high = tango_interval(won * n, lost * n, n)
-    return Difference(won - lost, low, high, 2 * float(stats.norm.sf(abs(tango_score(won * n, lost * n, n, 0.0)))),
-                      float(stats.norm.sf(tango_score(won * n, lost * n, n, -margin))))
+    return Difference(won - lost, low, high, 2 * float(special.ndtr(-abs(tango_score(won * n, lost * n, n, 0.0)))),
+                      float(special.ndtr(-tango_score(won * n, lost * n, n, -margin))))
 
 
 def effective_answers(wins: np.ndarray, losses: np.ndarray, answers: int) -> float:
@@ -149,7 +149,7 @@ def effective_answers(wins: np.ndarray, losses: np.ndarray, answers: int) -> flo
         return float(patients)
     known = min(float(answers), answers * alone / error**2) if error > 0 else float(answers)
     quantile = (1 + LEVEL) / 2
-    return known * float(stats.t.ppf(quantile, answers - 1) / stats.t.ppf(quantile, min(freedom, answers - 1))) ** 2
+    return known * float(special.stdtrit(answers - 1, quantile) / special.stdtrit(min(freedom, answers - 1), quantile)) ** 2
 
 
 def tango_score(wins: float, losses: float, n: float, difference: float) -> float:
@@ -170,7 +170,9 @@ def tango_score(wins: float, losses: float, n: float, difference: float) -> floa
 
 def tango_interval(wins: float, losses: float, n: float) -> tuple[float, float]:
     """The 95 % interval of the difference of paired proportions: where `tango_score` does not reject."""
-    z, mean, edge = float(stats.norm.ppf((1 + LEVEL) / 2)), (wins - losses) / n, 1 - 1e-9
+    from scipy import optimize  # every task imports this module, and training needs no root of a function
+
+    z, mean, edge = float(special.ndtri((1 + LEVEL) / 2)), (wins - losses) / n, 1 - 1e-9
 
     def bound(sign: int) -> float:
         def excess(difference: float) -> float:

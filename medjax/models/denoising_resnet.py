@@ -12,6 +12,7 @@ from medjax.types import Array, Context
 class DenoisingResNet(nn.Module):
     """`blocks` of a 3x3, a 3x3 in `groups` and a 1x1 convolution, between a 9x9 and a 3x3 one; taken off the input.
 
+    Its last layer starts at 0, so that training starts at the input.
     The published network has `width=128`, `blocks=10`, `norm="batch"`.
     """
 
@@ -35,4 +36,4 @@ class DenoisingResNet(nn.Module):
             r = Conv(self.width, groups=self.groups, dtype=self.dtype)(r)
             r = activation(self.act)(Norm(self.norm, self.dtype)(r, train))
             h = h + Conv(self.width, kernel=1, dtype=self.dtype)(r)
-        return x[..., : self.channels] - Conv(self.channels, scale=0.1, dtype=self.dtype)(h).astype(x.dtype)
+        return x[..., : self.channels] - Conv(self.channels, scale=0.0, dtype=self.dtype)(h).astype(x.dtype)

@@ -44,6 +44,10 @@ class Layout(Protocol):
     """Where members' states and batches lie, and the program that moves them on by a step."""
 
     evaluator: Evaluator
+    initial: Callable[[Batch, Key], State]
+    """A member's first state, from one row of a batch; jitted, so that it is traced once for all who call it."""
+    step: Callable[[State, Batch], tuple[State, dict[str, Array]]]
+    """A member's step alone; jitted, as `initial`."""
 
     @property
     def share(self) -> Share:
@@ -57,6 +61,9 @@ class Layout(Protocol):
 
     def start(self, stream: HostStream, seed: int) -> State:
         """A member's state before its first step."""
+
+    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+        """The shapes of a member's state and batch, with where they lie if its step is to be traced so."""
 
     def join(self, states: Sequence[State]) -> State:
         """The state of all members."""
@@ -89,6 +96,8 @@ class OneRun:
         sharding.check_mode(self.mesh, config.mesh.mode, config.mesh.fsdp, config.mesh.offload)
         sharding.check_batch(self.mesh, config.batch_size, config.accumulate)
         self.evaluator = Evaluator(run, self.mesh, only_metrics=True)
+        self.initial = jax.jit(initial(run), inline=True)
+        self.step = jax.jit(train_step(run), inline=True)
 
     @property
     def share(self) -> Share:
@@ -110,10 +119,21 @@ class OneRun:
         """The first state, laid out over the mesh."""
         first = probe(stream.first(), self.share)
         key = jax.random.PRNGKey(seed)
-        shardings = sharding.state_sharding(self.mesh, jax.eval_shape(initial(self._run), first, key),
-                                            self._run.config.mesh.fsdp)
-        shardings = sharding.offloaded(shardings) if self._run.config.mesh.offload else shardings
-        return jax.jit(initial(self._run), out_shardings=shardings, compiler_options=QUICK)(first, key)
+        shardings = self._places(jax.eval_shape(self.initial, first, key))
+        return jax.jit(self.initial, out_shardings=shardings, compiler_options=QUICK)(first, key)
+
+    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+        """Over the mesh, where the compiler splits the step."""
+        if self._run.config.mesh.mode != "jit":
+            return state, batch
+        places = (self._places(state), sharding.batch_sharding(self.mesh, batch))
+        return jax.tree.map(lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+                            (state, dict(batch)), places)
+
+    def _places(self, state: State) -> State:
+        """Where each array of a state lies."""
+        places = sharding.state_sharding(self.mesh, state, self._run.config.mesh.fsdp)
+        return sharding.offloaded(places) if self._run.config.mesh.offload else places
 
     def join(self, states: Sequence[State]) -> State:
         """The only one."""
@@ -130,7 +150,7 @@ class OneRun:
     def compile(self, state: State) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
         """The step as one program over the mesh."""
         config = self._run.config
-        step = train_step(self._run, axis=None if config.mesh.mode == "jit" else "data")
+        step = self.step if config.mesh.mode == "jit" else train_step(self._run, axis="data")
         shardings = jax.tree.map(lambda array: array.sharding, state)
         return sharding.parallel(step, self.mesh, config.mesh.mode, shardings, config.remat)
 
@@ -146,7 +166,8 @@ class SideBySide:
         self._run, self._configs = run, configs
         self._mesh = member_mesh(len(configs))
         self._place = NamedSharding(self._mesh, MEMBER)
-        self._init = jax.jit(initial(run), compiler_options=QUICK)
+        self.initial = jax.jit(initial(run), compiler_options=QUICK)
+        self.step = jax.jit(train_step(run), inline=True)
         self._rates = jax.device_put(np.array([config.optim.lr for config in configs], np.float32), self._place)
         self.evaluator = Evaluator(run, sharding.make_mesh(1, 1), only_metrics=True)
 
@@ -161,7 +182,11 @@ class SideBySide:
 
     def start(self, stream: HostStream, seed: int) -> State:
         """The first state, on one device."""
-        return self._init({name: array[:1] for name, array in stream.first().items()}, jax.random.PRNGKey(seed))
+        return self.initial({name: array[:1] for name, array in stream.first().items()}, jax.random.PRNGKey(seed))
+
+    def placed(self, state: State, batch: Batch) -> tuple[State, Batch]:
+        """As they are."""
+        return state, batch
 
     def join(self, states: Sequence[State]) -> State:
         """The states, stacked, each on its device."""

@@ -18,7 +18,7 @@ from medjax.data.prefetch import DeviceBatches, to_device
 from medjax.data.split import describe, describe_series, fingerprint
 from medjax.train import distributed, evaluator
 from medjax.train.checkpoint import Checkpoints, versions
-from medjax.train.layouts import FREE, HostStream, Layout, OneRun, SideBySide, initial, probe, shared, train_step
+from medjax.train.layouts import FREE, HostStream, Layout, OneRun, SideBySide, probe, shared
 from medjax.train.log import Log
 from medjax.train.profile import Profile
 from medjax.train.run import (
@@ -148,10 +148,10 @@ def _check(run: Run, layout: Layout, stream: HostStream) -> State:
     """The state's shapes, by tracing a step: what doesn't fit together is said before anything is compiled or written."""
     metric_of(run.config)
     rows = run.config.batch_size * run.objective.batches
-    first = {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype)
-             for name, array in probe(stream.first(), layout.share).items()}
-    state = jax.eval_shape(initial(run), first, jax.random.PRNGKey(0))
-    jax.eval_shape(train_step(run), state, first)
+    row = probe(stream.first(), layout.share)
+    first = {name: jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype) for name, array in row.items()}
+    state = jax.eval_shape(layout.initial, row, jax.random.PRNGKey(0))
+    jax.eval_shape(layout.step, *layout.placed(state, first))
     return state
 
 

@@ -44,10 +44,16 @@ class Slices(Dataset):
         return UnetSample(values, truth, mean, std, "", index, float(target.max()))
 
 
-def module(settings: dict[str, Any]) -> UnetModule:
-    """Its module with its own rate and optimizer."""
+class Module(UnetModule):
+    """Its module with its own rate and optimizer, without the evaluation that Lightning 2 has no place for."""
+
+    validation_epoch_end = test_epoch_end = None
+
+
+def module(settings: dict[str, Any]) -> Module:
+    """The module of a case."""
     torch.set_num_threads(settings["threads"])
-    return UnetModule(chans=settings["chans"], num_pool_layers=settings["num_pool_layers"], lr=settings["lr"])
+    return Module(chans=settings["chans"], num_pool_layers=settings["num_pool_layers"], lr=settings["lr"])
 
 
 def train(pairs: Pairs, folder: Path) -> int:
