@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 RUN = runs/quickstart
 
 .PHONY: train test slow check results lock .venv peers peers-test peers-lock onnx onnx-test onnx-lock \
-	site site-lock
+	site site-lock mbirjax nnunet scico
 
 train: .venv
 	.venv/bin/python train.py --config=configs/quickstart.py --workdir=$(RUN)
@@ -59,7 +59,8 @@ peers: .peers/.done
 	@touch $@
 
 peers-test: .venv peers
-	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py
+	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py \
+		tests/test_budget_environments.py
 
 onnx: .onnx/.done  # .venv, and what `medjax.export --formats=onnx` needs beside it
 
@@ -76,6 +77,22 @@ onnx-test: onnx
 onnx-lock:  # needs uv
 	uv pip compile requirements-onnx.in --no-deps --python-version 3.11 --universal --generate-hashes --no-header \
 		-o requirements-onnx.lock
+
+# Peers that need an environment of their own: `make scico`.
+PEERS = mbirjax nnunet scico
+
+$(PEERS): %: .%/.done
+
+$(PEERS:%=.%/.done): .%/.done: benchmarks/%.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; name one: make $* PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .$*
+	.$*/bin/python -m pip install --quiet --no-deps --require-hashes -r benchmarks/$*.lock
+	if grep -q ^torch benchmarks/$*.in; then .$*/bin/python -m pip install --quiet --constraint benchmarks/$*.in torch; fi
+	@touch $@
+
+peers-lock-%:  # needs uv
+	printf '%s\n' $(CUDA) | uv pip compile benchmarks/$*.in --python-version 3.11 --universal --generate-hashes \
+		--no-header --no-emit-package torch --excludes /dev/stdin -o benchmarks/$*.lock
 
 # What the builds of torch for GPUs depend on.
 CUDA = cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton

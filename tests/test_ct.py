@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.ops.window import WATER_PER_MM, attenuation_to_hu, hu_to_attenuation, window
-from medjax.physics import ct, dose, fbp
+from medjax.physics import cone, ct, dose, fbp
 from medjax.physics.analytic import Ellipsoids, shepp_logan
 from medjax.physics.cone import Cone
 from medjax.physics.ct import Fan, Parallel, angles
@@ -260,6 +260,16 @@ def test_fdk_of_exact_line_integrals():
     volume = jax.jit(A.init)(projections)[0]
     assert psnr(volume[12:20], truth[12:20]) > 22
     assert abs(float((volume - truth)[12:20].mean())) < 3e-3
+
+
+@pytest.mark.slow
+def test_a_cone_beam_does_not_depend_on_its_chunks(monkeypatch):
+    A = GEOMETRIES["cone"]
+    x, y = (jax.random.normal(KEY, (1, *shape)) for shape in shapes(A))
+    whole = A(x), A.adjoint(y), A.fbp(y)
+    monkeypatch.setattr(cone, "_CHUNK", 600)
+    for expected, found in zip(whole, (A(x), A.adjoint(y), A.fbp(y)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6 * float(jnp.abs(expected).max()))
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ class Case:
 
     `config` and what differs from it (`changes`) train it in medjax on the scans in the folder `data`, in `steps` steps;
     `peer` is the module of `peers`, `settings` what it needs to know. With `low_dose` the scans are first made into slices
-    of two doses (`lowdose.py`); `made` draws images that are in no folder. At the size "tiny" both change by `tiny` and
+    of two doses (`lowdose.py`); `made` draws images that are in no folder. `make ENVIRONMENT` makes the peer's Python, where
+    that is not `.peers`. At the size "tiny" both change by `tiny` and
     `tiny_settings`, and `tiny_config` reads built-in data. At most `test` images are scored, by `scores`.
     """
 
@@ -38,6 +39,7 @@ class Case:
     test: int = 66
     scores: Scores = quality.restored
     made: Callable[[Path], None] | None = None
+    environment: str = ""
 
 
 # Of every run: no evaluation while it trains, one checkpoint at its end, a plain optimizer.
@@ -126,21 +128,24 @@ CASES: dict[str, Case] = {
         "hippocampus", {**HIPPOCAMPUS, **DYNUNET, "model.bias": True}, "patients/hippocampus", 150, "brain_segment",
         {"widths": (16, 32, 64, 128), "patch": (24, 40, 24), "classes": 3},
         {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
-        {"widths": (4, 8, 8), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented),
+        {"widths": (4, 8, 8), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented, environment="nnunet"),
     "scico_unet": Case(
         "U-Net after FBP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=unet",
         {**FOAM, "optim.lr": 2e-3, "model.width": 32, "model.depth": 3, "model.norm": "batch"}, "", 150,
         "ct_recon:model=unet", {"network": "UNet", "filters": 32, "depth": 2, "block_depth": 2},
-        {**TINY_FOAM, "model.width": 4, "model.depth": 2}, {"filters": 4, "depth": 1}, test=0, made=foam.write),
+        {**TINY_FOAM, "model.width": 4, "model.depth": 2}, {"filters": 4, "depth": 1}, test=0, made=foam.write,
+        environment="scico"),
     "scico_modl": Case(
         "MoDL of 3 iterations, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=modl",
         {**FOAM, "optim.lr": 2e-3, "model.iterations": 3, "model.cg_iterations": 4, "model.layers": 4, "model.width": 32,
          "model.norm": "batch"}, "", 60, "ct_recon:model=modl",
         {"network": "MoDLNet", "filters": 32, "depth": 3, "block_depth": 4, "cg_first": 3, "cg": 4},
-        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),
+        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write,
+        environment="scico"),
     "scico_odp": Case(
         "learned primal-dual beside ODP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=primal_dual",
         {**FOAM, "optim.lr": 1e-3, "model.iterations": 4, "model.width": 32, "model.memory": 5}, "", 60,
         "ct_recon:model=primal_dual", {"network": "ODPNet", "filters": 32, "depth": 4, "block_depth": 6},
-        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write),
+        {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write,
+        environment="scico"),
 }

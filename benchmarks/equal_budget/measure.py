@@ -76,6 +76,7 @@ def measure(case: Case, seed: int, steps: int, tiny: bool, data: Path, python: s
 def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bool, python: str,
               scratch: Path) -> dict[str, Any]:
     pairs, seed = scratch / "pairs", changes["seed"]
+    peer = [python_of(case, python), str(CHILD), case.peer]
     test = f"--test={2 if tiny else case.test}"
     _run([sys.executable, "-m", "benchmarks.equal_budget.pairs", *flags, f"--folder={pairs}", test], scratch / "pairs.log")
     people = json.loads((pairs / "test" / "people.json").read_text(encoding="utf-8"))
@@ -85,7 +86,6 @@ def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bo
     (pairs / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     ours, theirs = scratch / "medjax", scratch / "peer"
     theirs.mkdir()
-    peer = [find_python(python), str(CHILD), case.peer]
     turns = {"medjax": ([sys.executable, "-m", "benchmarks.equal_budget.side", *flags, f"--workdir={ours}"], ours),
              "peer": ([*peer, "train", str(pairs), str(theirs)], theirs)}
     found: dict[str, Any] = {"first": "medjax" if seed % 2 == 0 else "peer"}
@@ -105,6 +105,17 @@ def _measured(case: Case, flags: list[str], changes: Mapping[str, Any], tiny: bo
         found.setdefault(name, {})["scores"] = [case.scores(*one) for one in zip(images, truth, mask, strict=True)]
     found["people"] = people
     return found
+
+
+def python_of(case: Case, given: str) -> str:
+    """The Python that has the case's peer. Raises UserError where there is none."""
+    if given or not case.environment:
+        return find_python(given)
+    own = ROOT / f".{case.environment}" / "bin" / "python"
+    if not own.exists():
+        raise UserError("--peer_python", f"{case.package} has an environment of its own; make it with `make "
+                        f"{case.environment}`, or name a Python that has it")
+    return str(own)
 
 
 def _environment() -> dict[str, str]:

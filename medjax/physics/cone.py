@@ -345,7 +345,7 @@ def _full(lines: Lines, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def _even(count: int, most: int) -> int:
-    """The size of equal chunks of `count`, at most `most`: the last one must not be filled up with much that is absent."""
+    """The size of equal chunks of `count`, at most `most`, so that little is filled up in the last one."""
     return -(-count // -(-count // max(1, most)))
 
 

@@ -84,7 +84,7 @@ def train(pairs: Pairs, folder: Path) -> int:
     plan(settings, folder)
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    os.environ["nnUNet_n_proc_DA"] = "0"  # augments between the steps, on the one core; its planner cannot take 0
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # augments between the steps, on the one core; its planner cannot take 0
     trainer = get_trainer_from_args("4", CONFIGURATION, "all", device=torch.device("cpu"))
     epochs = min(EPOCHS, settings["steps"])
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, settings["steps"] // epochs
