@@ -59,5 +59,5 @@ def test_evaluation_with_membership_says_so_in_every_place(tmp_path):
     assert "Membership inference" in report
     assert "privacy of each of 10 training patients" in report
     code, _, err = command("eval.py", f"--workdir={run}", "--membership", "--split=val")
-    assert (code, err.strip().splitlines()[-1]) == (2, "error: --membership: compares training and test patients of the run; "
-                                                    "leave out --split and --data")
+    assert (code, err.strip().splitlines()[-1]) == (2, "error: --membership: compares training and test patients of the "
+                                                    "run; leave out --split and --data")

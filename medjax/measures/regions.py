@@ -79,7 +79,7 @@ def hausdorff(apart: Apart, percentile: float = 100.0) -> PerRegion:
 
 
 def surface_distance(apart: Apart) -> PerRegion:
-    """The average symmetric surface distance in mm: the mean of the `distances` of both ways; NaN where a region is empty."""
+    """The average symmetric surface distance in mm: the mean of the `distances` both ways; NaN where a region is empty."""
     return jnp.where(_both(apart), jnp.nanmean(apart, _but_the_ends(apart)), jnp.nan)
 
 

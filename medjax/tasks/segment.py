@@ -53,8 +53,8 @@ class Segment(TaskBase):
 
     `prior` (hybrid segmentation) adds the result of a classical method as a channel: none, otsu, edges, region_growing.
     `order` has the classes from the darkest to the brightest, for methods without training; () takes it from the training
-    images. `measures` are of dice, iou, hausdorff95, hausdorff, surface_distance (average, symmetric) and surface_dice, which
-    counts a surface that is off by `tolerance_mm` at most as found.
+    images. `measures` are of dice, iou, hausdorff95, hausdorff, surface_distance (average, symmetric) and surface_dice,
+    which counts a surface that is off by `tolerance_mm` at most as found.
     """
 
     classes: tuple[str, ...] = ("background", "lesion")
