@@ -6,6 +6,7 @@
 Measured (docs/scores.md):
 
     register: not measured yet
+    brain_register: not measured yet
 
 The network learns from the known deformations. `--config.objective.loss="ncc + 0.02*smooth"` learns from the images alone,
 and works for two contrasts (`:source=icbm152_contrasts` with `--config.task.moving=T2`). There the reference is

@@ -8,6 +8,8 @@
 Measured (docs/scores.md):
 
     translate: SSIM 0.9720, best reference curve 0.9612; 17 images, 1 patient, 3 CPU minutes
+    pix2pix: not measured yet
+    cyclegan: not measured yet
 
 The adversarial loss costs dB. CycleGAN sees no pairs; with the published generator of 9 blocks (the last line, hours on two
 cores) it comes nearer to FLAIR than T1 is, and what it lacks are the pairs.

@@ -245,7 +245,7 @@ def test_a_width_goes_back_to_the_units_of_its_file_without_their_offset(tmp_pat
         written = nibabel.load(tmp_path / "out_interval.nii").get_fdata()
         np.testing.assert_allclose(np.sort(written.ravel()), np.sort(np.where(mask, 20 * width, 0).ravel()), rtol=1e-4)
     reconstructed = CtRecon((-1000.0, 2000.0), 2).outputs([pred], [record])
-    assert [(output.name, output.widths) for output in reconstructed] == [("", False), ("interval", True)]
+    assert [(output.name, output.difference) for output in reconstructed] == [("", False), ("interval", True)]
 
 
 def test_the_functions_of_the_page_do_what_it_says():

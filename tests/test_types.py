@@ -16,7 +16,7 @@ from medjax.physics.ct import Parallel, angles
 @pytest.mark.parametrize("call", [
     lambda: fft(jnp.zeros((4, 4), int), 2),
     lambda: Parallel((8, 8), 1.0, angles(4), 12, 1.0)(jnp.zeros((8, 8, 1))),
-    lambda: psnr(jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 8, 9, 1)), 1.0),
+    lambda: psnr(jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 8, 8, 1)), 1.0, jnp.zeros((1, 8, 8, 1))),
     lambda: UNet(2, 1, (1, 1), 4, 1).init(jax.random.key(0), [0.0]),
     lambda: spline(np.zeros((8, 8, 1), int), 2),
 ], ids=["ops", "physics", "measures", "models", "classical"])
