@@ -50,8 +50,7 @@ BRAINS = {"data.source.match": "*_T1w.nii.gz", "data.normalise": "volume", "data
 OWN_RECIPE = {"ema_decay": 0.98, "optim.name": "adamw", "optim.schedule": "cosine", "optim.warmup": 50, "optim.clip": 1.0,
               "optim.lr": 4e-3}
 HIPPOCAMPUS = {**OWN_RECIPE, "data.fractions": (0.8, 0.0, 0.2), "data.patch": (24, 40, 24), "batch_size": 2}
-DYNUNET = {"model.widths": (16, 32, 64, 128), "model.depth": 4, "model.norm": "instance", "model.act": "leaky_relu_0.01",
-           "model.pool": "stride", "model.up": "transposed"}
+DYNUNET = {"model.width": 16, "model.depth": 4, "model.norm": "instance"}
 TINY_VOLUMES = {"data.patch": (8, 16, 8), "data.fractions": (0.9, 0.0, 0.1)}
 # CT of foam from 45 views, without noise: attenuation is so low that intensities are linear in it.
 FOAM = {"data.spacing_mm": (0.1, 0.1), "data.fractions": (0.8, 0.0, 0.2), "data.range": (-1000.0, 1000.0),
@@ -118,17 +117,19 @@ CASES: dict[str, Case] = {
         {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 2}, {"channels": (4, 8), "classes": 4},
         test=0, scores=quality.segmented),
     "monai_dynunet": Case(
-        "nnU-Net's network, 4 levels from 16 channels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, **DYNUNET}, "patients/hippocampus", 400, "brain_segment",
+        "nnU-Net's network, 4 levels from 16 channels", "MONAI", "monai_segmentation",
+        "hippocampus:model=nnunet", {**HIPPOCAMPUS, **DYNUNET, "model.bias": False, "model.deep_supervision": 1},
+        "patients/hippocampus", 400, "brain_segment:model=nnunet",
         {"network": "DynUNet", "channels": (16, 32, 64, 128), "classes": 3, "rate": 1e-1},
-        {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
-        {"channels": (4, 8, 8), "classes": 4}, test=0, scores=quality.segmented),
+        {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 3, "model.deep_supervision": 1},
+        {"channels": (4, 8, 16), "classes": 4}, test=0, scores=quality.segmented),
     "nnunet": Case(
         "nnU-Net's network, 4 levels from 16 channels, each with its own augmentation", "nnU-Net", "nnunet_trainer",
-        "hippocampus", {**HIPPOCAMPUS, **DYNUNET, "model.bias": True}, "patients/hippocampus", 150, "brain_segment",
+        "hippocampus:model=nnunet", {**HIPPOCAMPUS, **DYNUNET, "model.deep_supervision": 2}, "patients/hippocampus", 150,
+        "brain_segment:model=nnunet",
         {"widths": (16, 32, 64, 128), "patch": (24, 40, 24), "classes": 3},
-        {**TINY_VOLUMES, "data.ndim": 3, "model.widths": (4, 8, 8), "model.depth": 3},
-        {"widths": (4, 8, 8), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented, environment="nnunet"),
+        {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 3, "model.deep_supervision": 1},
+        {"widths": (4, 8, 16), "patch": (8, 16, 8), "classes": 4}, test=0, scores=quality.segmented, environment="nnunet"),
     "scico_unet": Case(
         "U-Net after FBP, foam", "SCICO", "scico_foam", "ct_recon:source=files,model=unet",
         {**FOAM, "optim.lr": 2e-3, "model.width": 32, "model.depth": 3, "model.norm": "batch"}, "", 150,
