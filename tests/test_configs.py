@@ -31,6 +31,7 @@ MADE = {
     "fuse": {"out_FLAIR.nii.gz"}, "htc2022": {"out.nii.gz"}, "mri_recon": {"out.nii.gz"}, "polyps": {"out.png"},
     "register": {"out_displacement.nii.gz", "out_warped.nii.gz"}, "translate": {"out_FLAIR.nii.gz"},
     "ultrasound": {"out.mkv"},
+    **dict.fromkeys(("inpaint", "mri_srgan", "mri_superres3d"), {"out.nii.gz", "out_check.json"}),
     "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
 }
 """What `apply` makes of each config's run; of others an image in the format that was read."""

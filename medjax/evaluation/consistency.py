@@ -29,6 +29,8 @@ def consistency(task: Task, samples: Samples, patients: Sequence[str]) -> dict[s
         return None
     rows = {}
     for row, values in found.items():
+        if not np.isfinite(values).any():  # magnitudes, which can't be measured again
+            continue
         mean = by_patient(values, patients)
         rows[row] = {**Standing(mean_of_numbers(mean), *interval(mean)).numbers, "largest": float(np.nanmax(values))}
         del rows[row]["difference"], rows[row]["p"]

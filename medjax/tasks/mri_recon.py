@@ -185,7 +185,9 @@ class MriRecon(Reconstruction):
 
     def residuals(self, image: Array, given: NetworkInput, spacing_mm: Array) -> Array:
         """As of any measurement; NaN of magnitudes, from which k-space does not follow."""
-        return jnp.full(image.shape[0], jnp.nan) if self.magnitudes else super().residuals(image, given, spacing_mm)
+        if self.magnitudes or image.shape[-1] != 2:
+            return jnp.full(image.shape[0], jnp.nan)
+        return super().residuals(image, given, spacing_mm)
 
     @property
     def noisy(self) -> bool:
