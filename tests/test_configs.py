@@ -28,10 +28,11 @@ KEEPS_SIZE = {"synthesis", "volume", "ct_recon", "ct_lowdose", "xray_classify"} 
 SINGLE = "in.nii.gz"
 MADE = {
     "anomaly": {"out.csv", "out_anomaly.nii.gz"}, "brain_segment": {"out.nii.gz"}, "ct_recon": {"out.nii.gz"},
-    "fuse": {"out_FLAIR.nii.gz"}, "htc2022": {"out.nii.gz"}, "mri_recon": {"out.nii.gz", "out_check.json"}, "polyps": {"out.png"},
+    "fuse": {"out_FLAIR.nii.gz"}, "htc2022": {"out.nii.gz"}, "mri_recon": {"out.nii.gz", "out_check.json"},
+    "polyps": {"out.png"},
     "register": {"out_displacement.nii.gz", "out_warped.nii.gz"}, "translate": {"out_FLAIR.nii.gz"},
     "ultrasound": {"out.mkv"},
-    **dict.fromkeys(("inpaint", "mri_srgan", "mri_superres3d"), {"out.nii.gz", "out_check.json"}),
+    **{name: {"out.nii.gz", "out_check.json"} for name in ("inpaint", "mri_srgan", "mri_superres3d")},
     "volume": {"out.nii.gz"}, "xray_classify": {"out.csv"},
 }
 """What `apply` makes of each config's run; of others an image in the format that was read."""
