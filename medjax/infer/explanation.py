@@ -102,49 +102,62 @@ def explain(run: Run, state: State, record: Record, question: Question,
     Raises UserError for a question that doesn't suit the run or the image.
     """
     check_record(run, record)
-    task = run.task
-    index = _slice_of(record, task.input_ndim, question.place)
-    batch: dict[str, Tree] = dict(whole_batch(record, task.input_ndim, index or 0))
-    operator = task.operators(record)
-    made = np.asarray(jax.jit(lambda batch: prediction(run, state, batch, operator))(batch))
-    if max(math.prod(batch["image"].shape[1:-1]), made.size) > VOXELS:
+    ndim = run.task.input_ndim
+    index = _slice_of(record, ndim, question.place)
+    if math.prod(record.image.shape[-ndim - 1:-1]) > VOXELS:
         raise UserError(record.id, f"has more than {VOXELS} voxels; cut the part out that is asked about")
+    batch: dict[str, Tree] = dict(whole_batch(record, ndim, index or 0))
+    operator = run.task.operators(record)
+    made = np.asarray(jax.jit(lambda batch: prediction(run, state, batch, operator))(batch))
     asked = (_of_class if made.ndim == 1 else _of_region)(run, state, batch, operator, record, made, question)
-    reader, given, base = asked.reader, asked.given, asked.baseline
-    run_it = jax.jit(reader)
-    score, lowest = float(run_it(given)), float(run_it(base))
-    if abs(score - lowest) < 1e-9 * max(1.0, abs(score)):
-        raise UserError("--baseline", f"{asked.what} is {score:.4g} with the baseline, too, so there is nothing to explain; "
+    score = jax.jit(asked.reader)
+    whole, without = float(score(asked.given)), float(score(asked.baseline))
+    if abs(whole - without) < 1e-9 * max(1.0, abs(whole)):
+        raise UserError("--baseline", f"{asked.what} is {whole:.4g} with the baseline, too, so there is nothing to explain; "
                         "give another one")
-    kinds = [GRADIENT, INTEGRATED, OCCLUSION, *([GRAD_CAM] if made.ndim == 1 else []), RANDOM]
-    space = given.shape[1:-1]
-    advance = start(STEPS + sum(1 for _ in boxes(space, asked.box, asked.scope)) + len(kinds) * 2 * (len(SHARES) + 2))
-    found = {GRADIENT: gradient(reader, given),
-             INTEGRATED: integrated_gradients(reader, given, base, advance=advance),
-             OCCLUSION: occlusion(reader, given, base, asked.box, asked.scope, advance)}
-    if GRAD_CAM in kinds:
-        found[GRAD_CAM] = grad_cam(reader, given)
-    found[RANDOM] = np.random.default_rng(question.seed).random(space)
-    complete = abs(float(found[INTEGRATED].sum(dtype=np.float64)) - (score - lowest)) / abs(score - lowest)
+    maps = [GRADIENT, INTEGRATED, OCCLUSION, *([GRAD_CAM] if made.ndim == 1 else []), RANDOM]
+    space = asked.given.shape[1:-1]
+    advance = start(STEPS + sum(1 for _ in boxes(space, asked.box, asked.scope)) + len(maps) * 2 * (len(SHARES) + 2))
+    found = {name: _map(name, asked, question.seed, advance) for name in maps}
+    added = float(found[INTEGRATED].sum(dtype=np.float64))
+    curves = {name: _judged(values * np.sign(whole - without) if name in SIGNED else values, asked, score, advance)
+              for name, values in found.items()}
+    on_image = asked.reader.field == "image"
+    spacing = record.spacing_mm[-len(space):] if record.spacing_mm and on_image else ()
+    return Explained(asked.what, _shown(asked), index, spacing, whole, without, found, curves,
+                     abs(added - (whole - without)) / abs(whole - without), asked.radii_mm)
 
+
+def _map(name: str, asked: _Asked, seed: int, advance: Advance) -> np.ndarray:
+    reader, given = asked.reader, asked.given
+    if name == GRADIENT:
+        return gradient(reader, given)
+    if name == INTEGRATED:
+        return integrated_gradients(reader, given, asked.baseline, advance=advance)
+    if name == OCCLUSION:
+        return occlusion(reader, given, asked.baseline, asked.box, asked.scope, advance)
+    return grad_cam(reader, given) if name == GRAD_CAM else np.random.default_rng(seed).random(given.shape[1:-1])
+
+
+def _judged(importance: np.ndarray, asked: _Asked, score: Callable[[Array], Array], advance: Advance) -> tuple[Curve, Curve]:
+    """The curves of deletion and of insertion."""
     def value(image: np.ndarray) -> float:
         advance(1)
-        return float(run_it(jnp.asarray(image, given.dtype)[None]))
+        return float(score(jnp.asarray(image, asked.given.dtype)[None]))
 
-    inside = np.zeros(space, bool)
+    inside = np.zeros(importance.shape, bool)
     inside[asked.scope] = True
-    whole, without = np.asarray(given[0]), np.asarray(base[0])
-    curves = {}
-    for name, values in found.items():
-        order = values * np.sign(score - lowest) if name in SIGNED else values
-        deletion, insertion = (curve(value, whole, without, order, inside, insert) for insert in (False, True))
-        curves[name] = (deletion, insertion)
-    image = np.asarray(batch["image"])[0].mean(-1) if reader.field == "image" else np.log1p(np.abs(whole).mean(-1))
-    if reader.field == "image":
-        image = image * float(batch["slope"][0]) + float(batch["intercept"][0])
-    spacing = record.spacing_mm[-len(space):] if record.spacing_mm else ()
-    return Explained(asked.what, image, index, spacing if reader.field == "image" else (), score, lowest, found, curves,
-                     complete, asked.radii_mm)
+    image, baseline = np.asarray(asked.given[0]), np.asarray(asked.baseline[0])
+    deletion, insertion = (curve(value, image, baseline, importance, inside, insert) for insert in (False, True))
+    return deletion, insertion
+
+
+def _shown(asked: _Asked) -> np.ndarray:
+    """What was explained, to look at: the image in physical units, or how large measurements are, on a scale of powers."""
+    batch = asked.reader.batch
+    if asked.reader.field != "image":
+        return np.log1p(np.abs(np.asarray(asked.given[0])).mean(-1))
+    return np.asarray(batch["image"])[0].mean(-1) * float(batch["slope"][0]) + float(batch["intercept"][0])
 
 
 def _slice_of(record: Record, ndim: int, place: Sequence[int]) -> int | None:
