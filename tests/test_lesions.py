@@ -165,8 +165,8 @@ def test_every_restoration_is_studied_by_its_contract(name, tmp_path):
 def run(tmp_path_factory) -> Path:
     """A run on drawn heads, two of them for the test."""
     workdir = tmp_path_factory.mktemp("lesions") / "run"
-    code, _, err = command("train.py", *(word for word in DRAWN if "shape" not in word),
-                           "--config.data.source.shape=(64,64)", f"--workdir={workdir}")
+    words = [word.replace("(40,40)", "(64,64)") for word in DRAWN]
+    code, _, err = command("train.py", *words, f"--workdir={workdir}")
     assert code == 0, err
     return workdir
 

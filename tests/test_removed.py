@@ -1,11 +1,16 @@
 """Differences of input and output beside noise: what is found of what was taken, and what is not found of noise."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage, stats
 
+from medjax.infer.removed import NoiseOf
 from medjax.measures.detection import disc
 from medjax.measures.removed import discoveries, removed
+from medjax.tasks.deblur import Deblur
+from medjax.tasks.denoise import Denoise
 from medjax.types import UserError
 
 SHAPE, NOISE = (72, 72), 10.0
@@ -68,3 +73,24 @@ def test_only_what_is_inside_the_mask_is_tested():
     assert not removed(np.zeros(SHAPE), noise_of(random, 4), mask & False).significant.any()
     with pytest.raises(UserError, match="give at least 4"):
         removed(np.zeros(SHAPE), noise_of(random, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gaussian", "rician"])
+def test_a_denoiser_that_blurs_is_told_from_one_that_is_right(kind):
+    """By noise that the task itself draws: an edge that was blurred is found, a right image leaves noise alone."""
+    task = Denoise((0.0, 100.0), 2, noise=kind, strength=(0.1, 0.1))
+    truth = (0.3 + 0.4 * (disc(SHAPE, (40, 32), 20.0) > 0.5))[..., None].astype(np.float32)
+    batch = {"image": jnp.asarray(truth)[None], "slope": jnp.ones(1), "intercept": jnp.zeros(1), "count": jnp.ones(1),
+             "id": jnp.zeros(1, jnp.uint32), "spacing_mm": jnp.ones((1, 2))}
+    noisy = np.asarray(task.simulate(jax.random.key(9), batch, jnp.asarray(truth)[None])["image"])[0]
+    noise = NoiseOf(task)
+    assert noise(batch, noisy, truth, truth).significant.mean() < 0.002
+    blurred = ndimage.gaussian_filter(noisy, (3, 3, 0))
+    found = noise(batch, noisy, blurred, truth)
+    edge = np.abs(np.hypot(*(np.indices(SHAPE) - np.array([40, 32])[:, None, None])) - 20) < 4
+    assert found.significant[edge].mean() > 0.3
+    assert found.significant[~edge].mean() < 0.05
+    assert np.abs(found.difference[found.significant]).max() > 5  # in the units of the images
+    with pytest.raises(UserError, match="more than take noise away"):
+        NoiseOf(Deblur((0.0, 1.0), 2))
