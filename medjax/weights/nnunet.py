@@ -56,15 +56,15 @@ def settings(shapes: Shapes) -> dict[str, object]:
 def beside(file: Path, found: Mapping[str, object]) -> dict[str, object]:
     """What the plans near the weights say. Raises UserError for plans of other networks, or of what the model has not."""
     path = next((folder / PLANS for folder in (file.parent, file.parent.parent) if (folder / PLANS).is_file()), None)
-    if path is None:
-        return {}
-    plans = _json(path)
+    plans = {} if path is None else _json(path)
     known = {name: plan for name, plan in plans.get("configurations", {}).items() if "architecture" in plan}
+    if path is None or not known:  # old plans describe no architecture
+        return {}
     same = [name for name, plan in known.items() if _stages(plan["architecture"]) == _found(found)]
     named = [name for name in same if path.parent.name.endswith(f"__{name}")]
     if not same:
-        raise UserError(path, f"none of its configurations ({', '.join(known) or 'none with an architecture'}) has the "
-                        f"network of {file.name}; move it away if it is of others")
+        raise UserError(path, f"none of its configurations ({', '.join(known)}) has the network of "
+                        f"{file.name}; move it away if it is of others")
     plan = known[(named or same)[0]]
     said: dict[str, object] = {"model.act": _activation(path, plan["architecture"]["arch_kwargs"])}
     if "patch_size" in plan:
@@ -140,7 +140,8 @@ def _stages(architecture: Mapping[str, Any]) -> tuple[object, ...]:
     """The network of a configuration, to be compared with `_found`."""
     given = architecture.get("arch_kwargs", {})
     residual = str(architecture.get("network_class_name", "")).endswith("ResidualEncoderUNet")
-    sizes = [tuple(tuple(size) for size in given.get(key, ())) for key in ("kernel_sizes", "strides")]
+    sizes = [tuple(tuple(size) if isinstance(size, list) else size for size in given.get(key, ()))
+             for key in ("kernel_sizes", "strides")]
     counts = [tuple(given.get(key, ())) for key in ("features_per_stage", "n_blocks_per_stage" if residual else
                                                     "n_conv_per_stage")]
     return "residual" if residual else "plain", *sizes, *counts
