@@ -76,9 +76,10 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
             places = 2 if metric == "psnr" else 4
             cells = [*([""] * len(own) if number else own), metric.upper() if len(metric) < 5 else metric,
                      *(f"{numbers[side]['mean']:.{places}f}" for side in SIDES),
-                     f"{numbers['difference']['mean']:+.{places}f} ({low:+.{places}f} … {high:+.{places}f})",
+                     "{} ({} … {})".format(*(f"{value:+.{places}f}".replace("-", "−") for value in
+                                             (numbers["difference"]["mean"], low, high))),
                      "" if number else str(summary["people"])]
-            lines.append(f"| {' | '.join(cells)} |".replace("-0", "−0").replace("(-", "(−").replace("| -", "| −"))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
