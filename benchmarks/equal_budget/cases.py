@@ -1,7 +1,7 @@
 """What is compared: a config of medjax, and the module of `peers` that trains the same kind of network."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +150,7 @@ CASES: dict[str, Case] = {
         {**TINY_FOAM, "model.width": 4}, {"filters": 4}, test=0, made=foam.write,
         environment="scico"),
 }
+# Where float32 convolutions take nearly all of the time, both sides are as fast as the processor; medjax has bfloat16, too.
+CASES |= {f"{name}_bf16": replace(CASES[name], title=f"{CASES[name].title}, medjax's in bfloat16",
+                                  changes={**CASES[name].changes, "model.dtype": "bfloat16"})
+          for name in ("ldct_redcnn", "ldct_resnet")}

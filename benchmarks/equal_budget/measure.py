@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("peers") / "child.py"
 OWN_DATA = ("data.source.", "data.normalise")  # keys that built-in data has not
 PHANTOMS = {"data.source.shape": (48, 48), "data.source.count": 8}
-UNSET = ("JAX_COMPILATION_CACHE_DIR", "PYTHONPATH", "PYTHONHOME")
+UNSET = ("JAX_COMPILATION_CACHE_DIR", "PYTHONPATH", "PYTHONHOME", "XLA_FLAGS")  # what a user's process would not have
 
 
 def flags_of(case: Case, seed: int, steps: int, tiny: bool, data: Path) -> tuple[list[str], dict[str, Any]]:

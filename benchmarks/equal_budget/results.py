@@ -12,9 +12,10 @@ from benchmarks.equal_budget.cases import CASES, Case
 from medjax.bench import machine
 from medjax.files import write_atomically
 
+ALGOPERF = Path(__file__).parents[1] / "results" / "algoperf_step.json"
 FOLDER = Path(__file__).parents[1] / "results" / "equal_budget"
 PAGE = Path(__file__).parents[2] / "docs" / "equal_budget.md"
-BEGIN, END = "<!-- table -->", "<!-- end -->"
+BEGIN, END = "<!-- {} -->", "<!-- end -->"
 SIDES = ("medjax", "peer")
 
 
@@ -59,26 +60,45 @@ def load() -> dict[str, dict[str, Any]]:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for each case: seconds, quality, and how both differ."""
-    lines = ["| network, of | steps | medjax s | peer s | ratio | metric | medjax | peer | medjax − peer (95 %) | people |",
-             "|---" * 10 + "|"]
+    """A line for each metric of each case: seconds, quality, and how both differ."""
+    lines = ["| network, of | steps, batch | parameters | medjax s | peer s | ratio | of CPU seconds | metric | medjax | "
+             "peer | medjax − peer (95 %) | people |", "|---" * 12 + "|"]
     for one in found.values():
-        summary = one["summary"]
+        summary, sides = one["summary"], next(iter(one["seeds"].values()))
         seconds = summary["seconds"]
+        counts = list(dict.fromkeys(_millions(sides[side].get("parameters")) for side in SIDES))
+        own = [f"{one['title']}, {one['package']}", f"{one['steps']}, {one['changes']['batch_size']}", ", ".join(counts),
+               *(f"{seconds[side]:.1f}" for side in SIDES), f"{seconds['ratio']:.2f}",
+               f"{summary['cpu_seconds']['ratio']:.2f}"]
         for number, metric in enumerate(one["metrics"]):
             numbers = summary[metric]
             low, high = numbers["difference"]["interval"]
-            own = [f"{one['title']}, {one['package']}", str(one["steps"]), f"{seconds['medjax']:.1f}",
-                   f"{seconds['peer']:.1f}", f"{seconds['ratio']:.2f}"] if not number else [""] * 5
-            cells = [*own, metric.upper(), *(f"{numbers[side]['mean']:.4g}" for side in SIDES),
-                     f"{numbers['difference']['mean']:+.3g} ({low:+.3g} … {high:+.3g})".replace("-", "−"),
+            places = 2 if metric == "psnr" else 4
+            cells = [*([""] * len(own) if number else own), metric.upper() if len(metric) < 5 else metric,
+                     *(f"{numbers[side]['mean']:.{places}f}" for side in SIDES),
+                     "{} ({} … {})".format(*(f"{value:+.{places}f}".replace("-", "−") for value in
+                                             (numbers["difference"]["mean"], low, high))),
                      "" if number else str(summary["people"])]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _millions(count: int | None) -> str:
+    return "–" if count is None else f"{count / 1e6:.2f} M"
+
+
+def algoperf() -> str:
+    """The line of `benchmarks/algoperf_step.py`."""
+    found = json.loads(ALGOPERF.read_text(encoding="utf-8"))
+    return (f"| step | cores | medjax ms | AlgoPerf ms | ratio |\n|---|---|---|---|---|\n"
+            f"| {found['batch']} x {found['size']}x{found['size']}, {_millions(found['parameters'])} parameters | "
+            f"{found['hardware']['cores']} | {found['medjax_ms']:.0f} | {found['peer_ms']:.0f} | {found['ratio']:.2f} |")
+
+
 def page() -> str:
-    """The page with its table as it should be."""
+    """The page with its tables as they should be."""
     text = PAGE.read_text(encoding="utf-8")
-    begin = text.index(BEGIN) + len(BEGIN)
-    return f"{text[:begin]}\n{table(load())}\n{text[text.index(END, begin):]}"
+    for mark, made in (("table", table(load())), ("algoperf", algoperf())):
+        begin = text.index(BEGIN.format(mark)) + len(BEGIN.format(mark))
+        text = f"{text[:begin]}\n{made}\n{text[text.index(END, begin):]}"
+    return text

@@ -25,7 +25,7 @@ TEST = flags.DEFINE_integer("test", 0, "Test images at most; 0 for all.")
 
 def predict(workdir: Path, target: Path, test: int) -> None:
     """Saves what the trained network makes of the test images, in the order of `pairs.py`."""
-    import numpy as np
+    import numpy as np  # here, as training, which is timed, needs none of this
 
     from medjax.data.pipeline import eval_batches
     from medjax.train.evaluator import EVAL_SEED

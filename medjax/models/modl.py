@@ -82,5 +82,6 @@ class Denoiser(nn.Module):
         h = x
         for _ in range(self.layers - 1):
             h = ConvNormAct(self.width, norm=self.norm, dtype=self.dtype)(h, train)
-        h = Conv(self.channels, bias=self.norm in WITHOUT_BIAS, dtype=self.dtype)(h)
+        start = 0.0 if self.norm == "none" else 2.0  # without a normalisation training starts at the input
+        h = Conv(self.channels, bias=self.norm in WITHOUT_BIAS, scale=start, dtype=self.dtype)(h)
         return x + Norm(self.norm, self.dtype)(h, train).astype(x.dtype)

@@ -2,31 +2,28 @@
 
 import importlib
 from argparse import Namespace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import without_nms  # noqa: F401
+import without_wandb  # noqa: F401
 
 # isort: split
-import matplotlib
 import numpy as np
 import torch
-import wandb
+from ldctbench.methods import base
+from ldctbench.utils.auxiliaries import load_yaml
 from stored import Pairs
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-
-matplotlib.use("Agg")  # as its train script does
-
-from ldctbench.methods import base
-from ldctbench.utils.auxiliaries import load_yaml
 
 INFO = load_yaml(str(Path(base.__file__).parents[1] / "data" / "info.yml"))
 
 
 def versions() -> dict[str, str]:
     """ldct-benchmark's and PyTorch's."""
-    return {"ldct-benchmark": importlib.metadata.version("ldct-benchmark"), "torch": torch.__version__}
+    return {"ldct-benchmark": version("ldct-benchmark"), "torch": torch.__version__}
 
 
 class Slices(Dataset):
@@ -67,7 +64,6 @@ def train(pairs: Pairs, folder: Path) -> int:
     settings = pairs.settings
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
-    wandb.init(mode="disabled")
     module = importlib.import_module(f"ldctbench.methods.{settings['network']}.Trainer")
     base.LDCTMayo = lambda mode, args: Slices(pairs)
     module.Model = lambda args: network(settings)

@@ -26,7 +26,7 @@ class Pairs:
         """One sample's arrays, channels first, in memory of their own; the first of a batch is noted as its beginning."""
         if index % self.settings["batch_size"] == 0:
             self._began.append(time.perf_counter())
-        return [np.ascontiguousarray(np.moveaxis(self._arrays[name][index], -1, 0)) for name in names]
+        return [np.array(np.moveaxis(self._arrays[name][index], -1, 0), order="C") for name in names]
 
     def step_seconds(self) -> float:
         """The median time from one batch to the next, where `row` was read in order."""

@@ -136,12 +136,12 @@ class UNet(nn.Module):
 
     def __init__(self, ndim: int, channels: int, scale: Sequence[int], width: int, depth: int, norm: str, act: str,
                  block: str, residual: bool, out_scale: float, dropout: float, stride: int, widths: Sequence[int], pool: str,
-                 up: str, bias: bool, standardise: bool):
+                 up: str, bias: bool, standardise: bool, deep_supervision: int):
         super().__init__()
         blocks = {"plain": Plain, "residual": Residual}
         _only("block", block, tuple(blocks))
         for what, value, default in (("pool", pool, "max"), ("up", up, "repeat"), ("bias", bias, False),
-                                     ("standardise", standardise, False)):
+                                     ("standardise", standardise, False), ("deep_supervision", deep_supervision, 0)):
             _only(what, value, (default,))
         if ndim == 3:
             _only("stride of volumes", stride, (1,))
