@@ -36,16 +36,16 @@ def small():
     config.update_from_flattened_dict({
         **measure.PLAIN, "data.source.kind": "brain", "data.source.shape": (32, 32), "data.source.count": 6,
         "data.fractions": (0.5, 0.0, 0.5), "data.patch": (16, 16), "model.width": 2, "model.depth": 1, "model.kernel": 3,
-        "objective.loss": "l2", "optim.lr": 1e-12, "steps": 3, "batch_size": 2, "seed": 3, "log_every": 1})
+        "objective.loss": "l2", "optim.lr": 1e-12, "steps": 3, "batch_size": 8, "seed": 3, "log_every": 1})
     return config
 
 
 def test_pairs_are_what_a_run_trains_on(small, tmp_path):
     pairs.record(small, tmp_path / "pairs", test=2)
     train(small, tmp_path / "run")
-    given, target = (np.load(tmp_path / "pairs" / "train" / f"{name}.npy") for name in ("input", "target"))
-    assert given.shape == target.shape == (6, 16, 16, 1)
-    expected = np.square(given - target).reshape(3, -1).mean(1)
+    given, target, mask = (np.load(tmp_path / "pairs" / "train" / f"{name}.npy") for name in ("input", "target", "mask"))
+    assert given.shape == target.shape == (24, 16, 16, 1)
+    expected = np.mean(np.square(given - target).reshape(3, -1), 1, where=mask.reshape(3, -1))
     assert np.unique(expected).size == 3  # each step has images and noise of its own
     losses = [loss for _, loss in read_curves(tmp_path / "run")["train/model/l2"]]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
@@ -145,6 +145,7 @@ class UNet(nn.Module):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fewer", "code"), [(0, 0), (1, 2)])
 def test_algoperf_is_imported_from_its_checkout(fewer, code, tmp_path):
     folder = tmp_path.joinpath("algoperf", "workloads", "fastmri", "fastmri_jax")
@@ -180,6 +181,7 @@ def test_every_peer_trains_its_network_on_what_medjax_trains_on(tmp_path):
     shared = {name: case for name, case in CASES.items() if case.package in PACKAGES}
     for name, case in shared.items():
         _, changes = measure.flags_of(case, 0, 2, True, slices)
+        changes["batch_size"] = jax.device_count()
         module, _, argument = (case.tiny_config or case.config).partition(":")
         config = importlib.import_module(f"configs.{module}").get_config(*([argument] if argument else []))
         config.update_from_flattened_dict(changes)
@@ -190,7 +192,7 @@ def test_every_peer_trains_its_network_on_what_medjax_trains_on(tmp_path):
         (folder / "settings.json").write_text(json.dumps(settings))
         splits = load_splits(config)
         run = assemble(resolve(config, splits))
-        batch = train_stream(splits["train"], batch_size=2, patch=config.data.patch, ndim=config.data.ndim).first()
+        batch = train_stream(splits["train"], batch_size=changes["batch_size"], patch=config.data.patch, ndim=config.data.ndim).first()
         state = jax.eval_shape(initial(run), batch, jax.random.PRNGKey(0))
         jax.eval_shape(train_step(run), state, batch)
     subprocess.run([find_python(), Path(__file__).with_name("equal_budget_child.py"), PEERS, tmp_path], check=True)

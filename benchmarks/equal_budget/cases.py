@@ -89,7 +89,7 @@ CASES: dict[str, Case] = {
          "model.width": 32, "model.depth": 5, "model.norm": "instance_plain", "model.act": "leaky_relu",
          "model.residual": False, "model.pool": "mean", "model.up": "transposed_norm", "model.standardise": True,
          "optim.name": "rmsprop", "optim.momentum": 0.0, "optim.lr": 1e-3, "batch_size": 1, "data.patch": (128, 128)},
-        "patients/brain_t1", 200, "mri_recon:model=unet", {"chans": 32, "num_pool_layers": 4},
+        "patients/brain_t1", 600, "mri_recon:model=unet", {"chans": 32, "num_pool_layers": 4},
         {**TINY, "data.range": (0.0, 255.0), "model.width": 4, "model.depth": 2}, {"chans": 4, "num_pool_layers": 1}),
     "deepinv_dncnn": Case(
         "DnCNN", "deepinv", "deepinv_networks", "quickstart:source=files,model=cnn",
