@@ -60,7 +60,7 @@ peers: .peers/.done
 
 peers-test: .venv peers
 	MEDJAX_PEER_PYTHON=.peers/bin/python .venv/bin/python -m pytest tests/test_peers.py tests/test_published.py tests/test_originals.py \
-		tests/test_budget_environments.py tests/test_equal_budget.py
+		tests/test_budget_environments.py tests/test_equal_budget.py tests/test_peer_suites.py
 
 onnx: .onnx/.done  # .venv, and what `medjax.export --formats=onnx` needs beside it
 
