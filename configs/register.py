@@ -6,7 +6,7 @@
 Measured (docs/scores.md):
 
     register: not measured yet
-    brain_register: not measured yet
+    brain_register: registration error mm 0.282, best reference demons 0.307; 198 images, 11 patients, 13 CPU minutes
 
 The network learns from the known deformations. `--config.objective.loss="ncc + 0.02*smooth"` learns from the images alone,
 and works for two contrasts (`:source=icbm152_contrasts` with `--config.task.moving=T2`). There the reference is

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from medjax import native
 from medjax.ops.conv import conv, conv_transpose
+from medjax.train.sharding import make_mesh
 
 needs_onednn = pytest.mark.skipif(bool(native.problem()), reason=native.problem())
 
@@ -300,3 +301,18 @@ def test_bias_and_leak_are_part_of_the_convolution():
     assert "select" not in f.lower(BIAS, X).as_text()
     half = f(BIAS, X.astype(jnp.bfloat16))
     assert error(half, in_steps(X, W, BIAS, 0.0)) < 1e-2
+
+
+@pytest.mark.parametrize(("depth", "kernel"), [(2, 3), (2, 5), (4, 5)])
+def test_short_volumes_split_over_devices_have_the_gradient_of_one(depth, kernel):
+    """Batch and depth are split, as at the lowest level of a U-Net, and the kernel is longer than what comes out."""
+    x, w, y = draw(0, 4, depth, 4, 4, 8), draw(1, kernel, 3, 3, 8, 8), draw(2, 4, depth, 4, 4, 8)
+
+    def gradients(x, w, y):
+        return jax.grad(lambda x, w: (conv(x, w) * y).sum(), (0, 1))(x, w)
+
+    mesh = make_mesh(2, 2)
+    rows, whole = NamedSharding(mesh, P("data", "space")), NamedSharding(mesh, P())
+    split = jax.jit(gradients, in_shardings=(rows, whole, rows), out_shardings=(rows, whole))
+    for found, expected in zip(split(x, w, y), gradients(x, w, y), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -192,7 +192,8 @@ def test_every_peer_trains_its_network_on_what_medjax_trains_on(tmp_path):
         (folder / "settings.json").write_text(json.dumps(settings))
         splits = load_splits(config)
         run = assemble(resolve(config, splits))
-        batch = train_stream(splits["train"], batch_size=changes["batch_size"], patch=config.data.patch, ndim=config.data.ndim).first()
+        batch = train_stream(splits["train"], batch_size=changes["batch_size"], patch=config.data.patch,
+                             ndim=config.data.ndim).first()
         state = jax.eval_shape(initial(run), batch, jax.random.PRNGKey(0))
         jax.eval_shape(train_step(run), state, batch)
     subprocess.run([find_python(), Path(__file__).with_name("equal_budget_child.py"), PEERS, tmp_path], check=True)

@@ -164,23 +164,38 @@ def _weights_shape(x: ShapedArray, y: ShapedArray, *, kernel: Sizes, groups: int
 
 def _forward_xla(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
                  precision: str | None) -> Array:
+    return _convolve(x, w, stride, padding, (1,) * len(padding), dilation, groups, precision)
+
+
+def _convolve(x: Array, w: Array, stride: Sizes, padding: Sequence[tuple[int, int]], spread: Sizes, dilation: Sizes,
+              groups: int, precision: str | None) -> Array:
+    """XLA's convolution of `x`, dilated by `spread`, with a kernel dilated by `dilation`.
+
+    Where the result is shorter than the kernel along the first axis, more of it is computed and cut off again. XLA's
+    partitioner (0.10) would take it for a weight gradient; where that axis and the batch are split over devices, it sums
+    over all of them, and the result is as many times too large as there are parts of the batch.
+    """
+    low, high = padding[0]
+    reach = (w.shape[0] - 1) * dilation[0]
+    rows = ((x.shape[1] - 1) * spread[0] + low + high - reach) // stride[0] + 1
+    more = max(0, reach + 1 - rows) if isinstance(rows, int) and reach and rows > 0 else 0
     image = _letters(x)
-    return lax.conv_general_dilated(x, w, stride, padding, rhs_dilation=dilation, feature_group_count=groups,
-                                    dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
+    found = lax.conv_general_dilated(x, w, stride, [(low, high + more * stride[0]), *padding[1:]], lhs_dilation=spread,
+                                     rhs_dilation=dilation, feature_group_count=groups, precision=precision,
+                                     dimension_numbers=(image, image[1:-1] + "IO", image))
+    return lax.slice_in_dim(found, 0, rows, axis=1) if more else found
 
 
 def _data_xla(y: Array, w: Array, *, space: Shape, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
               precision: str | None) -> Array:
-    image, axes = _letters(y), range(y.ndim - 2)
     pads = []
     for size, out, k, s, d, (low, _) in zip(space, y.shape[1:-1], w.shape, stride, dilation, padding, strict=False):
         reach = (k - 1) * d
         pads.append((reach - low, size + low - (out - 1) * s - 1))
     w = _split(w, -1, groups)
     w = jnp.moveaxis(w, (-3, -2, -1), (-1, -2, -3)).reshape(*w.shape[:-3], w.shape[-1], -1)
-    return lax.conv_general_dilated(y, lax.rev(w, tuple(axes)), (1,) * len(pads), pads, lhs_dilation=stride,
-                                    rhs_dilation=dilation, feature_group_count=groups,
-                                    dimension_numbers=(image, image[1:-1] + "IO", image), precision=precision)
+    flipped = lax.rev(w, tuple(range(len(pads))))
+    return _convolve(y, flipped, (1,) * len(pads), pads, stride, dilation, groups, precision)
 
 
 def _weights_xla(x: Array, y: Array, *, kernel: Sizes, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
