@@ -27,6 +27,7 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks.privacy_tables import MEMBERSHIP, defaced, members
 from medjax import registry
 from medjax.evaluation.compare import metrics_of
 from medjax.files import write_atomically
@@ -42,6 +43,7 @@ RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept ther
 ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
 DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
+PRIVACY, DEIDENTIFY = ROOT / "docs" / "privacy.md", ROOT / "docs" / "deidentify.md"
 QUALITY, UNCERTAINTY = ROOT / "docs" / "quality.md", ROOT / "docs" / "uncertainty.md"
 LESIONS, EXPLAIN = ROOT / "docs" / "lesions.md", ROOT / "docs" / "explain.md"
 CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: the file of results, and the rows it is of
@@ -102,6 +104,12 @@ OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
                                                  "steps": 1400, "references": ("none",)}),
 }
+FEW_PEOPLE = {"data.source.match": "*_T1w.nii.gz", "data.fractions": (0.4, 0.1, 0.5), "data.range": (0.0, 4095.0),
+              "model.width": 8, "model.depth": 2, "steps": 300, "eval_every": 100}
+OTHER |= {f"{MEMBERSHIP.stem}_{name}": ("quickstart:source=files", FEW_PEOPLE | changes) for name, changes in {
+    "plain": {},
+    "epsilon_50": {"privacy.epsilon": 50.0, "privacy.delta": 1e-2, "privacy.samples": 4, "privacy.clip": 0.1},
+    "epsilon_10": {"privacy.epsilon": 10.0, "privacy.delta": 1e-2, "privacy.samples": 4, "privacy.clip": 0.1}}.items()}
 ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
 
 
@@ -356,6 +364,8 @@ def pages() -> dict[Path, str]:
     found = {PAGE: page, QUALITY: _between(QUALITY.read_text(encoding="utf-8"), "dose", quality()),
              UNCERTAINTY: _between(UNCERTAINTY.read_text(encoding="utf-8"), "intervals", intervals()),
              EXPLAIN: _between(EXPLAIN.read_text(encoding="utf-8"), "explanations", explained()),
+             PRIVACY: _between(PRIVACY.read_text(encoding="utf-8"), "membership", members()),
+             DEIDENTIFY: _between(DEIDENTIFY.read_text(encoding="utf-8"), "deface", defaced()),
              README: _between(README.read_text(encoding="utf-8"), "quickstart", first_run())}
     found[LESIONS] = LESIONS.read_text(encoding="utf-8")
     for name, text in (("lesions_brains", planted("lesions_brains")), ("lesions_slices", planted("lesions_slices")),

@@ -14,14 +14,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 import medjax.data.io
 from medjax import cli
+from medjax.classical.affine import Grid
+from medjax.classical.head import find_head
+from medjax.data import face
 from medjax.data.deidentify import Deidentifier, Done
 from medjax.data.formats._dicom_blank import Blank, Box
 from medjax.data.formats._dicom_profile import EDITION, Options, listed
+from medjax.data.formats._removal import Removal
+from medjax.data.head import templates
 from medjax.data.key import Key
 from medjax.files import move, staging, write_atomically
 from medjax.report.table import aligned
@@ -40,6 +46,8 @@ BLANK = flags.DEFINE_multi_string("blank", [], "X,Y,WIDTH,HEIGHT in pixels from 
                                   "every DICOM image; several times for several.")
 OUTSIDE = flags.DEFINE_bool("blank_outside_regions", False, "Zero in ultrasound what lies outside of the regions that the "
                             "file names.")
+DEFACE = flags.DEFINE_bool("deface", False, "Remove faces from volumes of heads (CT, MR); what none can be found in is left "
+                           "out.")
 TABLE = flags.DEFINE_string("table", "", "A file for the table from original to new identifiers, outside of the output; "
                             "otherwise there is none.")
 LOG = "deidentify"
@@ -50,7 +58,7 @@ def main() -> None:
     """De-identifies all files into a new folder, which appears when it is whole."""
     source, target, table = (Path(flag.value).expanduser() for flag in (INPUT, OUTPUT, TABLE))
     _check_paths(source, target, Path(KEY.value).expanduser(), table if TABLE.value else None)
-    options = Options(DATES.value, PATIENT.value, DEVICE.value, DESCRIPTIONS.value)
+    options = Options(DATES.value, PATIENT.value, DEVICE.value, DESCRIPTIONS.value, DEFACE.value)
     blank = Blank(tuple(map(_box, BLANK.value)), OUTSIDE.value)
     listed()
     key = Key.of(Path(KEY.value).expanduser())
@@ -61,7 +69,8 @@ def main() -> None:
     with staging(target.parent) as folder:
         place = folder / "whole"
         place.mkdir()
-        work = Deidentifier(source if source.is_dir() else source.parent, place, key, options, blank)
+        faces, sound = _faces(source, len(files)) if DEFACE.value else (None, ())
+        work = Deidentifier(source if source.is_dir() else source.parent, place, key, options, blank, faces, sound)
         for file in tqdm(files, "de-identify", unit="file", dynamic_ncols=True):
             work.add(file, names[file.parent])
         _say_left_out(work.done)
@@ -72,6 +81,23 @@ def main() -> None:
             _write_table(table, work.done)
         move(place, target)
     _say(target, work.done)
+
+
+def _faces(source: Path, files: int) -> tuple[dict[Path, Removal | UserError], set[Path]]:
+    """What is removed of each image file, or why nothing can be, and the files that show nothing of a face."""
+    known = [Grid(*template) for template in templates()]
+
+    def locate(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        return find_head(known, volume, affine).matrix
+
+    found: dict[Path, Removal | UserError] = {}
+    sound: set[Path] = set()
+    with tqdm(total=files, desc="find faces", unit="file", dynamic_ncols=True) as bar:
+        for study, removal, tissue in face.removals(source, locate):
+            found |= dict.fromkeys(study.paths, removal)
+            sound |= set(study.paths) if not tissue else set()
+            bar.update(len(study.paths))
+    return found, sound
 
 
 def _check_paths(source: Path, target: Path, key: Path, table: Path | None) -> None:
@@ -113,8 +139,8 @@ def _write_log(folder: Path, done: Done, options: Options, blank: Blank) -> None
     write_atomically(folder / f"{LOG}.csv", text.getvalue())
     write_atomically(folder / f"{LOG}.json", json.dumps({
         "profile": f"DICOM PS3.15 {EDITION} Annex E", "options": dict(options.codes), "blank": blank.boxes,
-        "blank_outside_regions": blank.outside, "patients": len(done.patients), "series": len(done.series),
-        "left_out": len(done.left_out), "counts": done.counts, "files": done.rows}, indent=1))
+        "blank_outside_regions": blank.outside, "deface": DEFACE.value, "patients": len(done.patients),
+        "series": len(done.series), "left_out": len(done.left_out), "counts": done.counts, "files": done.rows}, indent=1))
 
 
 def _write_table(path: Path, done: Done) -> None:
@@ -132,6 +158,8 @@ def _say(target: Path, done: Done) -> None:
     if done.series:
         cells += [["DICOM patients", str(len(done.patients))], ["DICOM series", str(len(done.series))]]
     cells += [[f"attributes: {name}", str(count)] for name, count in done.counts.items()]
+    faces = Counter(str(row["face"]) for row in done.rows if "face" in row)
+    cells += [[f"files with faces {said}", str(count)] for said, count in sorted(faces.items())]
     warned = [row for row in done.rows if row["warnings"]]
     cells += [["files left out", str(len(done.left_out))], ["files with warnings", str(len(warned))]]
     print(aligned(cells))
@@ -140,7 +168,8 @@ def _say(target: Path, done: Done) -> None:
     if len(warned) > LISTED:
         print(f"look at: {len(warned) - LISTED} more, in {target / LOG}.csv")
     print(f"written: {target}" + (f", {TABLE.value}" if TABLE.value else ""))
-    print("this is no guarantee of anonymity: images may show faces and text; look at them")
+    print("this is no guarantee of anonymity: images may show faces and text; look at them" if not DEFACE.value else
+          "this is no guarantee of anonymity: look at the images, whether faces are gone, and for text")
     print("next:\n" + _next_command(target, bool(warned)))
 
 

@@ -10,7 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from benchmarks import intervals, scores
+from benchmarks import deface, intervals, membership, privacy_tables, scores
+from configs import quickstart
 from medjax.measures.statistics import Standing
 from tests.commands import DRAWN, ROOT, SMALL
 
@@ -85,3 +86,21 @@ def test_intervals_of_every_kind_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "INTERVALS", tmp_path / "found.json")
     (tmp_path / "found.json").write_text(json.dumps(found))
     assert scores.intervals().splitlines()[-1].startswith("| members | ")
+
+
+def test_membership_is_measured_of_every_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(membership, "NAMES", ["plain"])
+    monkeypatch.setattr(membership, "command_of", lambda name: f"python train.py {shlex.join(DRAWN)}")
+    monkeypatch.setattr(membership, "config_of", lambda name: quickstart.get_config())
+    found = membership.measure(tmp_path, ["--config.steps=2"])
+    monkeypatch.setattr(privacy_tables, "MEMBERSHIP", tmp_path / "found.json")
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    assert privacy_tables.members().splitlines()[-1].startswith("| no privacy | ")
+
+
+def test_the_picture_of_a_face_that_is_removed():
+    views = np.split(deface.drawn(), 4, axis=1)
+    for before, after in zip(views[::2], views[1::2], strict=True):
+        assert 0 < (before != after).mean() < 0.3
+        third = before.shape[1] // 3
+        assert (before[:, :third] == after[:, :third]).all()  # the back of the head

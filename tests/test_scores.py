@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import scores
+from benchmarks.privacy_tables import MEMBERSHIP
 
 
 @pytest.mark.parametrize(("path", "text"), scores.pages().items(), ids=lambda value: getattr(value, "stem", ""))
@@ -22,6 +23,13 @@ def test_a_checked_config_has_not_changed_since(name):
         changed = {key: (value, now.get(key)) for key, value in found["configs"][row].items() if now.get(key) != value}
         assert not changed, f"run `python -m benchmarks.checks {name}`"
         assert found["commands"][row] == scores.command_of(row)
+
+
+def test_runs_that_were_attacked_have_not_changed_since():
+    for name, run in json.loads(MEMBERSHIP.read_text(encoding="utf-8"))["runs"].items():
+        now = scores.values_of(scores.config_of(name))
+        assert not {key: value for key, value in run["config"].items() if now.get(key) != value}, name
+        assert run["command"] == scores.command_of(name)
 
 
 @pytest.mark.parametrize("path", [*sorted(scores.SCORES.glob("*.json")), scores.INTERVALS], ids=lambda path: path.stem)

@@ -54,7 +54,7 @@ class Rigid:
     def about(self, matrix: np.ndarray, centre: np.ndarray) -> "Rigid":
         """The motion that `matrix` `(4, 4)` is, told by the turn about `centre`, as good a fit as this one."""
         degrees = Rotation.from_matrix(matrix[:3, :3]).as_euler("xyz", degrees=True).tolist()
-        shift = (_world(matrix, centre) - centre).tolist()
+        shift = (world(matrix, centre) - centre).tolist()
         return replace(self, degrees=tuple(degrees), shift_mm=tuple(shift), centre_mm=tuple(centre.tolist()))
 
     @property
@@ -89,7 +89,7 @@ def rigid(fixed: Volume, fixed_affine: Affine, moving: Volume, moving_affine: Af
 def _fit(one: Scan, other: Scan, random: np.random.Generator) -> Rigid:
     """The motion from `one`, of which points are taken, to `other`."""
     centre = _middle(*one)
-    levels = [(_coarse(*one, size), _coarse(*other, size)) for size in LEVELS]
+    levels = [(coarse(*one, size), coarse(*other, size)) for size in LEVELS]
     found = _starts(*levels[0])
     with tqdm(total=len(LEVELS) * STEPS, desc="align", unit="step", leave=False, dynamic_ncols=True) as bar:
         for (size, points), level in zip(LEVELS.items(), levels, strict=True):
@@ -139,7 +139,7 @@ def _pair(one: Scan, other: Scan, centre: np.ndarray, random: np.random.Generato
     values = np.rint(ndimage.map_coordinates(_in_bins(volume), at.T, order=1)).astype(int)
     back = np.linalg.inv(other[1])
     return Pair(*(jnp.asarray(part, jnp.float32) for part in (
-        _world(affine, at) - centre, np.eye(BINS)[values], _in_bins(other[0]), back[:3, :3], _world(back, centre))))
+        world(affine, at) - centre, np.eye(BINS)[values], _in_bins(other[0]), back[:3, :3], world(back, centre))))
 
 
 def _in_bins(volume: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ def _in_bins(volume: np.ndarray) -> np.ndarray:
     return 1 + (BINS - 3) * np.clip((volume - low) / (high - low), 0, 1)
 
 
-def _coarse(volume: Volume, affine: Affine, size_mm: float) -> Scan:
+def coarse(volume: Volume, affine: Affine, size_mm: float) -> Scan:
     """Means over blocks of about that size, and the affine of their grid."""
     voxel = np.linalg.norm(affine[:3, :3], axis=0)
     factors = np.clip(np.rint(size_mm / voxel), 1, volume.shape).astype(int)
@@ -163,17 +163,17 @@ def _coarse(volume: Volume, affine: Affine, size_mm: float) -> Scan:
 
 def _starts(one: Scan, other: Scan) -> Array:
     """`(14, 6)`: no shift, and centres of mass laid on each other; not turned, and turned both ways about each axis."""
-    masses = [_world(affine, np.array(ndimage.center_of_mass(volume - volume.min()))) for volume, affine in (one, other)]
+    masses = [world(affine, np.array(ndimage.center_of_mass(volume - volume.min()))) for volume, affine in (one, other)]
     turns = np.radians(TURNED) * RADIUS_MM * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
     starts = [[*turn, *shift] for shift in (np.zeros(3), masses[1] - masses[0]) for turn in turns]
     return jnp.asarray(starts, jnp.float32)
 
 
 def _middle(volume: Volume, affine: Affine) -> np.ndarray:
-    return _world(affine, (np.array(volume.shape) - 1) / 2)
+    return world(affine, (np.array(volume.shape) - 1) / 2)
 
 
-def _world(affine: np.ndarray, at: np.ndarray) -> np.ndarray:
+def world(affine: np.ndarray, at: np.ndarray) -> np.ndarray:
     return at @ affine[:3, :3].T + affine[:3, 3]
 
 

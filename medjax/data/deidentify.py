@@ -5,8 +5,8 @@ DICOM goes to `<patient>/<study>/<series>/<instance>.dcm`; other files keep thei
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medjax.data import sidecars
@@ -15,10 +15,11 @@ from medjax.data.formats._dicom_blank import NO_BLANK, Blank
 from medjax.data.formats._dicom_deidentify import deidentified
 from medjax.data.formats._dicom_profile import Options
 from medjax.data.formats._dicom_save import save
+from medjax.data.formats._removal import Removal
 from medjax.data.key import Key
 from medjax.types import UserError
 
-VOLUMES: dict[str, Callable[[Path, Path], None]] = {
+VOLUMES: dict[str, Callable[[Path, Path, Removal | None], None]] = {
     suffix: write for suffixes, write in ((nifti.SUFFIXES, nifti.write_bare), (nrrd.SUFFIXES, nrrd.write_bare),
                                           (metaimage.SUFFIXES, metaimage.write_bare)) for suffix in suffixes}
 BASIC = Options()
@@ -52,13 +53,19 @@ class Done:
 
 @dataclass
 class Deidentifier:
-    """Writes files of the folder `source` below `target`."""
+    """Writes files of the folder `source` below `target`.
+
+    Where there are `faces`, only files are written that it has: with what is removed of them, or the reason why they are
+    left out. `sound` are those in which there was nothing to remove.
+    """
 
     source: Path
     target: Path
     key: Key
     options: Options = BASIC
     blank: Blank = NO_BLANK
+    faces: Mapping[Path, Removal | UserError] | None = None
+    sound: Collection[Path] = ()
     done: Done = field(default_factory=Done)
 
     def add(self, path: Path, beside: Sequence[str]) -> None:
@@ -82,8 +89,17 @@ class Deidentifier:
         elif not (name.endswith(VALUES) and any(other.lower().endswith(HEADERS) for other in beside)):
             raise UserError(path, "left out: not a kind of file whose texts are known")
 
+    def _face(self, path: Path) -> Removal | None:
+        """What is removed of a file; None where faces stay. Raises UserError where it isn't known."""
+        if self.faces is None:
+            return None
+        face = self.faces.get(path, UserError(path, "is no image in which a face could be found"))
+        if isinstance(face, UserError):
+            raise UserError(path, f"left out: {face.args[1]}")
+        return face
+
     def _dicom(self, path: Path) -> None:
-        found = deidentified(path, self.key, self.options, self.blank)
+        found = deidentified(path, self.key, self.options, replace(self.blank, removal=self._face(path)))
         patient, study = self.key.pseudonym("patient", found.patient), self.key.pseudonym("study", found.study)
         place = path.parent.relative_to(self.source).as_posix()  # readers take one folder for one series
         series = self.key.pseudonym("series", f"{place}\0{found.series}")
@@ -92,7 +108,7 @@ class Deidentifier:
             raise UserError(path, "left out: a duplicate of another instance in its folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         save(target, found.dataset)
-        self._note(target, "DICOM", found.counts, found.warnings)
+        self._note(target, "DICOM", found.counts, found.warnings, self._said(path))
         self.done.series.add(target.parent)
         self.done.patients.add(patient)
         self.done.originals |= {("patient", found.patient): patient} | {
@@ -100,9 +116,10 @@ class Deidentifier:
                 ("study", found.study), ("series", found.series), ("instance", found.instance)) if uid}
 
     def _volume(self, path: Path, suffix: str) -> None:
+        face = self._face(path)
         target = self._place(path, suffix)
-        VOLUMES[suffix](target, path)
-        self._note(target, "volume", Counter())
+        VOLUMES[suffix](target, path, face)
+        self._note(target, "volume", Counter(), face=self._said(path))
 
     def _place(self, path: Path, suffix: str) -> Path:
         """Where a file goes that isn't DICOM; its folder is made. Raises UserError where another file has that name."""
@@ -132,9 +149,13 @@ class Deidentifier:
         number = key in NUMBERED and re.fullmatch(r"\d{1,3}", value)
         return value if number else self.key.pseudonym(f"bids {key}", value)
 
-    def _note(self, target: Path, kind: str, counts: Counter[str], warnings: Sequence[str] = ()) -> None:
+    def _said(self, path: Path) -> str:
+        """What was done to a face, for the log."""
+        return "" if self.faces is None else "not shown" if path in self.sound else "removed"
+
+    def _note(self, target: Path, kind: str, counts: Counter[str], warnings: Sequence[str] = (), face: str = "") -> None:
         self.done.rows.append({"file": target.relative_to(self.target).as_posix(), "kind": kind, **counts,
-                               "warnings": "; ".join(warnings)})
+                               **({"face": face} if face else {}), "warnings": "; ".join(warnings)})
 
 
 def _has_image(stem: str, beside: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """What DICOM pixels hold beside the image: burned-in text, overlays in unused bits, bytes after the end, comments."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,12 @@ from scipy import ndimage
 
 from medjax.data.formats._dicom_group import CAPTURES
 from medjax.data.formats._dicom_header import damage_told, text, whole
-from medjax.data.formats._dicom_pixels import FLOATS, claim_of, has_pixels, stored_of
+from medjax.data.formats._dicom_mosaic import is_mosaic
+from medjax.data.formats._dicom_pixels import FLOATS, Claim, claim_of, has_pixels, stored_of
+from medjax.data.formats._dicom_planes import plane_of
 from medjax.data.formats._dicom_streams import without_comments, without_trailer
+from medjax.data.formats._removal import Removal
+from medjax.data.values import quantized
 from medjax.types import UserError
 
 STREAMS = (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
@@ -35,10 +40,14 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Blank:
-    """Which pixels are set to zero: in `boxes` (x, y, width, height from the upper left), `outside` ultrasound regions."""
+    """Which pixels are set to zero: in `boxes` (x, y, width, height from the upper left), `outside` ultrasound regions.
+
+    `removal` is of voxels that get another value, by their place.
+    """
 
     boxes: tuple[Box, ...] = ()
     outside: bool = False
+    removal: Removal | None = None
 
 
 NO_BLANK = Blank()
@@ -47,18 +56,19 @@ NO_BLANK = Blank()
 def tidy(path: Path, dataset: FileDataset, blank: Blank) -> None:
     """Leaves of the pixels the image alone, zero where it is to be blank. Raises UserError.
 
-    Where pixels become zero, compressed ones are written uncompressed, those of YBR as RGB.
+    Where pixels are changed, compressed ones are written uncompressed, those of YBR as RGB.
     """
     if not has_pixels(dataset):
         return
     claim = claim_of(path, dataset)
     hidden = _has_embedded_overlay(dataset)
     where = _blank_pixels(path, dataset, blank, (claim.rows, claim.columns)) if claim.bits > 1 else None
+    removed = _removed(path, dataset, claim, blank.removal) if blank.removal is not None else {}
     syntax = dataset.file_meta.TransferSyntaxUID
     if hidden and syntax.is_encapsulated:
         raise UserError(path, "left out: has an overlay in the unused bits of compressed pixels; write it uncompressed")
-    if where is not None and where.any():
-        _store(path, dataset, where)
+    if (where is not None and where.any()) or removed:
+        _store(path, dataset, where, removed)
     elif syntax.is_encapsulated:
         with damage_told(path, "its compressed pixels are damaged"):
             table = [dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
@@ -135,9 +145,34 @@ def _regions(path: Path, dataset: Dataset, shape: tuple[int, int]) -> np.ndarray
     return inside if inside.any() else None
 
 
-def _store(path: Path, dataset: FileDataset, where: np.ndarray) -> None:
+def _removed(path: Path, dataset: FileDataset, claim: Claim, removal: Removal) -> dict[int, tuple[np.ndarray, float]]:
+    """By frame, where there are some: the pixels `(H, W)` that are removed, and the stored value that they get.
+
+    Raises UserError for a file whose frames have no place of their own.
+    """
+    if is_mosaic(dataset) or "ModalityLUTSequence" in dataset or claim.coloured:
+        raise UserError(path, "left out: a mosaic, a table of values or colours, of which no place can be removed")
+    found = {}
+    for index in range(claim.frames):
+        plane = plane_of(path, dataset, np.empty(0), index)
+        if plane.position is None or plane.directions is None or not plane.spacing:
+            raise UserError(path, "left out: has no place in space, by which something could be removed")
+        mask = removal.mask(plane.affine, (1, claim.rows, claim.columns))[0]
+        if mask.any():
+            found[index] = mask, (removal.fill - plane.intercept) / plane.slope
+    return found
+
+
+def _store(path: Path, dataset: FileDataset, where: np.ndarray | None,
+           removed: Mapping[int, tuple[np.ndarray, float]]) -> None:
     pixels = stored_of(path, dataset).copy()
-    pixels[:, where] = 0
+    if where is not None:
+        pixels[:, where] = 0
+    bits, signed = whole(path, dataset, "BitsStored", 1), pixels.dtype.kind == "i"
+    for index, (mask, fill) in removed.items():
+        if bits is not None and pixels.dtype.kind in "iu":
+            fill = np.clip(fill, -(2 ** (bits - 1)) if signed else 0, 2 ** (bits - signed) - 1)
+        pixels[index][mask] = quantized(np.array(fill), 1.0, 0.0, pixels.dtype)
     keyword = next(keyword for keyword in ("PixelData", *FLOATS) if keyword in dataset)
     if pixels.shape[-1] == 3:
         dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0

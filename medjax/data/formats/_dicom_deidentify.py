@@ -87,6 +87,8 @@ def _deidentified(path: Path, dataset: FileDataset, key: Key, options: Options, 
     dataset.DeidentificationMethod = [f"DICOM PS3.15 {profile.EDITION} Annex E by medjax",
                                       *(meaning[:64] for _, meaning in options.codes)]
     dataset.DeidentificationMethodCodeSequence = [_code(*code) for code in options.codes]
+    if options.faces:
+        dataset.RecognizableVisualFeatures = "NO"
     dataset.LongitudinalTemporalInformationModified = "MODIFIED" if options.dates else "REMOVED"
     _new_meta(dataset)
     return Deidentified(dataset, patient, study, series, instance, said, work.counts)

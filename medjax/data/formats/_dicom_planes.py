@@ -11,6 +11,7 @@ from pydicom.uid import UID
 from medjax.data.formats._dicom_header import damage_told, group_of, load, numbers, text, texts, whole
 from medjax.data.formats._dicom_mosaic import Mosaic, is_mosaic, mosaic_of
 from medjax.data.formats._dicom_pixels import claim_of, has_pixels, pixels_of
+from medjax.data.geometry import TO_RAS
 from medjax.types import UserError
 
 QUANTITATIVE = ("CT", "PT", "MR", "NM", "RTDOSE", "SEG")  # MONOCHROME1 is about display there, not about the values
@@ -78,6 +79,15 @@ class Plane:
         return self.spacing
 
     @property
+    def affine(self) -> np.ndarray:
+        """The `(4, 4)` map of (0, row, column) to RAS mm of a plane that was found to have a place."""
+        affine = np.eye(4)
+        affine[:3, 1] = TO_RAS * self.known_directions[1] * self.known_spacing[0]
+        affine[:3, 2] = TO_RAS * self.known_directions[0] * self.known_spacing[1]
+        affine[:3, 3] = TO_RAS * self.known_position
+        return affine
+
+    @property
     def padded(self) -> np.ndarray | None:
         """Where the plane `(H, W)` holds padding; None where it says nothing of padding."""
         if self.padding is None or self.pixels.shape[-1] != 1:
@@ -95,7 +105,7 @@ def planes_of(path: Path) -> list[Plane]:
         if "PixelData" in dataset:
             del dataset.PixelData  # decoded: no need to hold both
         colours = pixels.colours if pixels.colours is not None else [None] * len(pixels.stored)
-        planes = [replace(_plane(path, dataset, stored, index), colours=colour)
+        planes = [replace(plane_of(path, dataset, stored, index), colours=colour)
                   for index, (stored, colour) in enumerate(zip(pixels.stored, colours, strict=True))]
         if is_mosaic(dataset):
             return _tiles(planes[0])
@@ -118,7 +128,8 @@ def directions_of(path: Path, dataset: Dataset) -> np.ndarray | None:
     return pair
 
 
-def _plane(path: Path, dataset: Dataset, stored: np.ndarray, index: int) -> Plane:
+def plane_of(path: Path, dataset: Dataset, stored: np.ndarray, index: int) -> Plane:
+    """A frame of a file with its `stored` pixels, which may be empty where only its place is asked for. Raises UserError."""
     place = group_of(dataset, index, "PlanePositionSequence", "ImagePositionPatient")
     position = numbers(path, place, "ImagePositionPatient", 3)
     directions = directions_of(path, group_of(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient"))

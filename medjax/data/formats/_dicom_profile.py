@@ -36,11 +36,13 @@ class Options:
     patient: bool = False
     device: bool = False
     descriptions: bool = False
+    faces: bool = False
 
     @property
     def codes(self) -> list[tuple[str, str]]:
         """Code values and meanings of the profile and its options (CID 7050)."""
         chosen = [(True, "113100", "Basic Application Confidentiality Profile"),
+                  (self.faces, "113102", "Clean Recognizable Visual Features Option"),
                   (self.descriptions, "113105", "Clean Descriptors Option"),
                   (self.dates, "113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
                   (self.patient, "113108", "Retain Patient Characteristics Option"),

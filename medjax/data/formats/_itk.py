@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medjax.data.formats import _volume
+from medjax.data.formats._removal import Removal
 from medjax.data.geometry import TO_RAS, resized
 from medjax.data.values import finite, native, one_line, quantized
 from medjax.files import UNFINISHED
@@ -126,6 +127,15 @@ def result(path: Path, scan: Scan, images: Sequence[np.ndarray]) -> Scan:
     else:
         raise UserError(path, f"{frames.shape[-1]} channels can't be written as it is, with {scan.stored.shape[-1]}")
     return replace(scan, stored=stored, affine=resized(scan.affine, scan.stored.shape[:3], frames.shape[:3]))
+
+
+def without(scan: Scan, removal: Removal | None) -> Scan:
+    """`scan` with the value of the removal in the place of its voxels, in every frame."""
+    if removal is None:
+        return scan
+    stored = scan.stored.copy()
+    stored[removal.mask(scan.affine, stored.shape[:3])] = quantized(np.array(removal.fill), 1.0, 0.0, stored.dtype)
+    return replace(scan, stored=stored)
 
 
 def labelled(path: Path, scan: Scan, labels: Sequence[np.ndarray], names: Sequence[str]) -> Scan:

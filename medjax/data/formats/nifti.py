@@ -21,6 +21,7 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
 from medjax.data.formats import _volume
+from medjax.data.formats._removal import Removal
 from medjax.data.geometry import TO_RAS, Orientation, resized, spans_space
 from medjax.data.values import DEFLATE, one_line, possible, quantized
 from medjax.files import atomic, write_atomically
@@ -105,8 +106,11 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
     _save(target, file)
 
 
-def write_bare(target: Path, path: Path) -> None:
-    """The file with its values, scale and geometry, byte for byte, and without texts and extensions. Raises UserError."""
+def write_bare(target: Path, path: Path, removal: Removal | None = None) -> None:
+    """The file with its values, scale and geometry, byte for byte, and without texts and extensions. Raises UserError.
+
+    Voxels of a `removal` get its value, in every frame.
+    """
     source = _load(path)
     if not isinstance(source, nibabel.Nifti1Image):
         raise UserError(path, "is one file of a pair; write it as one file in NIfTI")
@@ -121,6 +125,8 @@ def write_bare(target: Path, path: Path) -> None:
         raise UserError(path, f"damaged NIfTI file: {one_line(error)}; copy it again from its source") from error
     if len(values) != size:
         raise UserError(path, f"holds {len(values)} bytes of values, not {size}; copy it again")
+    if removal is not None:
+        values = _without(values, path, source, removal)
     fields = header.structarr
     for name in fields.dtype.names:
         if fields.dtype[name].kind == "S" and name != "magic":
@@ -130,6 +136,15 @@ def write_bare(target: Path, path: Path) -> None:
     fields["vox_offset"] = kind.single_vox_offset
     whole = header.binaryblock.ljust(kind.single_vox_offset, b"\0") + values
     write_atomically(target, gzip.compress(whole, COMPRESSION, mtime=0) if compressed else whole)
+
+
+def _without(values: bytes, path: Path, source: Any, removal: Removal) -> bytes:
+    """The values of a file with those of the removal in their place."""
+    dtype = source.get_data_dtype()
+    array = np.frombuffer(values, dtype).reshape(source.shape, order="F").copy(order="F")
+    mask = removal.mask(_affine(path, source), _spatial(source.shape)).reshape(source.shape[:3])
+    array[mask] = np.zeros((), dtype) if dtype.names else quantized(np.array(removal.fill), *_scale(source), dtype)
+    return array.tobytes(order="F")
 
 
 def write_on_grid(target: Path, image: np.ndarray, stored: Record, affine: np.ndarray) -> None:

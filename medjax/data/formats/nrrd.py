@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medjax.data.formats import _itk
+from medjax.data.formats._removal import Removal
 from medjax.data.values import DEFLATE, one_line, possible
 from medjax.files import write_atomically
 from medjax.types import Derivation, Record, UserError
@@ -96,9 +97,12 @@ def write_labels(target: Path, labels: Sequence[np.ndarray], names: Sequence[str
     _save(target, _itk.labelled(target, _load(paths[0]), labels, names), compressed=True)
 
 
-def write_bare(target: Path, path: Path) -> None:
-    """The file with its values and geometry, and without further fields and comments. Raises UserError."""
-    _save(target, replace(_load(path), notes={}), Header.of(path).compressed)
+def write_bare(target: Path, path: Path, removal: Removal | None = None) -> None:
+    """The file with its values and geometry, and without further fields and comments. Raises UserError.
+
+    Voxels of a `removal` get its value, in every frame.
+    """
+    _save(target, replace(_itk.without(_load(path), removal), notes={}), Header.of(path).compressed)
 
 
 def _load(path: Path) -> _itk.Scan:
