@@ -42,6 +42,7 @@ RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept ther
 ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
 DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
+SEAM = SCORES.with_name("seam.json")
 QUALITY, UNCERTAINTY = ROOT / "docs" / "quality.md", ROOT / "docs" / "uncertainty.md"
 LESIONS, EXPLAIN = ROOT / "docs" / "lesions.md", ROOT / "docs" / "explain.md"
 CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: the file of results, and the rows it is of
@@ -101,6 +102,9 @@ MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
 OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
                                                  "steps": 1400, "references": ("none",)}),
+    SEAM.stem: ("quickstart:source=files", {**BRAINS, "data.ndim": 3, "data.patch": (64, 16, 64), "model.width": 16,
+                                            "batch_size": 2, "steps": 300, "eval_every": 150, "eval_samples": 4,
+                                            "references": ("none",)}),
 }
 ROWS = BUILT_IN | PEOPLE | MEASURED_DATA
 

@@ -1,0 +1,65 @@
+"""MONAI's side of `bench tiled`: PyTorch's equal of a network under `sliding_window_inference`, on CPU or CUDA."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import monai
+import networks
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch_steps import DEVICE, clock, predictor
+
+TOGETHER = (1, 4)  # windows that go through the network at once
+
+
+def versions() -> dict[str, str]:
+    """MONAI's and PyTorch's."""
+    return {"monai": monai.__version__, "torch": torch.__version__}
+
+
+class Peer:
+    """A network with given weights and an image, made by `build`."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "sched_getaffinity"):
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self._apply: Callable[[], torch.Tensor]
+
+    def build(self, model: dict[str, Any], ndim: int, channels: int, scale: list[int], window: list[int], overlap: float,
+              dtype: str, given: str) -> dict[str, int | str | float]:
+        """Takes the image, the weights and those of a window's voxels from the file `given`.
+
+        Returns what was faster: the memory format, and how many windows go through the network at once.
+        """
+        with np.load(given) as file:
+            arrays = dict(file)
+        image = torch.from_numpy(arrays.pop("image")).to(DEVICE)
+        fade = torch.from_numpy(arrays.pop("fade")).to(DEVICE)
+        last = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
+        contestants = {}
+        for layout, memory_format in (("channels_last", last), ("contiguous", torch.contiguous_format)):
+            network = networks.build(ndim=ndim, channels=channels, scale=tuple(scale), **model)
+            network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+            network = network.to(DEVICE, memory_format=memory_format).eval()
+            for count in TOGETHER:
+                windows = torch.rand(count, channels, *window, device=DEVICE).to(memory_format=memory_format)
+                predict = predictor(network, dtype)
+                seconds = min(clock(lambda p=predict, x=windows: p(x), 3)[1:]) / count  # type: ignore[misc]
+                contestants[seconds] = layout, count, predict
+        layout, count, predict = contestants[min(contestants)]
+
+        def apply() -> torch.Tensor:
+            return sliding_window_inference(image, tuple(window), count, predict, overlap, roi_weight_map=fade)
+
+        self._apply = torch.inference_mode()(apply)
+        return {"layout": layout, "windows_at_once": count, "threads": torch.get_num_threads()}
+
+    def save(self, path: str) -> None:
+        """Writes the result, channels first."""
+        np.save(path, self._apply().float().cpu().numpy())
+
+    def run(self, steps: int) -> list[float]:
+        """Milliseconds of each volume, after one that does not count."""
+        return [1e3 * seconds for seconds in clock(self._apply, steps + 1)[1:]]
