@@ -62,7 +62,8 @@ def compare(workdir: Path) -> dict[str, Any]:
     for region in regions:
         example = run.task.example(jax.random.key(0), whole_batch(region.record, ndim))
         low, high = run.task.data_range
-        noisy = replace(region.record, image=np.asarray(example.input.image[0]) * (high - low) + low, slope=1.0, intercept=0.0)
+        image = np.asarray(example.input.image[0]) * (high - low) + low
+        noisy = replace(region.record, image=image, slope=1.0, intercept=0.0)
         full = jax.device_get(whole(whole_batch(noisy, ndim), None).image[0])
         own = _psnr(run, example, full)
         values.setdefault(("whole", "psnr"), []).append(own)
@@ -83,15 +84,16 @@ def compare(workdir: Path) -> dict[str, Any]:
 
 def borders(space: Sequence[int], tile: Sequence[int]) -> np.ndarray:
     """Which voxels `(*space, 1)` lie within `NEAR` of a tile's border inside the image."""
+    inner = tuple(slice(NEAR, -NEAR) if size > part else slice(None) for size, part in zip(space, tile, strict=True))
     frame = np.ones((*tile, 1), np.float32)
-    frame[tuple(slice(NEAR, -NEAR) if size > tile_ else slice(None) for size, tile_ in zip(space, tile, strict=True))] = 0
+    frame[inner] = 0
 
     def framed(_: Arrays) -> Arrays:
         return {"image": frame}
 
     found = tiled(framed, {"image": np.zeros((*space, 1), np.float32)}, tile)["image"] > 0
     inside = np.zeros(found.shape, bool)
-    inside[tuple(slice(NEAR, -NEAR) if size > tile_ else slice(None) for size, tile_ in zip(space, tile, strict=True))] = True
+    inside[inner] = True
     return found & inside
 
 

@@ -13,9 +13,11 @@ FORMS = {"live": "live", "stablehlo": "StableHLO", "onnx": "ONNX"}
 def tiled() -> str:
     """Volumes in windows, beside MONAI (`python -m medjax.bench tiled`)."""
     found = _read(TILED)
-    lines = [_machine(found), "", "| suite | dtype | windows | medjax ms | MONAI ms | ratio | apart, of the range |", "|---" * 7 + "|"]
+    lines = [_machine(found), "",
+             "| suite | dtype | windows | medjax ms | MONAI ms | ratio | apart, of the range |", "|---" * 7 + "|"]
     for row in found["rows"]:
-        lines.append(f"| {row['name']} | {row['dtype']} | {row['windows']} of {_size(row['window'])} in {_size(row['image'])} | "
+        windows = f"{row['windows']} of {_size(row['window'])} in {_size(row['image'])}"
+        lines.append(f"| {row['name']} | {row['dtype']} | {windows} | "
                      f"{row['medjax_ms']:.0f} | {row['peer_ms']:.0f} | {row['ratio']:.2f} | {row['difference']:.0e} |")
     return "\n".join(lines)
 
@@ -23,7 +25,8 @@ def tiled() -> str:
 def latency() -> str:
     """Inputs one by one (`python -m medjax.bench latency`)."""
     found = _read(LATENCY)
-    lines = [_machine(found), "", "| suite | input | form | 50 % ms | 95 % ms | 99 % ms | a second | runs |", "|---" * 8 + "|"]
+    lines = [_machine(found), "",
+             "| suite | input | form | 50 % ms | 95 % ms | 99 % ms | a second | runs |", "|---" * 8 + "|"]
     for row in found["rows"]:
         times = [f"{row[f'p{level}_ms']:.0f}" for level in (50, 95, 99)] + [f"{row['per_s']:.2f}", str(row["runs"])] \
             if "runs" in row else ["–"] * 5
@@ -35,7 +38,8 @@ def seam() -> str:
     """What tiles cost in PSNR (`python -m benchmarks.seam`)."""
     found = _read(SEAM)
     patients = {row["patients"] for row in found["norms"].values()}
-    lines = [f"| normalisation | tiles | whole, PSNR dB | seam dB (95 %), {patients.pop()} people | most | near borders dB (95 %) |",
+    lines = [f"| normalisation | tiles | whole, PSNR dB | seam dB (95 %), {patients.pop()} people | most | "
+             "near borders dB (95 %) |",
              "|---" * 6 + "|"]
     for norm, rows in found["norms"].items():
         whole = rows["whole"]["psnr"]["mean"]

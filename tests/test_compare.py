@@ -66,7 +66,8 @@ def test_runs_are_ranked_on_the_same_patients(runs, tmp_path):
     shown = json.loads(re.search(r'id="shown">(.*?)</script>', page.read_text(), re.DOTALL)[1])
     assert list(shown["samples"][0]["images"]) == [other, best, "input", "median", "truth"]
     apart = np.abs(table["rows"][f"{best} − {other}"]["psnr"])
-    assert [one["name"] for one in shown["samples"][:4]] == [table["names"][i] for i in np.argsort(-apart, kind="stable")[:4]]
+    farthest = [table["names"][i] for i in np.argsort(-apart, kind="stable")[:4]]
+    assert [one["name"] for one in shown["samples"][:4]] == farthest
     assert not [name for name in table["names"] if "sub-" in name]
     with (tmp_path / "out" / "ranking.csv").open() as file:
         assert [row[0] for row in csv.reader(file)][1:] == methods

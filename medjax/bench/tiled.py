@@ -78,7 +78,7 @@ def _row(case: Case, dtype: str, monai: Peer | None, seconds: float) -> Row:
 
 
 def _beside(case: Case, dtype: str, monai: Peer, variables: Tree, image: np.ndarray, own: np.ndarray) -> Row:
-    """MONAI on the same image with the same network: its settings, and its largest distance from `own`, a part of the range."""
+    """MONAI on the same image with the same network: its settings, and how far it is from `own`, of the range."""
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.npz", Path(folder) / "made.npy"
         np.savez(given, image=np.moveaxis(image, -1, 0)[None], fade=fade(case.patch)[..., 0],

@@ -87,7 +87,8 @@ def rank(workdirs: Sequence[Path], split: str = "test") -> Ranking:
     for one in entered:
         regions, name = one.splits[split], one.workdir.name
         found = compare(one.run, one.state, one.evaluator, regions, {} if samples else references, strengths, shown=0)
-        named = [{(name if row == "model" else row): values for row, values in sample.items()} for sample in found.per_sample]
+        named = [{(name if row == "model" else row): values for row, values in sample.items()}
+                 for sample in found.per_sample]
         if not samples:
             samples, labels, patients = named, found.names, found.patients
         else:

@@ -334,7 +334,8 @@ def _half_width(sample: Sample, calibration: Calibration | None) -> np.ndarray |
 def shown_of(samples: Sequence[Sample], calibration: Calibration | None = None) -> list[page.Shown]:
     """The samples as the viewer has them, with all rows; with a `calibration`, their half-widths."""
     return [page.Shown(sample.name, sample.images, sample.record.spacing_mm[-sample.mask.ndim:],
-                       sample.record.affine is not None, sample.mask, _half_width(sample, calibration)) for sample in samples]
+                       sample.record.affine is not None, sample.mask, _half_width(sample, calibration))
+            for sample in samples]
 
 
 def _drawable(image: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ def make_program(run: Run, state: State) -> Callable[[Batch, Operator | None], P
 def make_predict(run: Run, state: State, progress: Progress | None = None, voxels: int = VOXELS) -> Predict:
     """A function from a record to its prediction, arrays of NumPy without the batch's axis, in unit range.
 
-    A 2-D model takes volumes slice by slice. Networks compile once per size of tile, which has at most `voxels`. `progress` is
-    told of slices and tiles. Raises UserError where the record doesn't suit the model.
+    A 2-D model takes volumes slice by slice. Networks compile once per size of tile, which has at most `voxels`. `progress`
+    is told of slices and tiles. Raises UserError where the record doesn't suit the model.
     """
     task, progress = run.task, progress or Progress()
     program = jax.jit(make_program(run, state))
