@@ -102,8 +102,8 @@ MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
 OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
                                                  "steps": 1400, "references": ("none",)}),
-    SEAM.stem: ("quickstart:source=files", {**BRAINS, "data.ndim": 3, "data.patch": (64, 16, 64), "model.width": 16,
-                                            "batch_size": 2, "steps": 300, "eval_every": 150, "eval_samples": 4,
+    SEAM.stem: ("quickstart:source=files", {**BRAINS, "data.ndim": 3, "data.patch": (16, 64, 64), "model.width": 8,
+                                            "batch_size": 2, "steps": 600, "eval_every": 300, "eval_samples": 4,
                                             "references": ("none",)}),
 }
 ROWS = BUILT_IN | PEOPLE | MEASURED_DATA

@@ -72,5 +72,5 @@ def _in_onnx(function: Function, image: np.ndarray) -> tuple[Run | None, str]:
             call = onnx.onnxruntime(onnx.converted(function, [image.shape], ["image"], "made"), machine.threads())
             call([image])
     except Exception as error:  # whatever the packages raise is the reason why this form can't be had
-        return None, f"jax2onnx can't convert it: {' '.join(str(error).split())[:200]}"
+        return None, f"jax2onnx can't convert it: {' '.join(str(error).split()).partition('. ')[0][:200]}"
     return lambda x: call([x]), ""

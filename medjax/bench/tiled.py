@@ -5,11 +5,13 @@ Both have the same weights, windows and blending, so that both make the same vol
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from medjax.bench.cases import Case
 from medjax.bench.peer import Peer
@@ -79,13 +81,35 @@ def _row(case: Case, dtype: str, monai: Peer | None, seconds: float) -> Row:
 
 def _beside(case: Case, dtype: str, monai: Peer, variables: Tree, image: np.ndarray, own: np.ndarray) -> Row:
     """MONAI on the same image with the same network: its settings, and how far it is from `own`, of the range."""
+    setup = hand_over(monai, case.model, case.scale, case.patch, variables, image, dtype, fade=fade(case.patch)[..., 0])
+    return {"peer": "monai", "peer_setup": setup, "difference": float(np.abs(own - made_by(monai)).max() / np.ptp(own))}
+
+
+def hand_over(monai: Peer, model: ConfigDict, scale: Sequence[int], window: Sequence[int], variables: Tree,
+              image: np.ndarray, dtype: str = "f32", **weights: np.ndarray) -> Row:
+    """Gives MONAI a network with its arrays, the size of windows and an image `(*space, C)`; returns MONAI's settings.
+
+    `weights` may have `fade`, those of a window's voxels; otherwise MONAI's own Gaussian ones blend the windows.
+    """
+    settings = {key: value for key, value in model.to_dict().items() if key != "dtype"}
+    arrays: dict[str, Any] = {"image": _channels_first(image), **weights, **to_torch(model, scale, variables)}
     with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder) / "given.npz", Path(folder) / "made.npy"
-        np.savez(given, image=np.moveaxis(image, -1, 0)[None], fade=fade(case.patch)[..., 0],
-                 **to_torch(case.model, case.scale, variables))
-        model = {key: value for key, value in case.model.to_dict().items() if key != "dtype"}
-        setup = monai.call("build", model=model, ndim=case.ndim, channels=case.channels, scale=case.scale,
-                           window=case.patch, overlap=OVERLAP, dtype=dtype, given=str(given))
-        monai.call("save", path=str(made))
-        theirs = np.moveaxis(np.load(made)[0], 0, -1)
-    return {"peer": "monai", "peer_setup": setup, "difference": float(np.abs(own - theirs).max() / np.ptp(own))}
+        given = Path(folder) / "given.npz"
+        np.savez(given, **arrays)
+        setup: Row = monai.call("build", model=settings, ndim=len(window), channels=image.shape[-1], scale=scale,
+                                window=window, overlap=OVERLAP, dtype=dtype, given=str(given))
+    return setup
+
+
+def made_by(monai: Peer, image: np.ndarray | None = None) -> np.ndarray:
+    """What MONAI makes of the image that it was given, or of another one, `(*space, C)`."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "given.npy", Path(folder) / "made.npy"
+        if image is not None:
+            np.save(given, _channels_first(image))
+        monai.call("save", path=str(made), image="" if image is None else str(given))
+        return np.moveaxis(np.load(made)[0], 0, -1)
+
+
+def _channels_first(image: np.ndarray) -> np.ndarray:
+    return np.moveaxis(image, -1, 0)[None]

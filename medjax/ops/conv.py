@@ -174,7 +174,7 @@ def _forward_in_jax(x: Array, w: Array, **geometry: Any) -> Array:
     """In planes on CPU, where XLA's own convolution of volumes takes five times as long, and where the kernel is flat."""
     if x.ndim < 5:
         return _forward_xla(x, w, **geometry)
-    in_planes = functools.partial(_forward_in_planes, **geometry)
+    in_planes: Callable[[Array, Array], Array] = functools.partial(_forward_in_planes, **geometry)
     if _in_jax.get() == "planes" or w.shape[0] == 1:
         return in_planes(x, w)
     return lax.platform_dependent(x, w, cpu=in_planes, default=functools.partial(_forward_xla, **geometry))

@@ -20,23 +20,26 @@ def versions() -> dict[str, str]:
 
 
 class Peer:
-    """A network with given weights and an image, made by `build`."""
+    """A network with given weights and an image, made by `build`; further images by `save`."""
 
     def __init__(self) -> None:
         if hasattr(os, "sched_getaffinity"):
             torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self._apply: Callable[[], torch.Tensor]
+        self._apply: Callable[[torch.Tensor], torch.Tensor]
+        self._image: torch.Tensor
 
     def build(self, model: dict[str, Any], ndim: int, channels: int, scale: list[int], window: list[int], overlap: float,
               dtype: str, given: str) -> dict[str, int | str | float]:
-        """Takes the image, the weights and those of a window's voxels from the file `given`.
+        """Takes the image, the network's weights and those of a window's voxels from the file `given`.
 
-        Returns what was faster: the memory format, and how many windows go through the network at once.
+        Without weights of voxels windows are blended by MONAI's Gaussian ones. Returns what was faster: the memory format,
+        and how many windows go through the network at once.
         """
         with np.load(given) as file:
             arrays = dict(file)
-        image = torch.from_numpy(arrays.pop("image")).to(DEVICE)
-        fade = torch.from_numpy(arrays.pop("fade")).to(DEVICE)
+        self._image = torch.from_numpy(arrays.pop("image")).to(DEVICE)
+        fade = arrays.pop("fade", None)
+        blended = {"mode": "gaussian"} if fade is None else {"roi_weight_map": torch.from_numpy(fade).to(DEVICE)}
         last = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
         contestants = {}
         for layout, memory_format in (("channels_last", last), ("contiguous", torch.contiguous_format)):
@@ -50,16 +53,17 @@ class Peer:
                 contestants[seconds] = layout, count, predict
         layout, count, predict = contestants[min(contestants)]
 
-        def apply() -> torch.Tensor:
-            return sliding_window_inference(image, tuple(window), count, predict, overlap, roi_weight_map=fade)
+        def apply(image: torch.Tensor) -> torch.Tensor:
+            return sliding_window_inference(image, tuple(window), count, predict, overlap, **blended)
 
         self._apply = torch.inference_mode()(apply)
         return {"layout": layout, "windows_at_once": count, "threads": torch.get_num_threads()}
 
-    def save(self, path: str) -> None:
-        """Writes the result, channels first."""
-        np.save(path, self._apply().float().cpu().numpy())
+    def save(self, path: str, image: str = "") -> None:
+        """Writes the result, channels first; of the array in the file `image`, where one is given."""
+        given = torch.from_numpy(np.load(image)).to(DEVICE) if image else self._image
+        np.save(path, self._apply(given).float().cpu().numpy())
 
     def run(self, steps: int) -> list[float]:
         """Milliseconds of each volume, after one that does not count."""
-        return [1e3 * seconds for seconds in clock(self._apply, steps + 1)[1:]]
+        return [1e3 * seconds for seconds in clock(lambda: self._apply(self._image), steps + 1)[1:]]
