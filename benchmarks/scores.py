@@ -27,6 +27,7 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks import speed_tables
 from medjax import registry
 from medjax.evaluation.compare import metrics_of
 from medjax.files import write_atomically
@@ -50,6 +51,7 @@ CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: th
         "lesions_brains": ("brain_denoise",), "lesions_slices": ("slices_lowdose",),
         "consistency": ("inpaint", "mri_recon", "ct_recon"), "explanations": ("xray_classify",)}.items()}
 PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
+SPEED = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
 MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
 
@@ -365,6 +367,9 @@ def pages() -> dict[Path, str]:
     for name, text in (("lesions_brains", planted("lesions_brains")), ("lesions_slices", planted("lesions_slices")),
                        ("consistency", agreement())):
         found[LESIONS] = _between(found[LESIONS], name, text)
+    found[SPEED] = SPEED.read_text(encoding="utf-8")
+    for make in (speed_tables.tiled, speed_tables.latency, speed_tables.seam, speed_tables.memory):
+        found[SPEED] = _between(found[SPEED], make.__name__, make())
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)
     return found

@@ -165,14 +165,19 @@ def test_dropout_in_use_follows_from_the_key_of_each_sample():
 
 
 def test_dropout_in_use_leaves_normalisation_as_it_is():
-    model, x = network("unet", 2, width=2, norm="batch", dropout=1e-9), image(2)
-    variables = model.init(KEY, x)
-    with dropout_in_use(jax.random.split(KEY, len(x))):
-        made = model.apply(variables, x)
-    np.testing.assert_array_equal(made, model.apply(variables, x))
+    model, x = network("unet", 2, width=2, depth=2, norm="batch", dropout=1e-9), image(2)
+
+    @jax.jit
+    def both():
+        variables = model.init(KEY, x)
+        with dropout_in_use(jax.random.split(KEY, len(x))):
+            made = model.apply(variables, x)
+        return made, model.apply(variables, x)
+
+    np.testing.assert_array_equal(*both())
     with pytest.raises(UserError, match=r"^--uncertainty=dropout: the run's network leaves out no features"), \
             dropout_in_use(jax.random.split(KEY, len(x))):
-        network("unet", 2, width=2).apply(variables, x)
+        jax.eval_shape(network("unet", 2, width=2, depth=2).init, KEY, x)
 
 
 def test_batch_norm_learns_its_statistics_in_training_only():
