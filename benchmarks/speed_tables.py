@@ -24,12 +24,13 @@ def tiled() -> str:
 
 def latency() -> str:
     """Inputs one by one (`python -m medjax.bench latency`)."""
-    found = _read("latency_cpu")
-    lines = [_machine(found), "",
-             "| suite | input | form | 50 % ms | 95 % ms | 99 % ms | runs |", "|---" * 7 + "|"]
-    for row in found["rows"]:
-        times = [f"{row[f'p{level}_ms']:.0f}" for level in (50, 95, 99)] + [str(row["runs"])] if "runs" in row else ["–"] * 4
-        lines.append(f"| {row['name']} | {_size(row['patch'])} | {FORMS[row['form']]} | {' | '.join(times)} |")
+    found = [_read("latency_cpu"), _read("latency_volume_cpu")]
+    lines = [_machine(found[0]), "",
+             "| suite | input | form | 50 % ms | 95 % ms | 99 % ms | runs | from live, of the range |", "|---" * 8 + "|"]
+    for row in (row for one in found for row in one["rows"]):
+        numbers = [*(f"{row[f'p{level}_ms']:.0f}" for level in (50, 95, 99)), str(row["runs"]), f"{row['difference']:.0e}"] \
+            if "runs" in row else ["–"] * 5
+        lines.append(f"| {row['name']} | {_size(row['patch'])} | {FORMS[row['form']]} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 

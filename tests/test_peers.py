@@ -176,7 +176,7 @@ def test_what_pytorch_cannot_mirror_is_one_line():
 HOW_TO = re.search(r"^## How to repeat the measurements\n.*?^```\n(.*?)^```",
                    (ROOT / "benchmarks" / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1].splitlines()
 TINY = ["--seconds=0.1", "--dtype=f32", "--batch=1", "--patch=16", "--volumes=2"]
-SUITES = {"step": "unet2d,unet3d,redcnn,edsr", "infer": "unet2d,unet3d,redcnn,edsr", "tiled": "unet2d,unet3d"}
+SUITES = {"torch": "unet2d,unet3d,redcnn,edsr", "xla": "edsr"}
 
 
 @pytest.mark.parametrize("line", HOW_TO)
@@ -189,7 +189,7 @@ def test_the_readmes_commands_run(line, tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=1", "JAX_PLATFORMS": "cpu",
                                 "OMP_WAIT_POLICY": "passive"}  # threads that spin keep other tests' from their cores
     command, peer = args[2], next(arg.removeprefix("--peer=") for arg in args if arg.startswith("--peer="))
-    suites = "edsr" if peer == "xla" else SUITES.get(command, "")
+    suites = next((arg.removeprefix("--suite=") for arg in args if arg.startswith("--suite=")), SUITES.get(peer, ""))
     small = [*TINY, *([f"--suite={suites}"] if suites else []), f"--json={tmp_path / 'rows.json'}"]
     done = subprocess.run([sys.executable, *args, *small], cwd=ROOT, text=True, capture_output=True, env=environment,
                           timeout=600)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import monai
@@ -41,22 +42,19 @@ class Peer:
         fade = arrays.pop("fade", None)
         blended = {"mode": "gaussian"} if fade is None else {"roi_weight_map": torch.from_numpy(fade).to(DEVICE)}
         last = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
+        some = self._image[(..., *(slice(size + (axis < 2) * int(size * (1 - overlap)))
+                                   for axis, size in enumerate(window)))]  # of four windows
         contestants = {}
         for layout, memory_format in (("channels_last", last), ("contiguous", torch.contiguous_format)):
             network = networks.build(ndim=ndim, channels=channels, scale=tuple(scale), **model)
             network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
             network = network.to(DEVICE, memory_format=memory_format).eval()
             for count in TOGETHER:
-                windows = torch.rand(count, channels, *window, device=DEVICE).to(memory_format=memory_format)
-                predict = predictor(network, dtype)
-                seconds = min(clock(lambda p=predict, x=windows: p(x), 3)[1:]) / count  # type: ignore[misc]
-                contestants[seconds] = layout, count, predict
-        layout, count, predict = contestants[min(contestants)]
-
-        def apply(image: torch.Tensor) -> torch.Tensor:
-            return sliding_window_inference(image, tuple(window), count, predict, overlap, **blended)
-
-        self._apply = torch.inference_mode()(apply)
+                apply = torch.inference_mode()(partial(
+                    sliding_window_inference, roi_size=tuple(window), sw_batch_size=count,
+                    predictor=predictor(network, dtype), overlap=overlap, **blended))
+                contestants[min(clock(partial(apply, some), 4)[1:])] = layout, count, apply
+        layout, count, self._apply = contestants[min(contestants)]
         return {"layout": layout, "windows_at_once": count, "threads": torch.get_num_threads()}
 
     def save(self, path: str, image: str = "") -> None:
@@ -66,4 +64,4 @@ class Peer:
 
     def run(self, steps: int) -> list[float]:
         """Milliseconds of each volume, after one that does not count."""
-        return [1e3 * seconds for seconds in clock(lambda: self._apply(self._image), steps + 1)[1:]]
+        return [1e3 * seconds for seconds in clock(partial(self._apply, self._image), steps + 1)[1:]]
