@@ -12,7 +12,7 @@ NORMS = {"none": "none", "batch": "batch: statistics of training", "group": "gro
 
 def tiled() -> str:
     """Images and volumes in windows, beside MONAI (`python -m medjax.bench tiled`)."""
-    found = [_read(f"tiled_{axes}d_cpu") for axes in (2, 3)]
+    found = [_read(path.stem) for path in sorted(RESULTS.glob("tiled_*_cpu*.json"))]
     lines = [_machine(found[0]), "",
              "| suite | dtype | windows | medjax ms | MONAI ms | ratio | apart, of the range |", "|---" * 7 + "|"]
     for row in (row for one in found for row in one["rows"]):
@@ -24,7 +24,7 @@ def tiled() -> str:
 
 def latency() -> str:
     """Inputs one by one (`python -m medjax.bench latency`)."""
-    found = [_read("latency_cpu"), _read("latency_volume_cpu")]
+    found = [_read(path.stem) for path in sorted(RESULTS.glob("latency_cpu*.json"))]
     lines = [_machine(found[0]), "",
              "| suite | input | form | 50 % ms | 95 % ms | 99 % ms | runs | from live, of the range |", "|---" * 8 + "|"]
     for row in (row for one in found for row in one["rows"]):
