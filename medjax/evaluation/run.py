@@ -142,20 +142,20 @@ def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str],
 
 def under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]) -> Comparison:
     """The comparison with pseudonyms in the place of the names of files and patients, by the salt of the run's split."""
-    label = pseudonyms_of(workdir, regions)
+    label, salt = pseudonyms_of(workdir, regions), _salt(workdir)
     return replace(found, names=[label(name) for name in found.names],
-                   patients=[pseudonym(_salt(workdir), patient) for patient in found.patients],
+                   patients=[pseudonym(salt, patient) for patient in found.patients],
                    shown=[replace(sample, name=label(sample.name)) for sample in found.shown],
                    worst=[replace(sample, name=label(sample.name)) for sample in found.worst])
 
 
 def pseudonyms_of(workdir: Path, regions: Sequence[Region]) -> Callable[[str], str]:
     """What gives the samples of `regions` their pseudonyms, by the salt of the run's split."""
-    records = {region.record.id: region.record for region in regions}
+    records, salt = {region.record.id: region.record for region in regions}, _salt(workdir)
 
     def label(name: str) -> str:
         whole = owner(name, records).id
-        return pseudonym(_salt(workdir), whole) + name[len(whole):]
+        return pseudonym(salt, whole) + name[len(whole):]
 
     return label
 
