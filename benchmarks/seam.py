@@ -5,7 +5,7 @@
 Networks are trained that differ in their normalisation: none; that of the batch, whose statistics are those of training;
 that of groups, whose statistics are those of each window. A seam is the PSNR of the whole volume's result less that of the
 result in windows, both against the truth; `near` is the same over the voxels within two of a window's border. Windows are
-those of `medjax.apply`, and of the same size MONAI's, with its Gaussian blending and the same overlap (`make peers`).
+those of `medjax.apply`, and of the same size, overlap and padding MONAI's, with its Gaussian blending (`make peers`).
 Written is `benchmarks/results/seam.json`; `python -m benchmarks.scores --tables` then writes the table of
 benchmarks/README.md. Runs that are in `--runs` already are not trained again.
 """

@@ -39,8 +39,10 @@ class Peer:
         with np.load(given) as file:
             arrays = dict(file)
         self._image = torch.from_numpy(arrays.pop("image")).to(DEVICE)
-        fade = arrays.pop("fade", None)
-        blended = {"mode": "gaussian"} if fade is None else {"roi_weight_map": torch.from_numpy(fade).to(DEVICE)}
+        # Images that are smaller than a window are filled up as medjax does it.
+        blended: dict[str, Any] = {"mode": "gaussian", "padding_mode": "replicate"}
+        if "fade" in arrays:
+            blended["roi_weight_map"] = torch.from_numpy(arrays.pop("fade")).to(DEVICE)
         last = (torch.channels_last, torch.channels_last_3d)[ndim - 2]
         some = self._image[(..., *(slice(size + (axis < 2) * int(size * (1 - overlap)))
                                    for axis, size in enumerate(window)))]  # of four windows
