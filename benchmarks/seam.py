@@ -30,7 +30,7 @@ from medjax.bench.peer import Peer
 from medjax.bench.tiled import hand_over, made_by
 from medjax.data.pipeline import whole_batch
 from medjax.files import write_atomically
-from medjax.infer.predict import VOXELS, make_predict, make_program, tile_of
+from medjax.infer.predict import VOXELS, make_predict, tile_of
 from medjax.infer.tiling import Arrays, tiled
 from medjax.measures.statistics import by_patient, interval
 from medjax.train.run import Run, load_splits, restore_best
@@ -65,25 +65,26 @@ def compare(workdir: Path, monai: Peer) -> dict[str, Any]:
     run, state = restore_best(workdir)
     params, variables = ({} if found is None else found["model"] for found in state.for_use())
     network, ndim = {"params": params, **variables}, run.task.input_ndim
-    whole = jax.jit(make_program(run, state))
+    whole = make_predict(run, state, voxels=sys.maxsize)
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    regions = load_splits(run.config, workdir)["test"]
+    regions, cases = load_splits(run.config, workdir)["test"], []
+    for region in regions:
+        example = run.task.example(jax.random.key(0), whole_batch(region.record, ndim))
+        given = np.asarray(example.input.image[0])
+        low, high = run.task.data_range
+        noisy = replace(region.record, image=given * (high - low) + low, slope=1.0, intercept=0.0)
+        full = np.asarray(whole(noisy).image)
+        values["whole"]["input"].append(_psnr(run, example, given))
+        values["whole"]["model"].append(_psnr(run, example, full))
+        cases.append((example, given, noisy, full))
     for size in SIZES:
         predict, handed = make_predict(run, state, voxels=size), ()
-        for region in regions:
-            example = run.task.example(jax.random.key(0), whole_batch(region.record, ndim))
-            given = np.asarray(example.input.image[0])
-            low, high = run.task.data_range
-            noisy = replace(region.record, image=given * (high - low) + low, slope=1.0, intercept=0.0)
-            full = jax.device_get(whole(whole_batch(noisy, ndim), None).image[0])
+        for example, given, noisy, full in cases:
             window = tile_of(full.shape[:-1], size)
             if window != handed:
                 hand_over(monai, run.config.model, (1,) * ndim, window, network, given)
                 handed = window
             near = borders(full.shape[:-1], window)
-            if size == SIZES[0]:
-                values["whole"]["input"].append(_psnr(run, example, given))
-                values["whole"]["model"].append(_psnr(run, example, full))
             for name, image in (("medjax", np.asarray(predict(noisy).image)), ("monai", made_by(monai, given))):
                 for where, mask in (("seam", None), ("near", near)):
                     lost = _psnr(run, example, full, mask) - _psnr(run, example, image, mask)
