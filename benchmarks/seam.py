@@ -40,7 +40,7 @@ JSON = flags.DEFINE_string("json", "", "Where the results go, another place than
 PYTHON = flags.DEFINE_string("peer_python", "", "The Python that has MONAI; that of `make peers` if none is given.")
 
 NORMS = ("none", "batch", "group")
-SIZES = (VOXELS, VOXELS // 4, VOXELS // 16)  # of windows, in voxels at most: the first as `apply` has it
+SIZES = (VOXELS, VOXELS // 16)  # of windows, in voxels at most: the first as `apply` has it
 NEAR = 2  # voxels from a window's border
 
 

@@ -55,7 +55,7 @@ class Peer:
                 apply = torch.inference_mode()(partial(
                     sliding_window_inference, roi_size=tuple(window), sw_batch_size=count,
                     predictor=predictor(network, dtype), overlap=overlap, **blended))
-                contestants[min(clock(partial(apply, some), 4)[1:])] = layout, count, apply
+                contestants[min(clock(partial(apply, some), 3)[1:])] = layout, count, apply
         layout, count, self._apply = contestants[min(contestants)]
         return {"layout": layout, "windows_at_once": count, "threads": torch.get_num_threads()}
 
