@@ -27,6 +27,7 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks import speed_tables
 from benchmarks.privacy_tables import MEMBERSHIP, defaced, members
 from medjax import registry
 from medjax.evaluation.compare import metrics_of
@@ -44,6 +45,7 @@ ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
 DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
 PRIVACY, DEIDENTIFY = ROOT / "docs" / "privacy.md", ROOT / "docs" / "deidentify.md"
+SEAM = SCORES.with_name("seam.json")
 QUALITY, UNCERTAINTY = ROOT / "docs" / "quality.md", ROOT / "docs" / "uncertainty.md"
 LESIONS, EXPLAIN = ROOT / "docs" / "lesions.md", ROOT / "docs" / "explain.md"
 CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: the file of results, and the rows it is of
@@ -51,6 +53,7 @@ CHECKED: dict[str, tuple[Path, tuple[str, ...]]] = {  # by benchmarks.checks: th
         "lesions_brains": ("brain_denoise",), "lesions_slices": ("slices_lowdose",),
         "consistency": ("inpaint", "mri_recon", "ct_recon"), "explanations": ("xray_classify",)}.items()}
 PAGE, README = ROOT / "docs" / "scores.md", ROOT / "README.md"
+SPEED = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- scores: {} -->", "<!-- end -->"
 MEASURED = "Measured (docs/scores.md):\n"  # in the docstring of a config; indented lines follow
 
@@ -103,6 +106,9 @@ MEASURED_DATA: dict[str, tuple[str, dict[str, Any]]] = {
 OTHER: dict[str, tuple[str, dict[str, Any]]] = {  # what other benchmarks train
     INTERVALS.stem: ("quickstart:source=files", {**BRAINS, "data.fractions": (0.3, 0.2, 0.5), "model.width": 16,
                                                  "steps": 1400, "references": ("none",)}),
+    SEAM.stem: ("quickstart:source=files", {**BRAINS, "data.ndim": 3, "data.patch": (16, 64, 64), "model.width": 8,
+                                            "batch_size": 2, "steps": 600, "eval_every": 300, "eval_samples": 4,
+                                            "references": ("none",)}),
 }
 FEW_PEOPLE = {"data.source.match": "*_T1w.nii.gz", "data.fractions": (0.4, 0.1, 0.5), "data.range": (0.0, 4095.0),
               "model.width": 8, "model.depth": 2, "steps": 300, "eval_every": 100}
@@ -371,6 +377,9 @@ def pages() -> dict[Path, str]:
     for name, text in (("lesions_brains", planted("lesions_brains")), ("lesions_slices", planted("lesions_slices")),
                        ("consistency", agreement())):
         found[LESIONS] = _between(found[LESIONS], name, text)
+    found[SPEED] = SPEED.read_text(encoding="utf-8")
+    for make in (speed_tables.tiled, speed_tables.latency, speed_tables.seam, speed_tables.memory):
+        found[SPEED] = _between(found[SPEED], make.__name__, make())
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)
     return found

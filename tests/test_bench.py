@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs import quickstart
-from medjax.bench import cases, memory, peer, pipeline, programs, timing
+from medjax.bench import cases, memory, peer, pipeline, programs, tiled, timing
+from medjax.bench.table import Report
 from medjax.train import sharding
 from medjax.types import UserError
 
@@ -51,6 +52,25 @@ def test_memory_falls_on_every_device_as_a_mesh_grows(tmp_path):
     one, four = json.loads((tmp_path / "memory.json").read_text())["rows"]
     assert four["mesh"] == [4, 1]
     assert four["temporaries_mb"] < 0.6 * one["temporaries_mb"]
+
+
+@pytest.mark.slow
+def test_tiled_alone_and_the_latency_of_every_form(tmp_path):
+    """Without a peer, and without jax2onnx unless it is installed."""
+    code, _, err = bench("tiled", *SMALL, f"--json={tmp_path / 'tiled.json'}")
+    assert code == 0, err
+    (row,) = json.loads((tmp_path / "tiled.json").read_text())["rows"]
+    assert (row["image"], row["windows"], row["peer_ms"]) == ([40, 40], 9, None)
+    assert row["mvoxels_per_s"] == pytest.approx(40 * 40 / row["medjax_ms"] / 1e3)
+    code, _, err = bench("latency", *SMALL, "--batch=1", f"--json={tmp_path / 'latency.json'}")
+    assert code == 0, err
+    live, exported, onnx = json.loads((tmp_path / "latency.json").read_text())["rows"]
+    assert [row["form"] for row in (live, exported, onnx)] == ["live", "stablehlo", "onnx"]
+    for row in (live, exported):
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["per_s"] < 1e3 / row["p50_ms"] * 2
+    assert exported["difference"] < 1e-4
+    assert "jax2onnx" in onnx["note"] if "note" in onnx else onnx["difference"] < 1e-4
 
 
 def plan(mesh=(4, 1), **keys) -> memory.Plan:
@@ -119,7 +139,7 @@ def test_memory_counts_what_images_are_padded_with():
 
 
 @pytest.mark.parametrize(("args", "told"), [
-    (["train"], "unknown command 'train'; choose from step, infer, pipeline, memory"),
+    (["train"], "unknown command 'train'; choose from step, infer, tiled, latency, pipeline, memory"),
     (["step", "--suite=resnet"], "unknown 'resnet'; choose from unet2d, unet3d, redcnn, edsr"),
     (["step", "--suite=edsr", "--peer=torch", "--peer_python=/no/python"], "/no/python is no program"),
     (["pipeline", "--peer=torch"], "choose from torchio, monai"),
@@ -140,6 +160,15 @@ def test_mistakes_are_one_line(args, told):
 def test_the_pipeline_says_what_sizes_it_takes(batches, patches, told):
     with pytest.raises(UserError, match=told):
         pipeline.source(None, batches, patches, volumes=2, workers=0)
+
+
+@pytest.mark.parametrize(("suite", "other", "told"), [
+    ("unet3d", "torch", "^--peer: unknown 'torch'; choose from monai"),
+    ("edsr", "", "^--suite: edsr enlarges; MONAI blends windows otherwise there"),
+])
+def test_tiled_says_what_it_measures(suite, other, told):
+    with pytest.raises(UserError, match=told):
+        list(tiled.measure(cases.choose(None, [suite]), ["f32"], other, "", 1.0, Report("tiled", {}, {})))
 
 
 def test_an_absent_peer_is_one_line(tmp_path):

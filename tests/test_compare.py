@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -52,6 +53,22 @@ def test_runs_are_ranked_on_the_same_patients(runs, tmp_path):
     assert methods == sorted(methods, key=lambda m: -next(row["mean"] for row in found["methods"] if row["method"] == m))
     sizes = {method["method"]: method["parameters"] for method in found["methods"] if method["method"] in means}
     assert sizes["wide"] > 3 * sizes["one"]
+    page = tmp_path / "out" / "comparison.html"
+    assert said.endswith(f"{page} opens in a browser, from disk\n")
+    table = json.loads(re.search(r'id="scores">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    best, other = [row for row in methods if row in means]
+    for row in ("one", "wide"):
+        with (runs / row / "eval" / "per_sample.csv").open() as file:
+            known = [float(line["psnr"]) for line in csv.DictReader(file) if line["row"] == "model"]
+        np.testing.assert_allclose(table["rows"][row]["psnr"], known, atol=1e-3)
+    np.testing.assert_allclose(table["rows"][f"{best} − {other}"]["psnr"], np.subtract(
+        table["rows"][best]["psnr"], table["rows"][other]["psnr"]), atol=1e-4)
+    shown = json.loads(re.search(r'id="shown">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    assert list(shown["samples"][0]["images"]) == [other, best, "input", "median", "truth"]
+    apart = np.abs(table["rows"][f"{best} − {other}"]["psnr"])
+    farthest = [table["names"][i] for i in np.argsort(-apart, kind="stable")[:4]]
+    assert [one["name"] for one in shown["samples"][:4]] == farthest
+    assert not [name for name in table["names"] if "sub-" in name]
     with (tmp_path / "out" / "ranking.csv").open() as file:
         assert [row[0] for row in csv.reader(file)][1:] == methods
     with Image.open(tmp_path / "out" / "ranking.png") as picture:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from medjax import native
-from medjax.ops.conv import conv, conv_transpose
+from medjax.ops.conv import conv, conv_transpose, jax_convolutions
 from medjax.train.sharding import make_mesh
 
 needs_onednn = pytest.mark.skipif(bool(native.problem()), reason=native.problem())
@@ -74,6 +74,21 @@ def test_values_and_gradients_equal_xla(space, c_in, kernel, c_out, options):
     x, w = draw(0, 2, *space, c_in), draw(1, *kernel, c_in // options.get("groups", 1), c_out)
     want = with_gradients(functools.partial(oracle, **options))(x, w)
     assert error(with_gradients(functools.partial(conv, **options))(x, w), want) < 2e-6
+
+
+@pytest.mark.parametrize("case", [(4, (5, 6, 7), (3, 3, 3), {}), *((c, space, k, o) for space, c, k, _, o in CASES[-3:]),
+                                  (4, (7, 5, 6), (3, 1, 2), {"dilation": (2, 1, 1), "padding": [(3, -1), (0, 1), (1, 1)]})])
+@pytest.mark.parametrize("planes", [True, False])
+def test_exported_volumes_are_convolved_in_planes(case, planes):
+    """By 2-D convolutions alone where these are asked for; else as well where XLA runs on a CPU."""
+    c_in, space, kernel, options = case
+    x, w = draw(0, 2, *space, c_in), draw(1, *kernel, c_in // options.get("groups", 1), 6)
+    with jax_convolutions(planes=planes):
+        program = jax.jit(lambda x, w: conv(x, w, **options)).lower(x, w)
+    assert error(program.compile()(x, w), oracle(x, w, **options)) < 2e-6
+    text = program.as_text()
+    assert "dim_numbers = [b, 0, 1, f]" in text
+    assert "dim_numbers = [b, 0, 1, 2, f]" not in text
 
 
 @pytest.mark.parametrize("case", [2, 3, 5, 8, 16])

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nibabel
@@ -22,6 +23,7 @@ from medjax.evaluation.run import evaluate_run
 from medjax.infer import inputs as reading
 from medjax.infer import uncertainty
 from medjax.measures.intervals import Calibration, Voxels, calibrate, check, numbers, sparsification
+from medjax.models.dropout import dropout_in_use
 from medjax.tasks.ct_recon import CtRecon
 from medjax.tasks.denoise import Denoise
 from medjax.tasks.segment import Segment
@@ -149,6 +151,31 @@ def test_the_spread_is_that_of_every_member_on_every_flip(flips, gains):
     np.testing.assert_allclose(found.std, expected, rtol=1e-4, atol=1e-6)
 
 
+class Dropping(Shaded):
+    """What it makes is its input, of which half is left out where dropout is in use."""
+
+    def predict(self, params, variables, given, keys):
+        return Prediction(params["gain"] * nn.Dropout(0.5, deterministic=True).apply({}, given.image))
+
+
+def test_the_spread_is_that_of_draws_with_dropout_by_the_key_of_the_sample():
+    image = jnp.asarray(np.random.default_rng(0).random((2, 5, 7, 1), np.float32))
+    keys, params = jax.random.split(jax.random.key(3), 2), {"0": {"gain": jnp.float32(2)}}
+    spread = uncertainty.Spread(TASK, Dropping(), FLIPS[:2], draws=5)
+    found = jax.jit(spread.predict)(params, {"0": {}}, NetworkInput(image), keys)
+    made = []
+    for axes in FLIPS[:2]:
+        for number in range(5):
+            with dropout_in_use(jax.vmap(jax.random.fold_in, (0, None))(keys, number)):
+                turned = nn.Dropout(0.5, deterministic=True).apply({}, jnp.flip(image, [a + 1 for a in axes]))
+            made.append(2 * jnp.flip(turned, [a + 1 for a in axes]))
+    np.testing.assert_allclose(found.image, np.mean(made, 0), rtol=1e-5)
+    np.testing.assert_allclose(found.std, np.std(made, 0, ddof=1), rtol=1e-4)
+    assert len({np.asarray(one).tobytes() for one in made}) == 10
+    alone = jax.jit(spread.predict)(params, {"0": {}}, NetworkInput(image[1:]), keys[1:])
+    np.testing.assert_allclose(alone.image[0], found.image[1], rtol=1e-6)
+
+
 def test_only_tissue_inside_the_mask_is_collected_by_patient():
     truth = np.zeros((3, 8, 8, 1), np.float32)
     truth[:2, 2:6, 2:6] = 0.5
@@ -173,13 +200,16 @@ def test_only_tissue_inside_the_mask_is_collected_by_patient():
 @pytest.mark.parametrize(("task", "asked", "message"), [
     (CtRecon((-1000.0, 2000.0), 2), ("flips",), "not what ct_recon would measure; give the folders of runs"),
     (TASK, ("flips", "constant"), "constant goes with nothing else"),
-    (TASK, ("nowhere",), "nowhere is no folder; choose flips, constant or folders of runs"),
+    (TASK, ("nowhere",), "nowhere is no folder; choose flips, dropout:N, constant or folders of runs"),
+    (TASK, ("dropout:1",), "dropout:1; give one number of predictions, 2 or more, as dropout:16"),
+    (TASK, ("dropout:4", "dropout:8"), "dropout:4,dropout:8; give one number of predictions"),
+    (TASK, ("dropout:4",), "trained without dropout; train one with --config.model.dropout=0.1"),
     (TASK, (".",), "is the run itself"),
     (Segment((0.0, 1.0), 2), ("flips",), "a run of segment has none; intervals are those of restorations")])
 def test_what_cannot_be_asked_for_is_said_in_a_line(task, asked, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = {CtRecon: "ct_recon", Segment: "segment"}.get(type(task), "denoise")
-    config = Config({"task": {"name": name}, "seed": 0})
+    config = Config({"task": {"name": name}, "model": {"name": "unet", "dropout": 0.0}, "seed": 0})
     run = Run(config, task, Shaded(), {})
     monkeypatch.setattr(uncertainty, "restore_best", lambda workdir: (run, State(*[{}] * 6)))
     with pytest.raises(UserError, match=message) as caught:
@@ -259,7 +289,7 @@ def test_the_functions_of_the_page_do_what_it_says():
 def test_intervals_are_calibrated_checked_and_written(tmp_path):
     """A network that has just begun: its errors are large, and its intervals say so."""
     workdir = tmp_path / "run"
-    code, _, err = command("train.py", *DRAWN, f"--workdir={workdir}")
+    code, _, err = command("train.py", *DRAWN, "--config.model.dropout=0.2", f"--workdir={workdir}")
     assert code == 0, err
     volume = np.random.default_rng(0).integers(0, 200, (30, 26, 4)).astype(np.int16)
     nibabel.Nifti1Image(volume, np.eye(4)).to_filename(tmp_path / "t1.nii.gz")
@@ -293,6 +323,17 @@ def test_intervals_are_calibrated_checked_and_written(tmp_path):
     assert len(files) == 2
     stored = files[0].pixel_array * float(files[0].RescaleSlope) + float(files[0].RescaleIntercept)
     assert 0 < stored.min() <= stored.max() < 200
+    code, out, err = command("eval.py", f"--workdir={workdir}", "--uncertainty=dropout:4")
+    assert code == 0, err
+    assert "intervals, by dropout:4:" in out
+    assert {found["uncertainty"] for found in json.loads((workdir / "intervals.json").read_text())} == {"flips", "dropout:4"}
+    made = []
+    for name in ("one", "two"):
+        code, _, err = command(*use[:-2], "--uncertainty=dropout:4", use[-1], f"--input={tmp_path / 't1.nii.gz'}",
+                               f"--output={tmp_path / name}.nii.gz")
+        assert code == 0, err
+        made.append([nibabel.load(tmp_path / f"{name}{part}.nii.gz").get_fdata() for part in ("", "_interval")])
+    np.testing.assert_array_equal(made[0], made[1])  # what is random follows from the sample
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ LAYERS = [
     {"weights"},
     {"tasks", "objectives"},
     {"train"},
-    {"infer", "bench"},
-    {"report"},
+    {"infer"},
+    {"bench", "report"},
     {"evaluation", "serve"},
     {"cli", "sweep"},
     # Commands, run with python -m.

@@ -10,6 +10,7 @@ import pytest
 
 from medjax import registry
 from medjax.models.blocks import Conv, ConvTranspose, Norm
+from medjax.models.dropout import dropout_in_use
 from medjax.objectives._players import initial, trained
 from medjax.objectives.supervised import Supervised
 from medjax.tasks.superres import SuperRes
@@ -144,6 +145,39 @@ def test_dropout_only_in_training():
     (quiet_one, one), (quiet_two, two) = (answers(jax.random.key(seed)) for seed in (1, 2))
     np.testing.assert_array_equal(quiet_one, quiet_two)
     assert not np.array_equal(one, two)
+
+
+def test_dropout_in_use_follows_from_the_key_of_each_sample():
+    """Of whichever batch the sample is; everything else stays as in use."""
+    x, keys = jnp.ones((3, 40, 40, 2)), jax.random.split(KEY, 3)
+    layer = nn.Dropout(0.3, deterministic=True)
+
+    def dropped(x, keys):
+        with dropout_in_use(keys):
+            return layer.apply({}, x)
+
+    made = dropped(x, keys)
+    np.testing.assert_allclose(np.unique(made), [0, 1 / 0.7], rtol=1e-6)
+    assert float((made == 0).mean()) == pytest.approx(0.3, abs=0.02)  # 5 standard errors of 9600 draws are 0.023
+    assert not np.array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[1], dropped(x[1:2], keys[1:2])[0])
+    np.testing.assert_array_equal(layer.apply({}, x), x)
+
+
+def test_dropout_in_use_leaves_normalisation_as_it_is():
+    model, x = network("unet", 2, width=2, depth=2, norm="batch", dropout=1e-9), image(2)
+
+    @jax.jit
+    def both():
+        variables = model.init(KEY, x)
+        with dropout_in_use(jax.random.split(KEY, len(x))):
+            made = model.apply(variables, x)
+        return made, model.apply(variables, x)
+
+    np.testing.assert_array_equal(*both())
+    with pytest.raises(UserError, match=r"^--uncertainty=dropout: the run's network leaves out no features"), \
+            dropout_in_use(jax.random.split(KEY, len(x))):
+        jax.eval_shape(network("unet", 2, width=2, depth=2).init, KEY, x)
 
 
 def test_batch_norm_learns_its_statistics_in_training_only():

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from medjax import registry
+from medjax.bench import twins
 from medjax.bench.peer import CHILD, INSTALLED, find_python
 
 ROOT = Path(__file__).parents[1]
@@ -44,87 +45,10 @@ CASES = {
 }
 
 
-def unet(depth: int, block: str, stride: int) -> dict[str, str]:
-    """PyTorch's layers of a U-Net and Flax's, which counts each kind in the order of calls."""
-    blocks = [*(f"down.{level}" for level in range(depth)), *(f"up.{level}" for level in reversed(range(depth - 1)))]
-    lifts = {f"up.{level}": f"lift.{level}" for level in range(depth - 1)}
-    pairs, units, convs, norms = {}, 0, 0, 0
-    if stride > 1:
-        pairs, convs = {"enter": "Conv_0"}, 1
-    for name in blocks:
-        if name in lifts:
-            pairs[lifts[name]], convs = f"Conv_{convs}", convs + 1
-        pairs |= unit(f"{name}.first", units)
-        if block == "plain":
-            pairs, units = pairs | unit(f"{name}.second", units + 1), units + 2
-        else:
-            pairs |= {f"{name}.second": f"Conv_{convs}", f"{name}.shortcut": f"Conv_{convs + 1}",
-                      f"{name}.norm": f"Norm_{norms}"}
-            units, convs, norms = units + 1, convs + 2, norms + 1
-    return pairs | {"head": f"Conv_{convs}"}
-
-
-def redcnn(depth: int) -> dict[str, str]:
-    """PyTorch's layers and Flax's."""
-    return ({f"encode.{i}": f"Conv_{i}" for i in range(depth)}
-            | {f"decode.{i}": f"ConvTranspose_{i}" for i in range(depth - 1)} | {"tail": f"Conv_{depth}"})
-
-
-def edsr(blocks: int, factor: int) -> dict[str, str]:
-    """PyTorch's layers and Flax's."""
-    pairs = {"head": "Conv_0"}
-    for i in range(blocks):
-        pairs |= unit(f"blocks.{i}.first", i) | {f"blocks.{i}.second": f"Conv_{i + 1}", f"blocks.{i}.norm": f"Norm_{i}"}
-    last = ["body", *(["enlarge"] if factor > 1 else []), "tail"]
-    return pairs | {name: f"Conv_{blocks + 1 + i}" for i, name in enumerate(last)}
-
-
-def unit(name: str, number: int) -> dict[str, str]:
-    """The layers of a ConvNormAct."""
-    return {f"{name}.conv": f"ConvNormAct_{number}/Conv_0", f"{name}.norm": f"ConvNormAct_{number}/Norm_0"}
-
-
-ENTRIES = {"weight": ("params", "kernel", "scale"), "bias": ("params", "bias"), "running_mean": ("batch_stats", "mean"),
-           "running_var": ("batch_stats", "var")}
-
-
-def names(case: str) -> dict[str, str]:
-    """PyTorch's name of every array that a network may have, and Flax's with its collection."""
-    model, _, scale, _, changes = CASES[case]
-    spec = registry.spec("models", model, **changes)
-    layers = {"unet": lambda: unet(spec.depth, spec.block, spec.stride), "redcnn": lambda: redcnn(spec.depth),
-              "edsr": lambda: edsr(spec.blocks, scale[0])}[model]()
-    return {f"{theirs}.{entry}/{leaf}": f"{collection}/{ours}/{leaf}" for theirs, ours in layers.items()
-            for entry, (collection, *leaves) in ENTRIES.items() for leaf in leaves}
-
-
 def to_torch(case: str, variables) -> dict[str, np.ndarray]:
     """Flax's arrays under PyTorch's names and in its layout; each must have a name, and only one."""
-    flat = {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in
-            jax.tree_util.tree_flatten_with_path(variables)[0]}
-    pairs = {theirs.partition("/")[0]: ours for theirs, ours in names(case).items() if ours in flat}
-    assert sorted(pairs.values()) == sorted(flat)
-    shuffled = shuffles(case)
-    return {theirs: channels_first(enlarged(flat[ours], shuffled[theirs.partition(".")[0]])
-                                   if theirs.partition(".")[0] in shuffled else flat[ours])
-            for theirs, ours in pairs.items()}
-
-
-def channels_first(kernel: np.ndarray) -> np.ndarray:
-    """(*k, in, out) to (out, in, *k), and of transposed convolutions (*k, out, in) to (in, out, *k)."""
-    return np.moveaxis(kernel, (-1, -2), (0, 1)) if kernel.ndim > 2 else kernel
-
-
-def shuffles(case: str) -> dict[str, int]:
-    """PyTorch's layers whose channels a pixel shuffle spreads over the image, with the number of pixels it makes of one."""
-    model, ndim, scale, _, changes = CASES[case]
-    stride = changes.get("stride", 1)
-    return {"enlarge": int(np.prod(scale))} if model == "edsr" else {"head": stride**ndim} if stride > 1 else {}
-
-
-def enlarged(array: np.ndarray, factors: int) -> np.ndarray:
-    """Pixel shuffle takes (factor, factor, C) channels here and (C, factor, factor) in PyTorch."""
-    return array.reshape(*array.shape[:-1], factors, -1).swapaxes(-1, -2).reshape(array.shape)
+    model, _, scale, _, changes = CASES[case]
+    return twins.to_torch(registry.spec("models", model, **changes), scale, variables)
 
 
 def image_first(image) -> np.ndarray:
@@ -265,14 +189,16 @@ def test_the_readmes_commands_run(line, tmp_path):
     environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=1", "JAX_PLATFORMS": "cpu",
                                 "OMP_WAIT_POLICY": "passive"}  # threads that spin keep other tests' from their cores
     command, peer = args[2], next(arg.removeprefix("--peer=") for arg in args if arg.startswith("--peer="))
-    small = [*TINY, *([f"--suite={SUITES[peer]}"] if peer in SUITES else []), f"--json={tmp_path / 'rows.json'}"]
+    suites = next((arg.removeprefix("--suite=") for arg in args if arg.startswith("--suite=")), SUITES.get(peer, ""))
+    small = [*TINY, *([f"--suite={suites}"] if suites else []), f"--json={tmp_path / 'rows.json'}"]
     done = subprocess.run([sys.executable, *args, *small], cwd=ROOT, text=True, capture_output=True, env=environment,
                           timeout=600)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["name"] for row in report["rows"]] == SUITES.get(peer, command).split(",")
+    assert [row["name"] for row in report["rows"]] == (suites or command).split(",")
     assert peer in {*report["versions"], "xla"}
     for row in report["rows"]:
         assert row["peer"] == peer
         assert row["medjax_ms"] > 0
         assert row["ratio"] == pytest.approx(row["medjax_ms"] / row["peer_ms"])
+        assert row.get("difference", 0) < 1e-4  # of the range: MONAI's windows make the same image

@@ -32,7 +32,8 @@ def test_runs_that_were_attacked_have_not_changed_since():
         assert run["command"] == scores.command_of(name)
 
 
-@pytest.mark.parametrize("path", [*sorted(scores.SCORES.glob("*.json")), scores.INTERVALS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*sorted(scores.SCORES.glob("*.json")), scores.INTERVALS, scores.SEAM],
+                         ids=lambda path: path.stem)
 def test_a_measured_config_has_not_changed_since(path):
     """A key that has come since has its default, and changes nothing."""
     found, now = json.loads(path.read_text(encoding="utf-8")), scores.values_of(scores.config_of(path.stem))

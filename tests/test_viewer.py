@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medjax.measures.statistics import Standing
+from medjax.report import runs
 from medjax.report.images import LEVELS
 from medjax.report.page import Panel, write
 from medjax.report.pictures import palette
@@ -142,7 +144,7 @@ def files(tmp_path_factory) -> Path:
 
 def test_two_files_are_compared_by_a_command(files, tmp_path):
     """As docs/report.md has it."""
-    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    _, _, text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## Two files of your own")
     (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     (line,) = block.splitlines()
     words = shlex.split(line)
@@ -450,4 +452,64 @@ def test_a_report_of_a_hundred_volumes_is_small_and_quick(tmp_path, browser):
     assert browser.run("at('sample').length") == 4  # of those given as many as fit
     browser.key(".")
     browser.until("at('sample').selectedOptions[0].textContent === 's1' && at('values').textContent !== ''")
+    clean(browser, path)
+
+
+def comparison(path: Path) -> Path:
+    """The page of two runs on twelve samples: "wide" is better by 2 dB but on s4."""
+    rows = ("one", "wide", "input", "truth")
+    each = [{"input": {"psnr": 20.0 + i, "mse": 9.0}, "one": {"psnr": 25.0 + i, "mse": 4.0},
+             "wide": {"psnr": 27.0 + i - 3 * (i == 4), "mse": 3.0}} for i in range(12)]
+    means = {row: {"psnr": float(np.mean([one[row]["psnr"] for one in each])), "mse": 3.0}
+             for row in ("wide", "one", "input")}
+    between = {"wide": Standing(means["wide"]["psnr"], 30, 34),
+               "one": Standing(means["one"]["psnr"], 28, 32, means["wide"]["psnr"] - means["one"]["psnr"], 0.0123)}
+    curves = {run: {"train/model/loss": [(1, 1.0), (2, 0.5 + i)], "eval/psnr": [(2, 30.0 + i)]}
+              for i, run in enumerate(between)}
+    runs.write(path, task="denoise", split="test", names=[f"s{i}" for i in range(12)], patients=12, data_range=SPAN,
+               units="HU", metrics=METRICS, cells=[["", "PSNR dB"], ["wide", "32.25"], ["one", "30.50"]], between=between,
+               rows=means, per_sample=each, curves=curves, shown=[sample("s4", rows=rows), sample("s10", rows=rows)],
+               configs={run: f"width of {run}" for run in between})
+    return path
+
+
+def test_the_page_of_runs_has_both_in_every_part(tmp_path):
+    html = comparison(tmp_path / "runs.html").read_text()
+    assert re.search(r"<h1>wide: <b>32\.25 dB</b> PSNR, 1\.75 dB above one, p = 0\.012</h1>", html)
+    table = json.loads(re.search(r'id="scores">(.*?)</script>', html, re.DOTALL)[1])
+    assert list(table["rows"]) == ["wide − one", "input", "one", "wide"]
+    assert table["rows"]["wide − one"]["psnr"] == [2.0] * 4 + [-1.0] + [2.0] * 7
+    assert table["metrics"][0]["decimals"] == 2
+    dots = re.findall(r'data-sample="(s\d+)" cx="([\d.]+)" cy="([\d.]+)"', html)
+    assert [name for name, *_ in dots] == 2 * [f"s{i}" for i in range(12)]  # of PSNR and of MSE
+    line = re.search(r'class="equal" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', html)
+    x1, y1, x2, y2 = map(float, line.groups())
+    above = [float(y) < y1 + (y2 - y1) * (float(x) - x1) / (x2 - x1) for _, x, y in dots[:12]]
+    assert above == [i != 4 for i in range(12)]
+    for label in ("model loss", "validation PSNR"):
+        svg = re.search(rf'<svg[^>]*aria-label="{label}".*?</svg>', html, re.DOTALL)[0]
+        assert len(set(re.findall(r'polyline class="line (c\d)"', svg))) == 2
+    assert all(f"width of {run}" in html for run in ("one", "wide"))
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_of_runs_in_a_browser(tmp_path, browser):
+    path = comparison(tmp_path / "runs.html")
+    opened(browser, path)
+    names = [browser.run(f"at('{side}').selectedOptions[0].textContent") for side in ("left", "right")]
+    assert names == ["one", "wide"]
+    methods = [browser.run(f"at('method').options[{i}].textContent") for i in range(4)]
+    assert methods == ["wide − one", "input", "one", "wide"]
+    browser.run("document.querySelectorAll('#samples thead button')[1].click()")
+    first = browser.run("[...document.querySelector('#samples tbody tr').children].map(cell => cell.textContent)")
+    assert first == ["s4", "−1.00", "−1.00"]  # where the better run is furthest behind
+    dots = "document.querySelectorAll('[data-sample=s10]')"
+    assert browser.run("document.querySelectorAll('[data-sample].shown').length") == 4  # of two plots
+    browser.run(f"{dots}[0].dispatchEvent(new MouseEvent('click'))")
+    browser.until("at('sample').selectedOptions[0].textContent === 's10'")
+    settled(browser)
+    browser.key("e")
+    browser.until("at('scale').hidden === false")
+    browser.screenshot(tmp_path / "runs.png")
     clean(browser, path)

@@ -2,6 +2,8 @@
 
     python -m medjax.bench step --suite=unet2d,unet3d,redcnn,edsr --dtype=f32,bf16 --peer=torch --json=step.json
     python -m medjax.bench infer --config=configs/quickstart.py
+    python -m medjax.bench tiled --peer=monai
+    python -m medjax.bench latency
     python -m medjax.bench pipeline --peer=torchio
     python -m medjax.bench memory --config=configs/quickstart.py --batch=8,32 --mesh=1x1,4x2
 """
@@ -15,15 +17,15 @@ from ml_collections import config_flags
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a peer on the same GPU needs room too
 
-from medjax.bench import cases, machine, memory, pipeline, speed
+from medjax.bench import cases, latency, machine, memory, pipeline, speed, tiled
 from medjax.bench.table import COLUMNS, Report, Row
 from medjax.cli import run
 from medjax.types import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A run's config, in place of suites.")
-SUITE = flags.DEFINE_list("suite", ["unet2d", "unet3d", "redcnn", "edsr"], "Named suites, where no config is given.")
+SUITE = flags.DEFINE_list("suite", [], "Named suites, where no config is given; none takes those of the command.")
 DTYPE = flags.DEFINE_list("dtype", ["f32"], "f32, bf16 or both.")
-PEER = flags.DEFINE_string("peer", "", "torch or xla (step, infer), torchio or monai (pipeline).")
+PEER = flags.DEFINE_string("peer", "", "torch or xla (step, infer), monai (tiled), torchio or monai (pipeline).")
 PYTHON = flags.DEFINE_string("peer_python", "", "The Python that has the peer installed; else MEDJAX_PEER_PYTHON, else "
                              "that of `make peers`.")
 JSON = flags.DEFINE_string("json", "", "The file to write hardware, versions and rows to.")
@@ -49,16 +51,21 @@ def main() -> None:
 
 
 def _rows(command: str, report: Report) -> Iterable[Row]:
+    suites = SUITE.value or cases.SUITES.get(command, cases.NETWORKS)
     if command == "pipeline":
         source = pipeline.source(CONFIG.value, BATCH.value, PATCH.value, VOLUMES.value, WORKERS.value)
         report.hardware |= machine.hardware()
         return pipeline.measure(source, PEER.value, PYTHON.value, SECONDS.value, report)
     if command == "memory":
-        plans = memory.plans(CONFIG.value, SUITE.value, DTYPE.value, BATCH.value, PATCH.value, MESH.value)
+        plans = memory.plans(CONFIG.value, suites, DTYPE.value, BATCH.value, PATCH.value, MESH.value)
         report.hardware |= machine.hardware()
         return map(memory.measure, plans)
-    chosen = cases.choose(CONFIG.value, SUITE.value, BATCH.value, PATCH.value)
+    chosen = cases.choose(CONFIG.value, suites, BATCH.value, PATCH.value)
     report.hardware |= machine.hardware()
+    if command == "tiled":
+        return tiled.measure(chosen, DTYPE.value, PEER.value, PYTHON.value, SECONDS.value, report)
+    if command == "latency":
+        return latency.measure(chosen, DTYPE.value, SECONDS.value, report)
     return speed.measure(chosen, DTYPE.value, command, PEER.value, PYTHON.value, SECONDS.value, report)
 
 

@@ -16,6 +16,9 @@ from medjax.train.step import Optimizers
 from medjax.types import Array, Batch, Example, Key, Mean, Model, NetworkInput, Objective, Task, UserError
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
+SUITES = {"latency": ("frame256", "frame512", "volume128", "clip30"), "tiled": ("unet2d", "unet3d")}
+"""What is measured where no suite is named; else `NETWORKS`."""
+NETWORKS = ("unet2d", "unet3d", "redcnn", "edsr")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ def _suites() -> list[Case]:
         Case("unet3d", registry.spec("models", "unet", width=16, depth=4), 3, (1, 1, 1), 1, (64, 64, 64)),
         Case("redcnn", registry.spec("models", "redcnn", width=96), 2, (1, 1), 8, (64, 64)),
         Case("edsr", registry.spec("models", "edsr", width=64, blocks=8), 2, (2, 2), 8, (64, 64)),
+        # One input at a time, as it comes from a scanner.
+        Case("frame256", registry.spec("models", "unet", width=32, depth=4), 2, (1, 1), 1, (256, 256)),
+        Case("frame512", registry.spec("models", "unet", width=32, depth=4), 2, (1, 1), 1, (512, 512)),
+        Case("volume128", registry.spec("models", "unet", width=16, depth=4), 3, (1, 1, 1), 1, (128, 128, 128)),
+        Case("clip30", registry.spec("models", "conv_rnn", width=16), 3, (1, 1, 1), 1, (30, 128, 128)),
     ]
 
 

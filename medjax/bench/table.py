@@ -14,6 +14,9 @@ SPEED = ("name", "dtype", "medjax_ms", "medjax_spread_ms", "peer_ms", "peer_spre
 COLUMNS = {
     "step": SPEED,
     "infer": SPEED,
+    "tiled": ("name", "dtype", "medjax_ms", "medjax_spread_ms", "peer_ms", "peer_spread_ms", "ratio", "ratio_spread",
+              "mvoxels_per_s", "windows", "difference"),
+    "latency": ("name", "dtype", "form", "p50_ms", "p95_ms", "p99_ms", "per_s", "runs", "difference", "note"),
     "pipeline": ("name", "peer", "medjax_ms", "peer_ms", "ratio", "patches_per_s", "peer_patches_per_s", "workers"),
     "memory": ("name", "dtype", "batch", "patch", "mesh", "arguments_mb", "temporaries_mb", "output_mb", "total_mb",
                "host_mb"),

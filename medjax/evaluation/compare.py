@@ -1,6 +1,6 @@
 """A trained model beside its input and the methods without training, on one part of the split."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -111,6 +111,20 @@ def compare(run: Run, state: State, evaluator: Evaluator, regions: list[Region],
     tables = {row: {k: v for k, v in summary.items() if np.ndim(v)} for row, summary in summaries.items()}
     patients = [owner(name, records).subject for name in names]
     return Comparison(per_sample, names, patients, pictures, [sample for _, sample in hardest], rows_, tables)
+
+
+def pictured(run: Run, state: State, evaluator: Evaluator, regions: list[Region], wanted: Collection[str],
+             references: Mapping[str, Reference], strengths: Mapping[str, float]) -> dict[str, Sample]:
+    """The samples of these names with the images of the model and of `references`, without their metrics."""
+    state = jax.device_put(state, sharding.replicated(evaluator.mesh))
+    records = {region.record.id: region.record for region in regions}
+    found: dict[str, Sample] = {}
+    for batch in evaluator(state, (b for b in evaluator.batches(regions) if not set(wanted).isdisjoint(b["name"]))):
+        assert batch.example is not None
+        made = {name: _predicted(references, strengths, batch.example, name) for name in references}
+        found |= {name: _sample(run, batch, i, made, {}, owner(name, records))
+                  for i, name in enumerate(batch.names) if name in wanted}
+    return found
 
 
 def _merit(run: Run, scores: Mapping[str, Mapping[str, Value]]) -> float:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,17 +142,26 @@ def _splits(run: Run, workdir: Path, data: Path | None, accept: Collection[str],
 
 def under_pseudonyms(found: Comparison, workdir: Path, regions: Sequence[Region]) -> Comparison:
     """The comparison with pseudonyms in the place of the names of files and patients, by the salt of the run's split."""
-    salt = bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
-    records = {region.record.id: region.record for region in regions}
+    label, salt = pseudonyms_of(workdir, regions), _salt(workdir)
+    return replace(found, names=[label(name) for name in found.names],
+                   patients=[pseudonym(salt, patient) for patient in found.patients],
+                   shown=[replace(sample, name=label(sample.name)) for sample in found.shown],
+                   worst=[replace(sample, name=label(sample.name)) for sample in found.worst])
+
+
+def pseudonyms_of(workdir: Path, regions: Sequence[Region]) -> Callable[[str], str]:
+    """What gives the samples of `regions` their pseudonyms, by the salt of the run's split."""
+    records, salt = {region.record.id: region.record for region in regions}, _salt(workdir)
 
     def label(name: str) -> str:
         whole = owner(name, records).id
         return pseudonym(salt, whole) + name[len(whole):]
 
-    return replace(found, names=[label(name) for name in found.names],
-                   patients=[pseudonym(salt, patient) for patient in found.patients],
-                   shown=[replace(sample, name=label(sample.name)) for sample in found.shown],
-                   worst=[replace(sample, name=label(sample.name)) for sample in found.worst])
+    return label
+
+
+def _salt(workdir: Path) -> bytes:
+    return bytes.fromhex(next(iter(held_split(workdir) or {}), "").partition(":")[0])
 
 
 def _mesh(run: Run) -> Mesh:
@@ -192,7 +201,7 @@ def _write(workdir: Path, folder: Path, run: Run, identity: Mapping[str, object]
     page.write(folder / REPORT, title=workdir.name, task=task, split=split, names=found.names, data_range=data_range,
                metrics=metrics, rows=rows, per_sample=per_sample, curves=read_curves(workdir),
                panels=_panels(found, run, intervals.calibration if intervals else None),
-               shown=_shown(found, intervals.calibration if intervals else None),
+               shown=shown_of([*found.worst, *found.shown], intervals.calibration if intervals else None),
                standings=_standings(summary, run.config.metric), patients=len(set(found.patients)),
                config=run.config.to_json(indent=1), intervals=summary.get("intervals"), consistency=agreement,
                units=run.config.data.domain.units, attacks=summary.get("attacks"), private=_private(summary))
@@ -322,11 +331,11 @@ def _half_width(sample: Sample, calibration: Calibration | None) -> np.ndarray |
     return None if calibration is None or sample.spread is None else calibration.half_width(sample.spread).mean(-1)
 
 
-def _shown(found: Comparison, calibration: Calibration | None) -> list[page.Shown]:
-    """The samples of the viewer, with all rows: the worst ones, then those that are evenly spread."""
+def shown_of(samples: Sequence[Sample], calibration: Calibration | None = None) -> list[page.Shown]:
+    """The samples as the viewer has them, with all rows; with a `calibration`, their half-widths."""
     return [page.Shown(sample.name, sample.images, sample.record.spacing_mm[-sample.mask.ndim:],
                        sample.record.affine is not None, sample.mask, _half_width(sample, calibration))
-            for sample in (*found.worst, *found.shown)]
+            for sample in samples]
 
 
 def _drawable(image: np.ndarray) -> np.ndarray:

@@ -204,10 +204,15 @@ def _lowered(program: Program) -> jax.export.Exported:
     """The program for `PLATFORMS`, with symbols for the sizes that are free."""
     scope = jax.export.SymbolicScope()
     texts = [",".join(map(str, ("b", *port.shape))) for port in program.inputs]
-    shapes = [jax.ShapeDtypeStruct(jax.export.symbolic_shape(text, scope=scope), jnp.float32) for text in texts]
+    return lowered(program.function, *(jax.export.symbolic_shape(text, scope=scope) for text in texts))
+
+
+def lowered(function: Function, *shapes: Sequence[Any]) -> jax.export.Exported:
+    """A function of float32 arrays of these shapes, for `PLATFORMS`."""
     # A function of its own: what was traced before, with other convolutions, is not to be found again.
     with jax_convolutions():
-        return jax.export.export(jax.jit(lambda *arrays: program.function(*arrays)), platforms=PLATFORMS)(*shapes)
+        return jax.export.export(jax.jit(lambda *arrays: function(*arrays)), platforms=PLATFORMS)(
+            *(jax.ShapeDtypeStruct(tuple(shape), jnp.float32) for shape in shapes))
 
 
 def _padded_alike(program: Program) -> Program:

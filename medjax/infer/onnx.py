@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from medjax.infer.export import LIMIT, Call, Exported, Program, Shape, difference
+from medjax.infer.export import LIMIT, Call, Exported, Function, Program, Shape, difference
 from medjax.ops.conv import jax_convolutions
 from medjax.types import UserError
 
@@ -22,8 +22,6 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
     What jax2onnx 0.17 makes of a free batch holds its size in some reshapes. Raises UserError where packages are missing,
     and where nothing that jax2onnx makes agrees with the live program in onnxruntime.
     """
-    if program.run.task.input_ndim > 2 or program.run.config.data.ndim > 2:
-        raise UserError("--formats", "jax2onnx has no 3-D convolutions; leave onnx out of --formats")
     missing = [name for name in PACKAGES if not importlib.util.find_spec(name)]
     if missing:
         raise UserError("--formats", f"onnx needs {', '.join(missing)}; install them as docs/export.md says")
@@ -33,8 +31,8 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
     for form in forms:
         shapes = tuple((1, *port.shape) for port in form.inputs)
         try:
-            with _silent():
-                data = _converted(form, shapes)
+            with silent():
+                data = converted(form.function, shapes, [port.name for port in form.inputs], form.output.name)
                 call = onnxruntime(data)
                 far = max(difference(form, call, 1, larger) for larger in (0, 1))
         except Exception as error:  # whatever the packages raise is the reason why this form can't be had
@@ -47,12 +45,13 @@ def convert(program: Program, size: tuple[int, ...] = ()) -> Exported:
     raise UserError("--formats", f"jax2onnx can't convert this network ({problem}); {advice}")
 
 
-def onnxruntime(data: bytes) -> Call:
-    """The model as onnxruntime runs it on CPU."""
+def onnxruntime(data: bytes, threads: int = 0) -> Call:
+    """The model as onnxruntime runs it on CPU, on so many threads; 0 leaves them to onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
 
@@ -63,18 +62,19 @@ def onnxruntime(data: bytes) -> Call:
     return call
 
 
-def _converted(program: Program, shapes: Sequence[Shape]) -> bytes:
+def converted(function: Function, shapes: Sequence[Shape], inputs: Sequence[str], output: str) -> bytes:
+    """A function of float32 arrays of these shapes as ONNX. jax2onnx raises what it likes for what it can't convert."""
     from jax2onnx import to_onnx
 
-    with jax_convolutions():
-        model = to_onnx(lambda *arrays: program.function(*arrays), list(shapes), opset=OPSET, model_name="medjax",
-                        input_names=[port.name for port in program.inputs], output_names=[program.output.name])
+    with jax_convolutions(planes=True):
+        model = to_onnx(lambda *arrays: function(*arrays), list(shapes), opset=OPSET, model_name="medjax",
+                        input_names=list(inputs), output_names=[output])
     data: bytes = model.SerializeToString()
     return data
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without what jax2onnx logs of its own examples, for which it looks for other packages, and of each layer."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -35,11 +35,11 @@ def make_program(run: Run, state: State) -> Callable[[Batch, Operator | None], P
     return program
 
 
-def make_predict(run: Run, state: State, progress: Progress | None = None) -> Predict:
+def make_predict(run: Run, state: State, progress: Progress | None = None, voxels: int = VOXELS) -> Predict:
     """A function from a record to its prediction, arrays of NumPy without the batch's axis, in unit range.
 
-    A 2-D model takes volumes slice by slice. Networks compile once per size of tile. `progress` is told of slices and tiles.
-    Raises UserError where the record doesn't suit the model.
+    A 2-D model takes volumes slice by slice. Networks compile once per size of tile, which has at most `voxels`. `progress`
+    is told of slices and tiles. Raises UserError where the record doesn't suit the model.
     """
     task, progress = run.task, progress or Progress()
     program = jax.jit(make_program(run, state))
@@ -56,7 +56,8 @@ def make_predict(run: Run, state: State, progress: Progress | None = None) -> Pr
         whole = record.ndim == task.input_ndim
         indices = range(1 if whole else record.image.shape[0])
         batches = (whole_batch(record, task.input_ndim, index) for index in progress.parts(indices))
-        parts = (_whole_or_tiled(batch, task.tileable, lambda rows: one(rows, operator), progress) for batch in batches)
+        most = voxels if task.tileable else 0
+        parts = (_whole_or_tiled(batch, most, lambda rows: one(rows, operator), progress) for batch in batches)
         return next(parts) if whole else _stacked(parts, len(indices))
 
     return predict
@@ -88,9 +89,10 @@ def check_record(run: Run, record: Record) -> None:
         raise UserError(record.id, f"has {record.image.shape[-1]} channels and the model was trained on {wanted}")
 
 
-def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBatch], Prediction],
+def _whole_or_tiled(batch: HostBatch, voxels: int, predict: Callable[[HostBatch], Prediction],
                     progress: Progress) -> Prediction:
-    if not tileable:
+    """The prediction of a batch of one image, in tiles of at most `voxels`; whole if that is 0."""
+    if not voxels:
         return predict(batch)
     space = batch["image"].shape[1:-1]
     on_grid = [name for name, array in batch.items() if array.shape[1:-1] == space]
@@ -100,14 +102,15 @@ def _whole_or_tiled(batch: HostBatch, tileable: bool, predict: Callable[[HostBat
         return {name: np.asarray(array) for name, array in (("image", found.image), ("std", found.std)) if array is not None}
 
     # Arrays of NumPy, as those of `device_get`.
-    made: dict[str, Tree] = {**tiled(of_tile, {name: batch[name][0] for name in on_grid}, _tile(space), progress=progress)}
+    on_image = {name: batch[name][0] for name in on_grid}
+    made: dict[str, Tree] = {**tiled(of_tile, on_image, tile_of(space, voxels), progress=progress)}
     return Prediction(made["image"], made.get("std"))
 
 
-def _tile(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The whole image rounded up to a multiple of `TILE`, or a part that fits."""
+def tile_of(shape: tuple[int, ...], voxels: int = VOXELS) -> tuple[int, ...]:
+    """The whole image rounded up to a multiple of `TILE`, or a part of it with at most `voxels`."""
     tile = [-(-size // TILE) * TILE for size in shape]
-    while math.prod(tile) > VOXELS:
+    while math.prod(tile) > voxels:
         axis = int(np.argmax(tile))
         tile[axis] = -(-tile[axis] // (2 * TILE)) * TILE
     return tuple(tile)

@@ -8,10 +8,11 @@ import numpy as np
 from medjax.infer.progress import Progress
 
 Arrays = dict[str, np.ndarray]
+OVERLAP = 0.25
 
 
 def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray], tile: Sequence[int],
-          overlap: float = 0.25, progress: Progress | None = None) -> Arrays:
+          overlap: float = OVERLAP, progress: Progress | None = None) -> Arrays:
     """`predict` on `arrays`, all `(*space, C)`, tile by tile: `(*tile, C)` to `(*tile * factor, C')` for any whole factor.
 
     Tiles overlap by that part of their size and fade into each other, so that no seam shows. An axis that a tile spans
@@ -32,17 +33,16 @@ def tiled(predict: Callable[[Arrays], Arrays], arrays: Mapping[str, np.ndarray],
         if not total:
             whole = [n * f for n, f in zip(sizes, factor, strict=True)]
             total = {name: np.zeros((*whole, part.shape[-1]), np.float32) for name, part in made.items()}
-            ramps = _ramps(shape)
-            fade = _product(ramps)
+            weight = fade(shape)
             weights = [_summed(ramp, [start * f for start in along], n)
-                       for ramp, along, f, n in zip(ramps, starts, factor, whole, strict=True)]
+                       for ramp, along, f, n in zip(_ramps(shape), starts, factor, whole, strict=True)]
         at = tuple(slice(c * f, c * f + n) for c, f, n in zip(corner, factor, shape, strict=True))
         for name, part in made.items():
-            total[name][at] += fade * part
+            total[name][at] += weight * part
     inside = tuple(slice(0, n * f) for n, f in zip(space, factor, strict=True))
     for part in total.values():
-        for axis, weight in enumerate(weights):  # tiles lie on a grid, so that the sum of their weights is a product
-            part /= _along(weight, axis, len(weights))
+        for axis, along in enumerate(weights):  # tiles lie on a grid, so that the sum of their weights is a product
+            part /= _along(along, axis, len(weights))
     return {name: part[inside] for name, part in total.items()}
 
 
@@ -67,12 +67,12 @@ def _ramps(shape: Sequence[int]) -> list[np.ndarray]:
     return [(1 - np.abs((np.arange(size) + 0.5) / size * 2 - 1) + 1e-3).astype(np.float32) for size in shape]
 
 
-def _product(ramps: Sequence[np.ndarray]) -> np.ndarray:
-    """The weights of a tile's voxels: `(*shape, 1)`."""
-    fade = np.ones((1,) * (len(ramps) + 1), np.float32)
-    for axis, ramp in enumerate(ramps):
-        fade = fade * _along(ramp, axis, len(ramps))
-    return fade
+def fade(shape: Sequence[int]) -> np.ndarray:
+    """The weights of the voxels of a tile of `shape`, `(*shape, 1)`: they fall from its middle to its sides."""
+    found = np.ones((1,) * (len(shape) + 1), np.float32)
+    for axis, ramp in enumerate(_ramps(shape)):
+        found = found * _along(ramp, axis, len(shape))
+    return found
 
 
 def _summed(ramp: np.ndarray, starts: Sequence[int], size: int) -> np.ndarray:

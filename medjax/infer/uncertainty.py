@@ -1,7 +1,7 @@
 """How far a restoration may be wrong: the spread of several predictions of one image, and intervals that were calibrated.
 
-Asked for in one way by all commands, `--uncertainty=`: "flips", the folders of further runs (an ensemble), both, or
-"constant".
+Asked for in one way by all commands, `--uncertainty=`: "flips", "dropout:N", the folders of further runs (an ensemble), any
+of these together, or "constant".
 """
 
 import json
@@ -20,6 +20,7 @@ from medjax import registry
 from medjax.files import write_atomically
 from medjax.infer.predict import Predict, hash_of
 from medjax.measures.intervals import Calibration
+from medjax.models.dropout import dropout_in_use
 from medjax.tasks._restoration import HALF_WIDTH, Restoration
 from medjax.train.run import DATA, Run, may_change, restore_best
 from medjax.types import (
@@ -39,7 +40,7 @@ from medjax.types import (
 )
 
 FILE = "intervals.json"
-FLIPS, CONSTANT = "flips", "constant"
+FLIPS, CONSTANT, DROPOUT = "flips", "constant", "dropout:"
 Asked = tuple[str, ...]
 
 
@@ -47,22 +48,25 @@ def flag() -> flags.FlagHolder:
     """Defines the flag `--uncertainty`."""
     return flags.DEFINE_list(
         "uncertainty", [], "Of restorations, calibrated on the validation part by eval.py. What their spread is that of: "
-        f"{FLIPS} of the input, folders of runs that differ from this one in their seed, or both; or {CONSTANT}: none, "
-        "intervals of one width.")
+        f"{FLIPS} of the input, {DROPOUT}N predictions with dropout, folders of runs that differ from this one in their "
+        f"seed, or several of these; or {CONSTANT}: none, intervals of one width.")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """An objective whose prediction is the mean over flipped inputs and over members, with their standard deviation.
+    """An objective whose prediction is the mean over flipped inputs, over members and over draws, with their standard
+    deviation.
 
     `flips` are sets of spatial axes, each flipped in the input and back in the prediction; parameters and variables are
-    those of a member by its number (deep ensembles: Lakshminarayanan et al. 2017; test-time flips: Wang et al. 2019). The
-    members' predictions are compared as the task compares them with a truth.
+    those of a member by its number (deep ensembles: Lakshminarayanan et al. 2017; test-time flips: Wang et al. 2019). Of
+    `draws`, where there are any, each leaves out other features (`medjax.models.dropout`). The predictions are compared as
+    the task compares them with a truth.
     """
 
     task: Restoration
     objective: Objective
     flips: tuple[tuple[int, ...], ...]
+    draws: int = 0
     networks: ClassVar[Mapping[str, str]] = {}
     players: tuple[str, ...] = field(init=False)
     predictors: tuple[str, ...] = field(init=False)
@@ -88,14 +92,26 @@ class Spread:
         members = jax.tree.map(lambda *leaves: jnp.stack(leaves), *((params[m], variables[m]) for m in params))
 
         def of_member(member: tuple[Tree, Tree]) -> Array:
-            return jax.lax.map(lambda one: self.objective.predict(*member, one, keys).image, turned)
+            return jax.lax.map(lambda one: self._drawn(member, one, keys), turned)
 
-        made = jax.lax.map(of_member, members)  # (members, flips, B, *space, C)
-        made = jnp.stack([_flip(made[:, i], axes, 2) for i, axes in enumerate(self.flips)], 1)
-        made = made.reshape(-1, *made.shape[2:])
+        made = jax.lax.map(of_member, members)  # (members, flips, draws, B, *space, C)
+        made = jnp.stack([_flip(made[:, i], axes, 3) for i, axes in enumerate(self.flips)], 1)
+        made = made.reshape(-1, *made.shape[3:])
         compared = jax.vmap(self.task.compared)(made)
         std = compared.std(0, ddof=1) if len(made) > 1 else jnp.zeros(compared.shape[1:], compared.dtype)
         return Prediction(made.mean(0), std)
+
+    def _drawn(self, member: tuple[Tree, Tree], given: NetworkInput, keys: Key) -> Array:
+        """A member's predictions `(draws, B, *space, C)`; one, with all features, where there are no draws."""
+        if not self.draws:
+            return self.objective.predict(*member, given, keys).image[None]
+
+        def draw(number: Array) -> Array:
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            with dropout_in_use(own):
+                return self.objective.predict(*member, given, own).image
+
+        return jax.lax.map(draw, jnp.arange(self.draws))
 
 
 def restore(workdir: Path, asked: Asked) -> tuple[Run, State]:
@@ -116,11 +132,30 @@ def restore(workdir: Path, asked: Asked) -> tuple[Run, State]:
     if FLIPS in asked and not axes:
         raise UserError("--uncertainty=flips", f"a flipped image is not what {run.config.task.name} would measure; give the "
                         "folders of runs with other seeds: --uncertainty=RUN2,RUN3")
-    members = [state, *(_member(run, workdir, Path(word)) for word in asked if word not in (FLIPS, CONSTANT))]
+    members = [state, *(_member(run, workdir, Path(word)) for word in asked if _is_folder(word))]
     uses = [member.for_use() for member in members]
     numbered = [{str(i): use[kind] for i, use in enumerate(uses)} for kind in (0, 1)]
-    spread = Spread(task, run.objective, tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))))
+    flips = tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+    spread = Spread(task, run.objective, flips, _draws(run, asked))
     return replace(run, objective=spread), replace(state, params=numbered[0], variables=numbered[1], ema={})
+
+
+def _draws(run: Run, asked: Asked) -> int:
+    """How many predictions with dropout are asked for, 0 for none. Raises UserError for a run without dropout."""
+    words = [word for word in asked if word.startswith(DROPOUT)]
+    if not words:
+        return 0
+    count = words[0].removeprefix(DROPOUT)
+    if len(words) > 1 or not count.isdecimal() or int(count) < 2:
+        raise UserError("--uncertainty", f"{','.join(words)}; give one number of predictions, 2 or more, as {DROPOUT}16")
+    if not any(run.config[name].get("dropout", 0) for name in run.objective.predictors):
+        raise UserError(f"--uncertainty={words[0]}", "the run was trained without dropout; train one with "
+                        "--config.model.dropout=0.1")
+    return int(count)
+
+
+def _is_folder(word: str) -> bool:
+    return word not in (FLIPS, CONSTANT) and not word.startswith(DROPOUT)
 
 
 def _member(run: Run, workdir: Path, folder: Path) -> State:
@@ -128,7 +163,8 @@ def _member(run: Run, workdir: Path, folder: Path) -> State:
     if folder.resolve() == workdir.resolve():
         raise UserError("--uncertainty", f"{folder} is the run itself; give others")
     if not folder.is_dir():
-        raise UserError("--uncertainty", f"{folder} is no folder; choose {FLIPS}, {CONSTANT} or folders of runs")
+        raise UserError("--uncertainty", f"{folder} is no folder; choose {FLIPS}, {DROPOUT}N, {CONSTANT} or folders "
+                        "of runs")
     other, state = restore_best(folder)
     one, two = registry.flat(run.config), registry.flat(other.config)
     differing = [key for key in sorted(one | two) if key != "seed" and not may_change(key) and one.get(key) != two.get(key)]
@@ -157,8 +193,8 @@ def identity_of(state: State, asked: Asked) -> dict[str, Any]:
 
 
 def name_of(asked: Asked) -> str:
-    """The uncertainty in a word: "flips", "constant", or the members' folders."""
-    return "+".join(word if word in (FLIPS, CONSTANT) else Path(word).name for word in asked)
+    """The uncertainty in a word: "flips", "dropout:16", "constant", or the members' folders."""
+    return "+".join(Path(word).name if _is_folder(word) else word for word in asked)
 
 
 def calibrations(workdir: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,17 +37,18 @@ Attributes = Callable[[dict[str, Any]], dict[str, Any]]
 Axis = tuple[int, bool]  # of an operand or a result, and whether its indices are grouped
 Folds = tuple[tuple[Axis, Axis], tuple[Axis, Axis]]  # for each operand: into which axis of it, and of the result
 
-_in_jax = contextvars.ContextVar("in_jax", default=False)
+_in_jax: contextvars.ContextVar[Literal["", "any", "planes"]] = contextvars.ContextVar("in_jax", default="")
 
 
 @contextlib.contextmanager
-def jax_convolutions() -> Iterator[None]:
+def jax_convolutions(planes: bool = False) -> Iterator[None]:
     """What is traced inside has JAX's own convolutions in the place of this module's primitives.
 
     A program for other machines needs it: one for several platforms can't be lowered from primitives that differ between
-    them (jax 0.10), and converters to other formats know JAX's primitives alone. Its derivatives are slower on CPU.
+    them (jax 0.10), and converters to other formats know JAX's primitives alone. Its derivatives are slower on CPU. With
+    `planes` volumes are convolved by 2-D convolutions alone, on every platform.
     """
-    token = _in_jax.set(True)
+    token = _in_jax.set("planes" if planes else "any")
     try:
         yield
     finally:
@@ -186,6 +187,30 @@ def _convolve(x: Array, w: Array, stride: Sizes, padding: Sequence[tuple[int, in
     return lax.slice_in_dim(found, 0, rows, axis=1) if more else found
 
 
+def _forward_in_jax(x: Array, w: Array, **geometry: Any) -> Array:
+    """In planes on CPU, where XLA's own convolution of volumes takes five times as long, and where the kernel is flat."""
+    if x.ndim < 5:
+        return _forward_xla(x, w, **geometry)
+    in_planes: Callable[[Array, Array], Array] = functools.partial(_forward_in_planes, **geometry)
+    if _in_jax.get() == "planes" or w.shape[0] == 1:
+        return in_planes(x, w)
+    return lax.platform_dependent(x, w, cpu=in_planes, default=functools.partial(_forward_xla, **geometry))
+
+
+def _forward_in_planes(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding: Pairs, **others: Any) -> Array:
+    """The convolution of volumes as a sum of 2-D ones, of which each takes one plane of the kernel."""
+    if any(padding[0]):
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*padding[0], 0), *[(0, 0, 0)] * 3])
+    count = (x.shape[1] - (w.shape[0] - 1) * dilation[0] - 1) // stride[0] + 1
+    found = []
+    for number in range(w.shape[0]):
+        first = number * dilation[0]
+        part = lax.slice_in_dim(x, first, first + (count - 1) * stride[0] + 1, stride[0], 1)
+        found.append(_forward_xla(part.reshape(-1, *part.shape[2:]), w[number], stride=stride[1:], dilation=dilation[1:],
+                                  padding=padding[1:], **others))
+    return functools.reduce(jnp.add, found).reshape(x.shape[0], count, *found[0].shape[1:])
+
+
 def _data_xla(y: Array, w: Array, *, space: Shape, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
               precision: str | None) -> Array:
     pads = []
@@ -308,7 +333,7 @@ def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]) -> Call
 _forward = _bilinear("conv", _forward_shape, _forward_xla, 0)
 _data = _bilinear("conv_data", _data_shape, _data_xla, 1)
 _weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
-_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_xla, _data: _data_xla, _weights: _weights_xla}
+_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_in_jax, _data: _data_xla, _weights: _weights_xla}
 
 
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.

@@ -13,6 +13,8 @@ Scale: TypeAlias = Callable[[float], float]  # a value's place in the chart
 WIDTH, HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 34
 _MOST_POINTS = 400
+COLOURS = ("var(--model)", "var(--input)", "var(--rival)", "var(--extra)", "#a0559b", "#c2413b", "#3a9d9d", "#8a8a3c")
+"""Of the curves of a chart, by their place, on pages whose charts have many."""
 
 
 def lines(series: Mapping[str, Points], label: str, linear: bool = False) -> Markup:
@@ -34,6 +36,22 @@ def lines(series: Mapping[str, Points], label: str, linear: bool = False) -> Mar
         path = " ".join(f"{across(step):.1f},{up(value):.1f}" for step, value in points)
         parts.append(f'<polyline class="line c{i}" points="{path}"/>')
     return _svg(parts, label)
+
+
+def scatter(names: Sequence[str], across_of: Sequence[float], up_of: Sequence[float], label: str) -> Markup:
+    """One dot for each name, by a value across and one up, on one scale; the line is where the two are equal."""
+    finite = [(name, x, y) for name, x, y in zip(names, across_of, up_of, strict=True) if np.isfinite(x) and np.isfinite(y)]
+    low, high = _limits(np.array([value for _, *pair in finite for value in pair], float), log=False)
+    size = WIDTH - _LEFT - _RIGHT  # a square
+    bottom = _TOP + size
+    across = _scale(low, high, _LEFT, WIDTH - _RIGHT, log=False)
+    up = _scale(low, high, bottom, _TOP, log=False)
+    ticks = _ticks(low, high)
+    parts = [_y_axis(ticks, up), _x_axis(ticks, across, height=bottom + _BOTTOM),
+             f'<line class="equal" x1="{across(low):.1f}" y1="{up(low):.1f}" x2="{across(high):.1f}" y2="{up(high):.1f}"/>']
+    parts += [f'<circle data-sample="{escape(name)}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.4">'
+              f'<title>{escape(name)}: {_number(x)}, {_number(y)}</title></circle>' for name, x, y in finite]
+    return _svg(parts, label, bottom + _BOTTOM)
 
 
 def strips(values: Mapping[str, Sequence[float]], label: str, classes: Sequence[str]) -> Markup:

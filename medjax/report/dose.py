@@ -14,8 +14,6 @@ from medjax.measures.spectra import Curve
 from medjax.report import charts
 from medjax.report.page import template, versions
 
-COLOURS = ("var(--model)", "var(--input)", "var(--rival)", "var(--extra)", "#a0559b", "#c2413b", "#3a9d9d", "#8a8a3c")
-
 Numbers = Mapping[str, float]
 Methods = Mapping[str, Numbers]  # by method
 Curves = Mapping[str, Curve]  # by method
@@ -71,7 +69,7 @@ def write(path: Path, *, title: str, step: int, data: str, found: Mapping[float,
     """
     rows = list(next(iter(found.values())))
     order = sorted(rows, key=lambda row: (row != "model", row != "input"))
-    legend = [{"name": row, "colour": COLOURS[i % len(COLOURS)]} for i, row in enumerate(order)]
+    legend = [{"name": row, "colour": charts.COLOURS[i % len(charts.COLOURS)]} for i, row in enumerate(order)]
     sections = [{"title": "Over dose", "charts": _over_dose(found, order)},
                 {"title": f"Noise and sharpness at dose {shown:g}", "charts": _over_frequency(spectra, transfer, order)}]
     html = template("dose.html").render(

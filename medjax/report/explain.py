@@ -13,7 +13,7 @@ from medjax.files import write_atomically
 from medjax.measures.attribution import Curve
 from medjax.measures.statistics import interval
 from medjax.report import charts
-from medjax.report.dose import COLOURS
+from medjax.report.charts import COLOURS
 from medjax.report.page import template, versions
 from medjax.report.pictures import Panel, image_png
 

@@ -13,7 +13,7 @@ import numpy as np
 from medjax.files import write_atomically
 from medjax.measures.statistics import Standing
 from medjax.report import charts
-from medjax.report.dose import COLOURS
+from medjax.report.charts import COLOURS
 from medjax.report.page import template, versions
 from medjax.report.pictures import Panel, colour_bar, image_png
 from medjax.report.viewer import Setting, Shown, content, scores

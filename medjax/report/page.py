@@ -41,11 +41,11 @@ def write(path: Path, *, title: str, task: str, split: str, names: Sequence[str]
     `consistency` what `medjax.evaluation.consistency` has of reconstructions. `attacks` are those of membership inference by
     name (`Attack.numbers`), `private` says what privacy was spent.
     """
-    leading, others = _curves(curves, metrics)
+    leading, others = curve_charts({name: {name: points} for name, points in curves.items()}, metrics)
     html = template("page.html").render(
         title=title, task=task, split=split, n=len(names), data_range=_interval(data_range),
-        headline=headline(rows, metrics), columns=[_column_of(metrics[name]) for name in columns(rows)],
-        table=_table(rows, metrics), patients=patients,
+        headline=headline(rows, metrics), columns=[column_of(metrics[name]) for name in columns(rows)],
+        table=mean_table(rows, metrics), patients=patients,
         standings=standing_cells(standings, metrics[columns(rows)[0]], "model") if standings else [],
         intervals=_intervals(intervals, units) if intervals else None,
         consistency={"cells": consistency_cells(consistency), "unit": consistency["unit"]} if consistency else None,
@@ -74,7 +74,8 @@ def headline(rows: Rows, metrics: Metrics) -> charts.Markup:
     return charts.Markup("model: ") + charts.Markup(", ").join(parts)
 
 
-def _column_of(metric: Metric) -> dict[str, str]:
+def column_of(metric: Metric) -> dict[str, str]:
+    """What stands over a metric's column."""
     return {"label": metric.title, "unit": metric.unit, "arrow": arrow(metric)}
 
 
@@ -95,7 +96,8 @@ def _references(rows: Rows) -> list[str]:
     return [row for row in rows if row not in ("input", "model")]
 
 
-def _table(rows: Rows, metrics: Metrics) -> list[dict[str, Any]]:
+def mean_table(rows: Rows, metrics: Metrics) -> list[dict[str, Any]]:
+    """The means of every row, with the best of each column."""
     names = columns(rows)
     leaders = {name: best(rows, metrics[name]) for name in names}
     written = {name: texts(metrics[name], [values.get(name) for values in rows.values()]) for name in names}
@@ -175,17 +177,17 @@ def _column(per_sample: Sequence[Rows], row: str, name: str) -> list[float]:
     return [sample.get(row, {}).get(name, np.nan) for sample in per_sample]
 
 
-def _curves(curves: Curves, metrics: Metrics) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Charts of losses and validation metrics; charts of everything else."""
+def curve_charts(curves: Mapping[str, Curves], metrics: Metrics) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Charts of losses and validation metrics, and of everything else, by what was logged; each of one curve or several."""
     leading: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for name, points in curves.items():
-        if not any(np.isfinite(value) for _, value in points):
+    for name, series in curves.items():
+        if not any(np.isfinite(value) for points in series.values() for _, value in points):
             continue
         phase, _, rest = name.partition("/")
         m = metrics.get(rest, Metric(rest))
         label = f"validation {m.title}" if phase == "eval" else rest.replace("/", " ").replace("_", " ")
-        chart = {"label": label, "unit": m.unit, "svg": charts.lines({name: points}, label)}
+        chart = {"label": label, "unit": m.unit, "svg": charts.lines(series, label)}
         (leading if phase == "eval" or rest.endswith("loss") else others).append(chart)
     return leading, others
 

@@ -471,6 +471,12 @@ function page() {
   let go = () => {}, mark = () => {};
   if (at("samples")) mark = sampleTable(table, content.samples.map(({ name }) => name), name => go(name));
   if (content.samples.length) go = viewer(content, table, name => mark(name));
+  for (const dot of document.querySelectorAll("[data-sample]")) {
+    const name = dot.dataset.sample;
+    if (!content.samples.some(sample => sample.name === name)) continue;
+    dot.classList.add("shown");
+    dot.addEventListener("click", () => go(name));
+  }
 }
 
 if (typeof document === "undefined") module.exports = { sorted, written, roundLength };

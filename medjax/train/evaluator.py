@@ -1,14 +1,14 @@
 """A model evaluated on one part of the split: every sample once, on what counts."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from medjax.data.pipeline import EvalBatches, Share, eval_batches
+from medjax.data.pipeline import EvalBatches, NamedBatch, Share, eval_batches
 from medjax.train import distributed, padding, sharding
 from medjax.train.run import Run
 from medjax.train.step import make_predict
@@ -65,7 +65,7 @@ class Evaluator:
         size = min(config.batch_size, max(1, voxels // math.prod(one.shape)))
         return of(-(-size // ways) * ways, multiple, sharding.share_of(self.mesh))
 
-    def __call__(self, state: State, batches: EvalBatches) -> Iterator[Evaluated]:
+    def __call__(self, state: State, batches: Iterable[NamedBatch]) -> Iterator[Evaluated]:
         """Every batch with its predictions and metrics."""
         key = jax.random.key(EVAL_SEED)
         for batch in batches:

@@ -40,7 +40,7 @@ class Peer:
             x, y = (torch.rand(batch, channels, *size, device=DEVICE).to(memory_format=memory_format)
                     for size in (patch, fine))
             contestants[layout] = _program(mode, network, x, y, dtype)
-        seconds = {layout: min(_clock(step, 4)[1:]) for layout, step in contestants.items()}
+        seconds = {layout: min(clock(step, 4)[1:]) for layout, step in contestants.items()}
         chosen = min(seconds, key=seconds.__getitem__)
         self._step = contestants[chosen]
         return {"params": sum(p.numel() for p in network.parameters()), "layout": chosen,
@@ -48,36 +48,43 @@ class Peer:
 
     def run(self, steps: int) -> list[float]:
         """Milliseconds of each step, after one that does not count."""
-        return [1e3 * seconds for seconds in _clock(self._step, steps + 1)[1:]]
+        return [1e3 * seconds for seconds in clock(self._step, steps + 1)[1:]]
 
     def matrix_peak(self, dtype: str) -> float:
         """FLOP/s of a large matrix product."""
         n = 8192 if CUDA else 2048
         a, b = (torch.full((n, n), 0.5, dtype=DTYPES[dtype], device=DEVICE) for _ in range(2))
-        return 2 * n**3 / min(_clock(lambda: a @ b, 6)[1:])
+        return 2 * n**3 / min(clock(lambda: a @ b, 6)[1:])
 
 
 def _program(mode: str, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: str) -> Callable[[], object]:
     network.train(mode == "step")
-    forward = torch.compile(network) if CUDA else network
-
-    def predict() -> torch.Tensor:
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bf16"):
-            return forward(x)
-
+    predict = predictor(network, dtype)
     if mode == "infer":
-        return torch.inference_mode()(predict)
+        return torch.inference_mode()(lambda: predict(x))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        functional.l1_loss(predict(), y).backward()
+        functional.l1_loss(predict(x), y).backward()
         optimizer.step()
 
     return step
 
 
-def _clock(step: Callable[[], object], steps: int) -> list[float]:
+def predictor(network: torch.nn.Module, dtype: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network's forward pass, computed in `dtype`; compiled on CUDA."""
+    forward = torch.compile(network) if CUDA else network
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bf16"):
+            return forward(x)
+
+    return predict
+
+
+def clock(step: Callable[[], object], steps: int) -> list[float]:
+    """The seconds that each of `steps` calls takes."""
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
