@@ -378,7 +378,8 @@ def pages() -> dict[Path, str]:
                        ("consistency", agreement())):
         found[LESIONS] = _between(found[LESIONS], name, text)
     found[SPEED] = SPEED.read_text(encoding="utf-8")
-    for make in (speed_tables.tiled, speed_tables.latency, speed_tables.seam, speed_tables.memory):
+    for make in (speed_tables.tiled, speed_tables.latency, speed_tables.seam, speed_tables.memory,
+                 speed_tables.registration):
         found[SPEED] = _between(found[SPEED], make.__name__, make())
     for path in sorted((ROOT / "configs").glob("*.py")):
         found[path] = documented(path.read_text(encoding="utf-8"), path.stem)

@@ -57,6 +57,22 @@ def memory() -> str:
     return "\n".join(lines)
 
 
+def registration() -> str:
+    """Registration of people that the network has not seen (`python -m benchmarks.registration`)."""
+    found = _read("registration")
+    lines = ["| pairs | method | distance mm or Dice (95 %) | folds % | p | ms a pair | of the network's time |",
+             "|---" * 7 + "|"]
+    for kind in ("planted", "real"):
+        own = found[kind]["rows"]["network"]["seconds"]
+        for name, row in found[kind]["rows"].items():
+            value, (low, high) = row["distance_mm" if kind == "planted" else "dice"], row["interval"]
+            p = "–" if row["p"] is None else f"{row['p']:.3f}"
+            time = ["–", "–"] if name == "none" else [f"{1e3 * row['seconds']:.0f}", f"{row['seconds'] / own:.0f}"]
+            lines.append(f"| {kind}, {found[kind]['pairs']} of {found[kind]['patients']} people | {name} | "
+                         f"{value:.3f} ({low:.3f} … {high:.3f}) | {row['folds']:.2f} | {p} | {time[0]} | {time[1]} |")
+    return "\n".join(lines)
+
+
 def _machine(found: Mapping[str, Any]) -> str:
     hardware, versions = found["hardware"], found["versions"]
     return ", ".join([f"{hardware['cpu']}, {hardware['cores']} core{'s' * (hardware['cores'] != 1)}",

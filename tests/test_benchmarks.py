@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from benchmarks import deface, intervals, membership, privacy_tables, scores
+from benchmarks import deface, intervals, membership, privacy_tables, scores, speed_tables
 from configs import quickstart
 from medjax.measures.statistics import Standing
 from tests.commands import DRAWN, ROOT, SMALL
@@ -86,6 +86,31 @@ def test_intervals_of_every_kind_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "INTERVALS", tmp_path / "found.json")
     (tmp_path / "found.json").write_text(json.dumps(found))
     assert scores.intervals().splitlines()[-1].startswith("| members | ")
+
+
+def test_a_registration_network_is_measured_beside_demons(tmp_path, monkeypatch):
+    """Without the peer's environment, on drawn heads and their classes of tissue."""
+    for i in range(10):
+        folder = tmp_path / "people" / f"sub-{i:02d}"
+        folder.mkdir(parents=True)
+        labels = np.zeros((40, 40, 6), np.uint8)
+        labels[6:30 + i % 3, 8:30] = 1
+        labels[12:24, 12:22] = 2
+        for name, values in (("T1w", 80.0 * labels + np.random.default_rng(i).random(labels.shape)), ("label", labels)):
+            nibabel.Nifti1Image(values.astype(np.float32 if name == "T1w" else np.uint8), np.eye(4)).to_filename(
+                folder / f"sub-{i:02d}_{name}.nii.gz")
+    scores.measure("brain_register", tmp_path / "runs", [
+        f"--config.data.path={tmp_path / 'people'}", "--config.steps=2", "--config.batch_size=1", "--config.model.width=4",
+        "--config.eval_every=2", "--config.eval_samples=1", "--config.checkpoint_every=2",
+        "--config.references=('demons',)", "--config.data.patch=(40,40)"])
+    target = tmp_path / "registration.json"
+    ended = subprocess.run([sys.executable, "-m", "benchmarks.registration", f"--workdir={tmp_path / 'runs/brain_register'}",
+                            f"--images={tmp_path / 'people'}", "--slices=1", f"--json={target}"], cwd=ROOT,
+                           capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+    monkeypatch.setattr(speed_tables, "RESULTS", tmp_path)
+    rows = speed_tables.registration().splitlines()[2:]
+    assert [row.split(" | ")[1] for row in rows] == ["none", "network", "demons"] * 2
 
 
 def test_membership_is_measured_of_every_run(tmp_path, monkeypatch):
