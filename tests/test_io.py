@@ -318,3 +318,14 @@ def test_damaged_exif_data_around_the_orientation_is_no_remark(tmp_path, recwarn
     Image.fromarray(stored).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
     np.testing.assert_allclose(only(tmp_path / "a.jpg").image[..., 0], stored[::-1, ::-1], atol=3)
     assert not recwarn.list
+
+
+def test_a_byte_that_differs_from_the_checksum_is_damage(tmp_path):
+    """Behind the last voxel stands the checksum, which nibabel's reader doesn't come to."""
+    path = tmp_path / "a.nii.gz"
+    nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4)).to_filename(path)
+    whole = bytearray(path.read_bytes())
+    whole[-6] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"a\.nii\.gz: damaged NIfTI file: [^\n]*; copy it again from its source$"):
+        io.read(path)

@@ -98,7 +98,7 @@ CASES: dict[str, Case] = {
         "patients/brain_t1", 100, "quickstart:model=cnn", {"network": "DnCNN", "depth": 20, "nf": 64, "sigma": 0.05},
         {**TINY, "model.features": (4, 4), "model.kernels": (3,) * 3}, {"depth": 3, "nf": 4}),
     "deepinv_drunet": Case(
-        "DRUNet", "deepinv", "deepinv_networks", "quickstart:source=files,model=unet",
+        "U-Net of residual blocks beside DRUNet", "deepinv", "deepinv_networks", "quickstart:source=files,model=unet",
         {**BRAINS, "batch_size": 4, "data.patch": (64, 64), "optim.lr": 1e-4, "objective.loss": "l2", "model.width": 32,
          "model.depth": 4, "model.block": "residual", "model.norm": "none", "model.up": "transposed"},
         "patients/brain_t1", 100, "quickstart", {"network": "DRUNet", "nc": (32, 64, 128, 256), "nb": 4, "sigma": 0.05},
@@ -111,7 +111,7 @@ CASES: dict[str, Case] = {
         {**TINY, "data.range": (0.0, 255.0), "model.layers": 2, "model.width": 4}, {"depth": 2, "nf": 4, "num_iter": 2}),
     "monai_unet": Case(
         "3-D U-Net from half the resolution, 3 levels", "MONAI", "monai_segmentation", "hippocampus",
-        {**HIPPOCAMPUS, "model.width": 24, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000,
+        {**HIPPOCAMPUS, "model.width": 16, "model.depth": 3, "model.stride": 2}, "patients/hippocampus", 1000,
         "brain_segment",
         {"network": "UNet", "channels": (16, 32, 64), "classes": 3, "rate": 1e-3},
         {**TINY_VOLUMES, "data.ndim": 3, "model.width": 4, "model.depth": 2}, {"channels": (4, 8), "classes": 4},

@@ -242,13 +242,22 @@ def _load(path: Path) -> Any:
 def _raw(path: Path, file: Any) -> np.ndarray:
     """Stored values as `(I, J, K, frames, C)`, colours with their alpha."""
     try:
-        stored = np.asanyarray(file.dataobj.get_unscaled())
+        stored = _to_the_end(path, file) if path.name.lower().endswith(".gz") else np.asanyarray(file.dataobj.get_unscaled())
     except DAMAGE as error:
         raise UserError(path, f"damaged NIfTI file: {one_line(error)}; copy it again from its source") from error
     stored = stored.reshape((*stored.shape, 1, 1)[:4])
     if stored.dtype.names:  # RGB24, RGBA32
         return np.stack([stored[channel] for channel in stored.dtype.names], -1)
     return stored[..., None]
+
+
+def _to_the_end(path: Path, file: Any) -> np.ndarray:
+    """Stored values of a gzip file, which is read on behind them: its checksum is at the end."""
+    with gzip.open(path) as stream:
+        stored = np.asanyarray(type(file).from_stream(stream).dataobj.get_unscaled())
+        while stream.read(1 << 20):
+            pass
+    return stored
 
 
 def _affine(path: Path, file: Any) -> np.ndarray:
