@@ -323,7 +323,7 @@ def test_damaged_exif_data_around_the_orientation_is_no_remark(tmp_path, recwarn
 def test_a_byte_that_differs_from_the_checksum_is_damage(tmp_path):
     """Behind the last voxel stands the checksum, which nibabel's reader doesn't come to."""
     path = tmp_path / "a.nii.gz"
-    nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4)).to_filename(path)
+    nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 999, (40, 40, 40), np.int16), np.eye(4)).to_filename(path)
     whole = bytearray(path.read_bytes())
     whole[-6] ^= 1
     path.write_bytes(whole)
