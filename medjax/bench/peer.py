@@ -77,7 +77,8 @@ class Peer:
 def find_python(given: str = "") -> str:
     """`given`, else MEDJAX_PEER_PYTHON, else that of `make peers`, else this one. Raises UserError if it is no program."""
     python = given or os.environ.get("MEDJAX_PEER_PYTHON") or str(INSTALLED if INSTALLED.exists() else sys.executable)
-    if shutil.which(python) is None:
+    found = shutil.which(python)
+    if found is None:
         where = "--peer_python" if given else "MEDJAX_PEER_PYTHON"
         raise UserError(where, f"{python} is no program; name the Python that has the peer installed")
-    return python
+    return os.path.abspath(found)  # whoever runs it may be in another folder
