@@ -55,6 +55,7 @@ def test_the_face_is_below_the_brow_and_no_part_of_the_brain():
     assert not is_face(places + [0, 0, -6]).any()  # the margin
 
 
+@pytest.mark.slow
 def test_a_head_is_found_where_it_lies(tmp_path):
     """By the template of its kind, to 4 mm anywhere at its surface."""
     stored, place, back = head_file(tmp_path / "person.nii.gz")
