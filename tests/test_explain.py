@@ -26,7 +26,6 @@ def denoiser(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="known fault: depends on how little the small run has learned", strict=False)
 def test_a_region_of_a_restored_volume_is_explained(denoiser, tmp_path):
     volume = np.random.default_rng(0).integers(200, 700, (30, 32, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "scan.nii.gz")
@@ -72,7 +71,6 @@ def test_a_region_of_a_restored_volume_is_explained(denoiser, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="known fault: depends on how little the small run has learned", strict=False)
 def test_what_was_taken_beside_noise_is_written_and_shown(denoiser, tmp_path):
     """By a network that has learnt next to nothing."""
     assert "beyond the noise" in (denoiser / "eval" / "report.html").read_text()
