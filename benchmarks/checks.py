@@ -11,8 +11,6 @@ and docs/explain.md. Runs that are in `--runs` already are not trained again.
 import json
 import os
 import shlex
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from benchmarks.scores import CHECKED, ROOT, RUNS, command_of, config_of, values_of
+from benchmarks.processes import commit, run
+from benchmarks.scores import CHECKED, RUNS, command_of, config_of, values_of
 from medjax.data.sources.chest_findings import CLASSES, ChestFindings
 from medjax.files import write_atomically
 from medjax.measures.statistics import interval
@@ -34,14 +33,14 @@ def trained(row: str, runs: Path, more: list[str]) -> Path:
     """The folder of a row's run; trained with further flags if it is not there yet."""
     workdir = runs / row
     if not (workdir / "eval" / "metrics.json").exists():
-        _run(*shlex.split(command_of(row))[1:], *more, f"--workdir={workdir}")
+        run(*shlex.split(command_of(row))[1:], *more, f"--workdir={workdir}")
     return workdir
 
 
 def lesions(row: str, runs: Path, more: list[str]) -> dict[str, Any]:
     """Planted lesions of a row's run."""
     workdir = trained(row, runs, more)
-    _run("-m", "medjax.lesions", str(workdir))
+    run("-m", "medjax.lesions", str(workdir))
     return {row: _read(workdir / "lesions" / "lesions.json")}
 
 
@@ -58,7 +57,7 @@ def explanations(row: str, runs: Path, more: list[str]) -> dict[str, Any]:
         for name, record in zip(names, records, strict=True):
             np.save(name, record.image[..., 0])
         out = Path(folder) / "out"
-        _run("-m", "medjax.explain", str(workdir), *map(str, names), f"--output={out}")
+        run("-m", "medjax.explain", str(workdir), *map(str, names), f"--output={out}")
         found = _read(out / "explain.json")["images"]
         shares: dict[str, list[float]] = {}
         for number, (name, record) in enumerate(zip(names, records, strict=True), 1):
@@ -85,10 +84,6 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _run(*words: str) -> None:
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
-
-
 KINDS = {"lesions": lesions, "consistency": consistency, "explanations": explanations}
 
 
@@ -96,12 +91,11 @@ def main(words: list[str]) -> None:
     names, more = ([word for word in words[1:] if word.startswith("--") == flag] for flag in (False, True))
     if not names:
         raise UserError("benchmarks.checks", f"give one of {', '.join(CHECKED)}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
     with tempfile.TemporaryDirectory() as scratch:
         for name in names:
             check_choice("benchmarks.checks", name, tuple(CHECKED))
             path, rows = CHECKED[name]
-            found: dict[str, Any] = {"commit": commit.stdout.strip(), "cores": os.cpu_count(), "rows": {}}
+            found: dict[str, Any] = {"commit": commit(), "cores": os.cpu_count(), "rows": {}}
             for row in rows:
                 found["rows"] |= KINDS[name.partition("_")[0]](row, Path(RUNS.value or scratch).resolve(), more)
             found["commands"] = {row: command_of(row) for row in rows}

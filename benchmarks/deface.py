@@ -13,7 +13,6 @@ head:
 """
 
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from benchmarks.privacy_tables import DEFACE
-from benchmarks.scores import ROOT
+from benchmarks.processes import commit
 from medjax.classical.affine import Grid
 from medjax.classical.head import CT_AIR, find_head
 from medjax.classical.rigid import world
@@ -48,7 +47,7 @@ def measured(path: Path, known: list[Grid], pictures: list[np.ndarray]) -> dict[
     volume, place = regular(records[0])
     since = time.process_time()
     try:
-        removal, _ = removal_of(records, lambda volume, place: find_head(known, volume, place).matrix)
+        removal, _ = removal_of(records, lambda volume, place: find_head(known, volume, place))
     except UserError as error:
         return {"refused": error.args[1]}
     seconds = time.process_time() - since
@@ -115,7 +114,6 @@ def main(words: list[str]) -> None:
     if len(words) == 1:
         image.imsave(PICTURE.value, drawn(), cmap="gray", vmin=0, vmax=1)
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
     known = [Grid(*template) for template in templates()]
     scans: dict[str, Any] = {}
     pictures: list[np.ndarray] = []
@@ -123,7 +121,7 @@ def main(words: list[str]) -> None:
         name = Path(word).name.partition(".")[0]
         scans[name] = measured(Path(word), known, pictures)
         print(name, scans[name], flush=True)
-    write_atomically(DEFACE, json.dumps({"commit": commit.stdout.strip(), "scans": scans}, indent=1) + "\n")
+    write_atomically(DEFACE, json.dumps({"commit": commit(), "scans": scans}, indent=1) + "\n")
     if PICTURE.value:
         width = max(picture.shape[1] for picture in pictures)
         rows = [np.pad(picture, ((0, 4), (0, width - picture.shape[1]))) for picture in pictures]

@@ -10,16 +10,13 @@ docs/uncertainty.md. Runs that are in `--runs` already are not trained again.
 import json
 import os
 import shlex
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from benchmarks.scores import INTERVALS, ROOT, RUNS, command_of, config_of, values_of
-from medjax.files import write_atomically
+from benchmarks.processes import commit, run, write
+from benchmarks.scores import INTERVALS, RUNS, command_of, config_of, values_of
 
 JSON = flags.DEFINE_string("json", "", "Where the results go, another place than benchmarks/results.")
 
@@ -33,30 +30,21 @@ def measure(runs: Path, more: list[str]) -> dict[str, Any]:
     for seed in SEEDS:
         workdir = runs / f"seed{seed}"
         if not (workdir / "eval" / "metrics.json").exists():
-            _run(*shlex.split(command_of(INTERVALS.stem))[1:], f"--config.seed={seed}", *more, f"--workdir={workdir}")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
+            run(*shlex.split(command_of(INTERVALS.stem))[1:], f"--config.seed={seed}", *more, f"--workdir={workdir}")
     found: dict[str, Any] = {"command": command_of(INTERVALS.stem), "config": values_of(config_of(INTERVALS.stem)),
-                             "seeds": SEEDS, "commit": commit.stdout.strip(), "cores": os.cpu_count(),
+                             "seeds": SEEDS, "commit": commit(), "cores": os.cpu_count(),
                              "kinds": {}}
     for kind, words in KINDS.items():
         asked = ",".join(word if word in ("constant", "flips") else str(runs / word) for word in words)
-        _run("eval.py", f"--workdir={runs / 'seed0'}", f"--uncertainty={asked}")
+        run("eval.py", f"--workdir={runs / 'seed0'}", f"--uncertainty={asked}")
         metrics = json.loads((runs / "seed0" / "eval" / "metrics.json").read_text(encoding="utf-8"))
         found["kinds"][kind] = {"uncertainty": ",".join(words), "psnr": metrics["standings"]["psnr"]["model"]["mean"],
                                 **metrics["intervals"]}
     return found
 
 
-def _run(*words: str) -> None:
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
-
-
 def main(words: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(RUNS.value or scratch).resolve(), words[1:])
-    target = Path(JSON.value or INTERVALS)
-    write_atomically(target, json.dumps(found, indent=1) + "\n")
-    print(f"written: {target}; next: python -m benchmarks.scores --tables")
+    write(measure, RUNS.value, words[1:], Path(JSON.value or INTERVALS))
 
 
 if __name__ == "__main__":

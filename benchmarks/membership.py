@@ -11,33 +11,28 @@ again.
 
 import json
 import os
-import resource
 import shlex
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
 from benchmarks.privacy_tables import MEMBERSHIP
-from benchmarks.scores import OTHER, ROOT, RUNS, command_of, config_of, values_of
-from medjax.files import write_atomically
+from benchmarks.processes import commit, cpu_seconds, run, write
+from benchmarks.scores import OTHER, RUNS, command_of, config_of, values_of
 
 NAMES = [name for name in OTHER if name.startswith(MEMBERSHIP.stem)]
 
 
 def measure(runs: Path, more: list[str]) -> dict[str, Any]:
     """Trains what is not there yet, with further flags, and attacks each run."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
-    found: dict[str, Any] = {"commit": commit.stdout.strip(), "cores": os.cpu_count(), "runs": {}}
+    found: dict[str, Any] = {"commit": commit(), "cores": os.cpu_count(), "runs": {}}
     for name in NAMES:
-        workdir, before = runs / name, _cpu_seconds()
+        workdir, before = runs / name, cpu_seconds()
         if not (workdir / "eval" / "metrics.json").exists():
-            _run(*shlex.split(command_of(name))[1:], *more, f"--workdir={workdir}")
-        seconds = _cpu_seconds() - before
-        _run("eval.py", f"--workdir={workdir}", "--membership")
+            run(*shlex.split(command_of(name))[1:], *more, f"--workdir={workdir}")
+        seconds = cpu_seconds() - before
+        run("eval.py", f"--workdir={workdir}", "--membership")
         metrics = json.loads((workdir / "eval" / "metrics.json").read_text(encoding="utf-8"))
         found["runs"][name] = {"command": command_of(name), "config": values_of(config_of(name)), "step": metrics["step"],
                                "cpu_seconds": round(seconds), "patients": metrics["patients"],
@@ -46,20 +41,8 @@ def measure(runs: Path, more: list[str]) -> dict[str, Any]:
     return found
 
 
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _run(*words: str) -> None:
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
-
-
 def main(words: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(RUNS.value or scratch).resolve(), words[1:])
-    write_atomically(MEMBERSHIP, json.dumps(found, indent=1) + "\n")
-    print(f"written: {MEMBERSHIP}; next: python -m benchmarks.scores --tables")
+    write(measure, RUNS.value, words[1:], MEMBERSHIP)
 
 
 if __name__ == "__main__":

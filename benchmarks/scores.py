@@ -16,10 +16,7 @@ import json
 import math
 import os
 import re
-import resource
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +26,7 @@ from absl import app, flags
 
 from benchmarks import speed_tables
 from benchmarks.privacy_tables import MEMBERSHIP, defaced, members
+from benchmarks.processes import ROOT, commit, cpu_seconds, run
 from medjax import registry
 from medjax.evaluation.compare import metrics_of
 from medjax.files import write_atomically
@@ -41,7 +39,6 @@ TABLES = flags.DEFINE_bool("tables", False, "Writes the tables only.")
 DATA = flags.DEFINE_string("data", "", "A file or folder to evaluate on instead of the run's own data.")
 RUNS = flags.DEFINE_string("runs", "", "Folder for the runs, which are kept there; a temporary one if none is given.")
 
-ROOT = Path(__file__).parents[1]
 SCORES = Path(__file__).with_name("results") / "scores"
 DOSE, INTERVALS = SCORES.with_name("dose_slices.json"), SCORES.with_name("intervals_brains.json")
 PRIVACY, DEIDENTIFY = ROOT / "docs" / "privacy.md", ROOT / "docs" / "deidentify.md"
@@ -147,18 +144,16 @@ def measure(name: str, runs: Path, more: Sequence[str], data: str = "") -> dict[
     """Trains a row in a folder of its own below `runs`, with further flags, and evaluates it, or what is in `data`."""
     workdir = runs / name
     words = shlex.split(command_of(name))[1:]
-    before = _cpu_seconds()
-    subprocess.run([sys.executable, *words, f"--workdir={workdir}", *more], cwd=ROOT, check=True)
-    seconds = _cpu_seconds() - before
+    before = cpu_seconds()
+    run(*words, f"--workdir={workdir}", *more)
+    seconds = cpu_seconds() - before
     if data:
-        subprocess.run([sys.executable, "eval.py", f"--workdir={workdir}", f"--data={data}", "--names"],
-                       cwd=ROOT, check=True)
+        run("eval.py", f"--workdir={workdir}", f"--data={data}", "--names")
     folder = workdir / ("eval_data" if data else "eval")
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     config = Config(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
     samples = {"by_sample": _by_sample(folder, config.metric)} if data else {}
-    return {"command": command_of(name), **samples, "config": values_of(config_of(name)), "commit": commit.stdout.strip(),
+    return {"command": command_of(name), **samples, "config": values_of(config_of(name)), "commit": commit(),
             "cpu_seconds": round(seconds), "cores": os.cpu_count(), "step": found["step"], "samples": found["n"],
             "patients": found["patients"], "metric": config.metric,
             "metrics": {key: vars(metric) for key, metric in metrics_of(assemble(config)).items()},
@@ -172,12 +167,6 @@ def _by_sample(folder: Path, metric: str) -> dict[str, dict[str, float]]:
         for line in csv.DictReader(file):
             found.setdefault(line["row"], {})[line["sample"]] = float(line[metric])
     return found
-
-
-def _cpu_seconds() -> float:
-    """Processor time of all processes that have ended: what else the machine did in the meantime does not change it."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def table(names: Sequence[str]) -> str:

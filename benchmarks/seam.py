@@ -10,11 +10,8 @@ Written is `benchmarks/results/seam.json`; `python -m benchmarks.scores --tables
 benchmarks/README.md. Runs that are in `--runs` already are not trained again.
 """
 
-import json
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,11 +22,11 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks.scores import ROOT, RUNS, SEAM, command_of, config_of, values_of
+from benchmarks.processes import commit, run, write
+from benchmarks.scores import RUNS, SEAM, command_of, config_of, values_of
 from medjax.bench.peer import Peer
 from medjax.bench.tiled import hand_over, made_by
 from medjax.data.pipeline import whole_batch
-from medjax.files import write_atomically
 from medjax.infer.predict import VOXELS, make_predict, tile_of
 from medjax.infer.tiling import Arrays, tiled
 from medjax.measures.statistics import by_patient, interval
@@ -46,14 +43,13 @@ NEAR = 2  # voxels from a window's border
 
 def measure(runs: Path, more: Sequence[str]) -> dict[str, Any]:
     """Trains what is not there yet, with further flags, and compares windows with whole volumes for every test patient."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, text=True, capture_output=True)
     found: dict[str, Any] = {"command": command_of(SEAM.stem), "config": values_of(config_of(SEAM.stem)),
-                             "commit": commit.stdout.strip(), "jax": jax.__version__, "norms": {}}
+                             "commit": commit(), "jax": jax.__version__, "norms": {}}
     for norm in NORMS:
         workdir = runs / norm
         if not (workdir / "eval" / "metrics.json").exists():
             words = [*shlex.split(command_of(SEAM.stem))[1:], f"--config.model.norm={norm}", *more]
-            subprocess.run([sys.executable, *words, f"--workdir={workdir}"], cwd=ROOT, check=True)
+            run(*words, f"--workdir={workdir}")
         with Peer("monai_windows", PYTHON.value) as monai:
             found["norms"][norm] = compare(workdir, monai)
             found["versions"] = monai.versions
@@ -122,11 +118,7 @@ def _psnr(run: Run, example: Example, image: np.ndarray, where: np.ndarray | Non
 
 
 def main(words: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(Path(RUNS.value or scratch).resolve(), words[1:])
-    target = Path(JSON.value or SEAM)
-    write_atomically(target, json.dumps(found, indent=1) + "\n")
-    print(f"written: {target}; next: python -m benchmarks.scores --tables")
+    write(measure, RUNS.value, words[1:], Path(JSON.value or SEAM))
 
 
 if __name__ == "__main__":

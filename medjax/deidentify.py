@@ -88,7 +88,7 @@ def _faces(source: Path, files: int) -> tuple[dict[Path, Removal | UserError], s
     known = [Grid(*template) for template in templates()]
 
     def locate(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        return find_head(known, volume, affine).matrix
+        return find_head(known, volume, affine)
 
     found: dict[Path, Removal | UserError] = {}
     sound: set[Path] = set()

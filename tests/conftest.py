@@ -24,6 +24,7 @@ typecheck.install()
 # Only now, so that the hook sees them.
 from medjax.data.sources.files import Files  # noqa: E402
 from medjax.types import Region  # noqa: E402
+from tests.commands import SMALL, command  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a job in the background, whose commands would ignore Ctrl-C, too
@@ -56,3 +57,12 @@ def mapped_regions(tmp_path_factory) -> list[Region]:
     for i in range(4):
         np.save(folder / f"v{i}.npy", np.random.default_rng(i).integers(-1000, 1000, (10, 20, 20)).astype(np.int16))
     return [Region.whole(record) for record in Files(path=str(folder), cache=str(folder / "cache")).load()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A network that has just begun: what it makes is near its input."""
+    workdir = tmp_path_factory.mktemp("runs") / "begun"
+    code, _, err = command("train.py", *SMALL, "--config.steps=1", f"--workdir={workdir}")
+    assert code == 0, err
+    return workdir

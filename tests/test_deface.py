@@ -61,7 +61,7 @@ def test_a_head_is_found_where_it_lies(tmp_path):
     stored, place, back = head_file(tmp_path / "person.nii.gz")
     found = find_head([Grid(*templates()[0])], stored.astype(np.float32), place)
     at = world(np.linalg.inv(back), SURFACE)
-    assert np.linalg.norm(world(found.matrix, at) - SURFACE, axis=1).max() < 4
+    assert np.linalg.norm(world(found, at) - SURFACE, axis=1).max() < 4
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_faces_of_real_scans(test_data):
     known = [Grid(*template) for template in templates()]
 
     def found(name: str):
-        return removal_of(discover(test_data / name)[0].read(), lambda *scan: find_head(known, *scan).matrix)
+        return removal_of(discover(test_data / name)[0].read(), lambda *scan: find_head(known, *scan))
 
     removal, tissue = found("nifti/chris_t1.nii.gz")
     assert tissue > 1e4

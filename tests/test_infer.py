@@ -9,7 +9,7 @@ from PIL import Image
 
 from medjax.infer.progress import Progress
 from medjax.infer.tiling import tiled
-from tests.commands import SMALL, command
+from tests.commands import command
 
 SPACE = {2: (37, 50), 3: (19, 23, 12)}
 
@@ -29,15 +29,6 @@ def test_tiles_of_an_enlargement_lie_where_the_whole_would():
         return tile.repeat(2, 0).repeat(3, 1)
     made = tiled(lambda tile: {"image": enlarge(tile["image"])}, {"image": image}, (16, 16))
     np.testing.assert_allclose(made["image"], enlarge(image), atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A network that has just begun: what it makes is near its input."""
-    workdir = tmp_path_factory.mktemp("runs") / "begun"
-    code, _, err = command("train.py", *SMALL, "--config.steps=1", f"--workdir={workdir}")
-    assert code == 0, err
-    return workdir
 
 
 def apply(workdir: Path, source: Path, target: Path, *flags: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ from medjax.serve.work import Setup
 from medjax.serve.worker import Worker
 from medjax.types import UserError
 from tests.browser import Browser
-from tests.commands import ROOT, SMALL, command
+from tests.commands import ROOT, command
 from tests.dicom_files import changed, complaints, image, needs_dciodvfy
 from tests.serving import Client, files_below, form, until
 from tests.test_viewer import needs_chromium
@@ -68,15 +68,6 @@ def test_runs_that_take_something_else_than_an_image_are_not_served(monkeypatch,
     monkeypatch.setattr(work.Application, "restore", lambda *_: SimpleNamespace(run=run))
     with pytest.raises(UserError, match=f"runs: its task x {says}; serve a run that takes one image"):
         work.restore(Setup(Path("runs"), Limits()))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A network that has just begun: what it makes is near its input."""
-    workdir = tmp_path_factory.mktemp("runs") / "begun"
-    code, _, err = command("train.py", *SMALL, "--config.steps=1", f"--workdir={workdir}")
-    assert code == 0, err
-    return workdir
 
 
 @pytest.fixture(scope="module")

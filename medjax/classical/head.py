@@ -1,7 +1,6 @@
 """Where a head lies in a scan: an affine fit of templates, and whether it is to be believed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -29,24 +28,12 @@ LEAST_MM = 40.0  # of a scan, along each axis
 SURFACE = np.array([[0, 100, -40], [0, 95, -110], [75, -15, 0], [-75, -15, 0], [0, -110, 0], [0, -15, 100]], float)
 
 
-@dataclass(frozen=True)
-class Found:
-    """`matrix` `(4, 4)` maps RAS mm of the scan to those of the templates.
+def find_head(templates: Sequence[Grid], volume: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Where a head lies: the map `(4, 4)` from RAS mm of the scan to those of the templates, by the one that fits best.
 
-    `agreement_mm` is how far two fits differ at most, `better` the information over that of the best fit upside down.
-    """
-
-    matrix: np.ndarray
-    agreement_mm: float
-    better: float
-
-
-def find_head(templates: Sequence[Grid], volume: np.ndarray, place: np.ndarray) -> Found:
-    """The head in a `volume` whose indices the affine `place` `(4, 4)` maps to RAS mm, by the template that fits best.
-
-    Templates lie in one space. CT is told by values of air in HU, every other contrast will do. Raises UserError, naming
-    "scan", for what is no head, or shows too little of it: where two fits disagree, or one that is turned upside down is
-    nearly as good.
+    The affine `place` maps indices of the `volume` to RAS mm. Templates lie in one space. CT is told by values of air in HU,
+    every other contrast will do. Raises UserError, naming "scan", for what is no head, or shows too little of it: where two
+    fits disagree, or one that is turned upside down is nearly as good.
     """
     if not np.ptp(volume) > 0:
         raise UserError("scan", "has one value everywhere")
@@ -63,12 +50,12 @@ def find_head(templates: Sequence[Grid], volume: np.ndarray, place: np.ndarray) 
     agreement = np.inf if again is None else float(np.linalg.norm(
         world(best.matrix, SURFACE) - world(again.matrix, SURFACE), axis=1).max())
     better = best.information / max(turned.information if turned else 0.0, 1e-6)
-    found = Found(np.linalg.inv(best.matrix), agreement, better)
     if agreement > AGREE_MM or better < BETTER or sizes.min() < SIZES[0] or sizes.max() > SIZES[1]:
         raise UserError("scan", "no head was found in it, or too little of one: two fits of a template differ by "
                         f"{agreement:.1f} mm (at most {AGREE_MM:g}), the fit is {better:.2f} times as good as upside down "
                         f"(at least {BETTER:g}), sizes {sizes.min():.2f} to {sizes.max():.2f} of the template's")
-    return found
+    matrix: np.ndarray = np.linalg.inv(best.matrix)
+    return matrix
 
 
 def _grid(volume: np.ndarray, place: np.ndarray) -> Grid:

@@ -25,12 +25,19 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from medjax import native
+from medjax.ops._conv_xla import (
+    Pairs,
+    Shape,
+    Size,
+    Sizes,
+    data_xla,
+    forward_in_planes,
+    forward_xla,
+    split_axis,
+    weights_xla,
+)
 from medjax.types import Array, UserError
 
-Sizes = tuple[int, ...]
-Size = Any  # of an image: an int, or a symbol of JAX while a program is exported for several sizes
-Shape = tuple[Size, ...]
-Pairs = tuple[tuple[int, int], ...]
 Lowered = Sequence[mlir.Value | Sequence[mlir.Value]]
 Unknown = Any  # the operand of a transpose that is solved for: a placeholder of JAX that has an `aval`
 Attributes = Callable[[dict[str, Any]], dict[str, Any]]
@@ -163,84 +170,14 @@ def _weights_shape(x: ShapedArray, y: ShapedArray, *, kernel: Sizes, groups: int
     return (*kernel, x.shape[-1] // groups, y.shape[-1])
 
 
-def _forward_xla(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
-                 precision: str | None) -> Array:
-    return _convolve(x, w, stride, padding, (1,) * len(padding), dilation, groups, precision)
-
-
-def _convolve(x: Array, w: Array, stride: Sizes, padding: Sequence[tuple[int, int]], spread: Sizes, dilation: Sizes,
-              groups: int, precision: str | None) -> Array:
-    """XLA's convolution of `x`, dilated by `spread`, with a kernel dilated by `dilation`.
-
-    Where the result is shorter than the kernel along the first axis, more of it is computed and cut off again. XLA's
-    partitioner (0.10) would take it for a weight gradient; where that axis and the batch are split over devices, it sums
-    over all of them, and the result is as many times too large as there are parts of the batch.
-    """
-    low, high = padding[0]
-    reach = (w.shape[0] - 1) * dilation[0]
-    rows = ((x.shape[1] - 1) * spread[0] + low + high - reach) // stride[0] + 1
-    more = max(0, reach + 1 - rows) if isinstance(rows, int) and reach and rows > 0 else 0
-    image = _letters(x)
-    found = lax.conv_general_dilated(x, w, stride, [(low, high + more * stride[0]), *padding[1:]], lhs_dilation=spread,
-                                     rhs_dilation=dilation, feature_group_count=groups, precision=precision,
-                                     dimension_numbers=(image, image[1:-1] + "IO", image))
-    return lax.slice_in_dim(found, 0, rows, axis=1) if more else found
-
-
 def _forward_in_jax(x: Array, w: Array, **geometry: Any) -> Array:
     """In planes on CPU, where XLA's own convolution of volumes takes five times as long, and where the kernel is flat."""
     if x.ndim < 5:
-        return _forward_xla(x, w, **geometry)
-    in_planes: Callable[[Array, Array], Array] = functools.partial(_forward_in_planes, **geometry)
+        return forward_xla(x, w, **geometry)
+    in_planes: Callable[[Array, Array], Array] = functools.partial(forward_in_planes, **geometry)
     if _in_jax.get() == "planes" or w.shape[0] == 1:
         return in_planes(x, w)
-    return lax.platform_dependent(x, w, cpu=in_planes, default=functools.partial(_forward_xla, **geometry))
-
-
-def _forward_in_planes(x: Array, w: Array, *, stride: Sizes, dilation: Sizes, padding: Pairs, **others: Any) -> Array:
-    """The convolution of volumes as a sum of 2-D ones, of which each takes one plane of the kernel."""
-    if any(padding[0]):
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*padding[0], 0), *[(0, 0, 0)] * 3])
-    count = (x.shape[1] - (w.shape[0] - 1) * dilation[0] - 1) // stride[0] + 1
-    found = []
-    for number in range(w.shape[0]):
-        first = number * dilation[0]
-        part = lax.slice_in_dim(x, first, first + (count - 1) * stride[0] + 1, stride[0], 1)
-        found.append(_forward_xla(part.reshape(-1, *part.shape[2:]), w[number], stride=stride[1:], dilation=dilation[1:],
-                                  padding=padding[1:], **others))
-    return functools.reduce(jnp.add, found).reshape(x.shape[0], count, *found[0].shape[1:])
-
-
-def _data_xla(y: Array, w: Array, *, space: Shape, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
-              precision: str | None) -> Array:
-    pads = []
-    for size, out, k, s, d, (low, _) in zip(space, y.shape[1:-1], w.shape, stride, dilation, padding, strict=False):
-        reach = (k - 1) * d
-        pads.append((reach - low, size + low - (out - 1) * s - 1))
-    w = _split(w, -1, groups)
-    w = jnp.moveaxis(w, (-3, -2, -1), (-1, -2, -3)).reshape(*w.shape[:-3], w.shape[-1], -1)
-    flipped = lax.rev(w, tuple(range(len(pads))))
-    return _convolve(y, flipped, (1,) * len(pads), pads, stride, dilation, groups, precision)
-
-
-def _weights_xla(x: Array, y: Array, *, kernel: Sizes, stride: Sizes, dilation: Sizes, padding: Pairs, groups: int,
-                 precision: str | None) -> Array:
-    space = _letters(x)[1:-1]
-    pads = []
-    for size, out, k, s, d, (low, _) in zip(x.shape[1:-1], y.shape[1:-1], kernel, stride, dilation, padding, strict=True):
-        pads.append((low, (k - 1) * d + (out - 1) * s + 1 - size - low))
-    return lax.conv_general_dilated(x, y, dilation, pads, rhs_dilation=stride, batch_group_count=groups,
-                                    dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"), precision=precision)
-
-
-def _letters(image: Array) -> str:
-    return "N" + "DHW"[5 - image.ndim:] + "C"
-
-
-def _split(v: Array, axis: int, groups: int) -> Array:
-    """`v` with its axis `groups * n` made two, groups first."""
-    axis %= v.ndim
-    return v.reshape(*v.shape[:axis], groups, v.shape[axis] // groups, *v.shape[axis + 1:])
+    return lax.platform_dependent(x, w, cpu=in_planes, default=functools.partial(forward_xla, **geometry))
 
 
 # Lowering on CPU: oneDNN where one device, or one shard, runs the whole convolution.
@@ -330,10 +267,10 @@ def _jitted(primitive: Primitive, geometry: tuple[tuple[str, Any], ...]) -> Call
     return jax.jit(functools.partial(primitive.bind, **dict(geometry)))
 
 
-_forward = _bilinear("conv", _forward_shape, _forward_xla, 0)
-_data = _bilinear("conv_data", _data_shape, _data_xla, 1)
-_weights = _bilinear("conv_weights", _weights_shape, _weights_xla, 2)
-_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_in_jax, _data: _data_xla, _weights: _weights_xla}
+_forward = _bilinear("conv", _forward_shape, forward_xla, 0)
+_data = _bilinear("conv_data", _data_shape, data_xla, 1)
+_weights = _bilinear("conv_weights", _weights_shape, weights_xla, 2)
+_IN_JAX: dict[Primitive, Callable[..., Array]] = {_forward: _forward_in_jax, _data: data_xla, _weights: weights_xla}
 
 
 # Derivatives: `defbilinear` wants, for each operand, the map from a cotangent of the result to one of the operand.
@@ -379,7 +316,7 @@ def _fold(v: Array, at: int | None, axis: int, groups: int) -> Array:
     v = jnp.moveaxis(v, at, 0)
     n, *shape = v.shape
     place = axis % len(shape)
-    inside_groups = jnp.moveaxis(_split(v, place + 1, groups), 0, place + 1)
+    inside_groups = jnp.moveaxis(split_axis(v, place + 1, groups), 0, place + 1)
     return inside_groups.reshape(*shape[:place], n * shape[place], *shape[place + 1:])
 
 

@@ -17,7 +17,7 @@ from medjax.report.charts import COLOURS
 from medjax.report.page import template, versions
 from medjax.report.pictures import Panel, image_png
 
-FOR, AGAINST = (255, 122, 40), (60, 130, 255)  # colours of what speaks for the number, and of what speaks against it
+POSITIVE, NEGATIVE = (255, 122, 40), (60, 130, 255)  # colours of attributions by their sign
 HEADS = ["map", "deletion area ↓", "insertion area ↑", "images"]
 
 
@@ -52,12 +52,12 @@ def _mean(values: np.ndarray) -> str:
 
 
 def overlay(image: np.ndarray, values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """A map over an image, both `(H, W)`, as colours `(H, W, 3)` 0 … 255: orange for, blue against, the more the denser."""
+    """A map over an image, both `(H, W)`, as colours `(H, W, 3)` 0 … 255: orange positive, blue negative, by size."""
     low, high = window
     grey = np.clip((np.asarray(image, np.float64) - low) / max(high - low, 1e-12), 0, 1)[..., None] * 255
     size = np.abs(values) / max(float(np.percentile(np.abs(values), 99.8)), 1e-12)
     alpha = np.sqrt(np.clip(size, 0, 1))[..., None] * 0.85
-    colour = np.where(values[..., None] >= 0, np.array(FOR), np.array(AGAINST))
+    colour = np.where(values[..., None] >= 0, np.array(POSITIVE), np.array(NEGATIVE))
     return grey * (1 - alpha) + colour * alpha
 
 

@@ -56,10 +56,7 @@ def _too_large(path: Path, most: int) -> UserError:
 
 
 def _check_inflated(path: Path, limits: Limits) -> None:
-    """Raises UserError where a gzip file would fill the memory, or is not what its checksum says.
-
-    Its reader stops behind the last voxel, and so does not come to the checksum.
-    """
+    """Raises UserError where a gzip file would fill the memory, or is not what its checksum says."""
     most, size = _allowed(path.stat().st_size, limits), 0
     try:
         with gzip.open(path) as file:
