@@ -133,7 +133,8 @@ class Jobs:
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """Notes the end of a job that ran; its upload is removed, and all of it where nobody wants it any more."""
-        shutil.rmtree(job.folder / "in", ignore_errors=True)
+        # Before the status: who reads that a job has failed finds nothing of it.
+        shutil.rmtree(job.folder if outcome.error else job.folder / "in", ignore_errors=True)
         with self._changed:
             seconds = time.monotonic() - job.changed
             self._seconds.append(seconds)
@@ -141,9 +142,8 @@ class Jobs:
             dropped = job.cancelled.is_set()
             job.bytes = 0 if dropped or outcome.error else size_of(job.result)
             self._set(job, FAILED if outcome.error else SENDING if job.then else DONE)
-        if dropped or outcome.error:
-            shutil.rmtree(job.folder, ignore_errors=True)
         if dropped:
+            shutil.rmtree(job.folder, ignore_errors=True)
             say(job.name, f"cancelled after {seconds:.1f} s")
         elif outcome.error:
             say(job.name, f"failed after {seconds:.1f} s: {outcome.kind}{outcome.where and f' at {outcome.where}'}")
@@ -155,10 +155,10 @@ class Jobs:
 
     def fail(self, job: Job, outcome: Outcome) -> None:
         """A job whose result could not be delivered."""
+        shutil.rmtree(job.folder, ignore_errors=True)
         with self._changed:
             job.outcome, job.bytes = outcome, 0
             self._set(job, FAILED)
-        shutil.rmtree(job.folder, ignore_errors=True)
 
     def drop(self, job: Job) -> None:
         """Forgets a job, and removes what there is of it; one that runs is cancelled."""
